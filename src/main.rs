@@ -1,0 +1,3 @@
+//! The `weirkeeper` command.
+
+fn main() {}

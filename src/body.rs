@@ -1,0 +1,234 @@
+//! Bodies, as small enums: what goes to Salesforce ([`Payload`]) and what comes back ([`ReplyBody`]).
+//!
+//! All bytes the gateway buffers are taken from one process-wide [`ByteBudget`]; [`HeldBytes`] gives them back.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use thiserror::Error;
+
+/// Why a body could not be read or written to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum BodyFault {
+    /// Longer than allowed.
+    #[error("the body is longer than allowed")]
+    TooLarge,
+    /// Slower than the minimum rate.
+    #[error("the body arrives slower than the minimum rate")]
+    TooSlow,
+    /// Ended early, or its framing is broken.
+    #[error("the body ended early or its framing is broken")]
+    Malformed,
+    /// The other side is gone.
+    #[error("the connection broke while the body was under way")]
+    Gone,
+}
+
+/// One bound on all bytes that are buffered in this process. Cloning is one reference count.
+#[derive(Debug, Clone)]
+pub struct ByteBudget(Arc<Budget>);
+
+#[derive(Debug)]
+struct Budget {
+    limit: AtomicUsize,
+    used: AtomicUsize,
+}
+
+impl ByteBudget {
+    /// At most `limit` bytes at any time.
+    pub fn new(limit: usize) -> Self {
+        Self(Arc::new(Budget { limit: AtomicUsize::new(limit), used: AtomicUsize::new(0) }))
+    }
+
+    /// Changes the bound; bytes already held stay held.
+    pub fn set_limit(&self, limit: usize) {
+        self.0.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Bytes held now.
+    pub fn used(&self) -> usize {
+        self.0.used.load(Ordering::Relaxed)
+    }
+
+    /// An empty hold, to be grown as bytes arrive.
+    pub fn hold(&self) -> HeldBytes {
+        HeldBytes { budget: self.clone(), bytes: 0 }
+    }
+
+    fn try_take(&self, bytes: usize) -> bool {
+        let limit = self.0.limit.load(Ordering::Relaxed);
+        self.0
+            .used
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|total| *total <= limit)
+            })
+            .is_ok()
+    }
+}
+
+/// Bytes taken from a [`ByteBudget`], given back on drop.
+#[derive(Debug)]
+pub struct HeldBytes {
+    budget: ByteBudget,
+    bytes: usize,
+}
+
+impl HeldBytes {
+    /// Takes `more` bytes; false, and nothing is taken, if the budget has no room for them.
+    #[must_use]
+    pub fn grow(&mut self, more: usize) -> bool {
+        let granted = self.budget.try_take(more);
+        if granted {
+            self.bytes += more;
+        }
+        granted
+    }
+
+    /// Gives `fewer` bytes back, at most what is held.
+    pub fn shrink(&mut self, fewer: usize) {
+        let fewer = fewer.min(self.bytes);
+        self.bytes -= fewer;
+        self.budget.0.used.fetch_sub(fewer, Ordering::Relaxed);
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.budget.0.used.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// A request body on its way to Salesforce.
+#[derive(Debug)]
+pub enum Payload<S> {
+    /// No body.
+    Empty,
+    /// A complete body; the hold gives its bytes back when it has been sent.
+    Whole(Bytes, Option<HeldBytes>),
+    /// A body passed on as it arrives, because it is larger than `stream_above`.
+    Stream(S),
+}
+
+impl<S> Payload<S> {
+    /// The bytes, if the body is complete.
+    pub fn whole(&self) -> Option<&Bytes> {
+        match self {
+            Self::Whole(bytes, _) => Some(bytes),
+            Self::Empty | Self::Stream(_) => None,
+        }
+    }
+}
+
+impl<S> Body for Payload<S>
+where
+    S: Body<Data = Bytes, Error = BodyFault> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let this = self.get_mut();
+        match this {
+            Self::Empty => Poll::Ready(None),
+            Self::Whole(bytes, _) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready(if bytes.is_empty() { None } else { Some(Ok(Frame::data(bytes))) })
+            }
+            Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Whole(bytes, _) => bytes.is_empty(),
+            Self::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(stream) => stream.size_hint(),
+        }
+    }
+}
+
+/// An answer's body on its way to the caller.
+#[derive(Debug)]
+pub enum ReplyBody<S> {
+    /// A complete body (possibly empty), made or kept by the gateway.
+    Whole(Bytes),
+    /// Salesforce's body, passed on as it arrives.
+    Stream(S),
+}
+
+impl<S> Body for ReplyBody<S>
+where
+    S: Body<Data = Bytes, Error = BodyFault> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready(if bytes.is_empty() { None } else { Some(Ok(Frame::data(bytes))) })
+            }
+            Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Stream(stream) => stream.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(stream) => stream.size_hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_gives_back_what_it_took_and_never_more() {
+        let budget = ByteBudget::new(100);
+        let mut hold = budget.hold();
+        assert!(hold.grow(60));
+        assert!(!budget.hold().grow(41), "past the bound");
+        hold.shrink(1_000);
+        assert_eq!((hold.bytes(), budget.used()), (0, 0));
+        assert!(hold.grow(100));
+        drop(hold);
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn a_lowered_bound_refuses_new_bytes_only() {
+        let budget = ByteBudget::new(100);
+        let mut hold = budget.hold();
+        assert!(hold.grow(80));
+        budget.set_limit(50);
+        assert!(!budget.hold().grow(1));
+        assert_eq!(budget.used(), 80);
+    }
+}

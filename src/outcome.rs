@@ -1,0 +1,226 @@
+//! The one record of everything decided and measured about a request.
+//!
+//! Stages write facts into an [`Outcome`]; metrics, access log, trace span and response headers only read it, so
+//! a number seen in two places comes from one field. What Salesforce was asked for stands in its [`Exchange`]s,
+//! one for each attempt that was sent; money is counted only there.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
+use smallvec::SmallVec;
+use smol_str::SmolStr;
+use tokio::time::Instant;
+
+use crate::call::{
+    ApiCalls, ApiVersion, CallerId, Class, Family, ObjectName, Operation, OrgId, Principal, closed_list,
+};
+use crate::refusal::Reason;
+
+closed_list! {
+    /// Where an answer came from.
+    Source {
+        /// Salesforce was asked.
+        Upstream = "upstream",
+        /// The gateway answered itself.
+        Gateway = "gateway",
+    }
+}
+
+closed_list! {
+    /// How an attempt at Salesforce went wrong.
+    FailureKind {
+        /// Name resolution failed.
+        Dns = "dns",
+        /// No TCP connection, or the egress proxy refused.
+        Connect = "connect",
+        /// The TLS handshake failed.
+        Tls = "tls",
+        /// The connection broke.
+        Reset = "reset",
+        /// No answer in time.
+        Timeout = "timeout",
+        /// The answer is not HTTP, or its body is not as long as it said.
+        Garbage = "garbage",
+        /// Salesforce answered with an error status.
+        Status = "status",
+    }
+}
+
+closed_list! {
+    /// How a request ended.
+    Ending {
+        /// The last byte of the answer was handed to the caller's connection.
+        Complete = "complete",
+        /// The caller left before that.
+        CallerLeft = "caller_left",
+        /// The answer broke off: the upstream failed after its head had been passed on.
+        Cut = "cut",
+    }
+}
+
+/// Identifies one request through one gateway process, and across the log, the answer and Salesforce's event logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct RequestId(pub u128);
+
+impl RequestId {
+    /// 32 lower-case hexadecimal digits, the form of a W3C trace id and of `X-SFDC-REQUEST-ID`.
+    pub fn hex(self) -> [u8; 32] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 32];
+        for (place, byte) in text.chunks_exact_mut(2).zip(self.0.to_be_bytes()) {
+            place[0] = DIGITS[usize::from(byte >> 4)];
+            place[1] = DIGITS[usize::from(byte & 15)];
+        }
+        text
+    }
+}
+
+/// One attempt that was handed to a connection.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    /// When it was handed over.
+    pub sent: Instant,
+    /// When the head of the answer came.
+    pub head: Option<Instant>,
+    /// When the last byte of the answer came, or the attempt failed.
+    pub ended: Option<Instant>,
+    /// Status of the answer.
+    pub status: Option<u16>,
+    /// What Salesforce charges for it, as far as its status says (facts 1.3).
+    pub charged: ApiCalls,
+    /// How it failed.
+    pub failure: Option<FailureKind>,
+    /// Salesforce's `errorCode`, where the answer was an error and was looked at.
+    pub error_code: Option<SmolStr>,
+}
+
+impl Exchange {
+    /// An attempt handed over at `sent`, charged `cost` until its answer says otherwise.
+    pub fn sent(sent: Instant, cost: ApiCalls) -> Self {
+        Self { sent, head: None, ended: None, status: None, charged: cost, failure: None, error_code: None }
+    }
+}
+
+/// Everything decided and measured about one request.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Which request.
+    pub id: RequestId,
+    /// When its head had arrived.
+    pub started: Instant,
+    /// The org it was for, once known.
+    pub org: Option<OrgId>,
+    /// Who asked, once known.
+    pub caller: Option<CallerId>,
+    /// As whom, once known.
+    pub principal: Principal,
+    /// How urgent.
+    pub class: Class,
+    /// Effective method, as sent by the caller until the request was understood.
+    pub method: http::Method,
+    /// Which API.
+    pub family: Family,
+    /// What it does.
+    pub operation: Operation,
+    /// To which object.
+    pub object: Option<ObjectName>,
+    /// Route template; empty until understood.
+    pub template: &'static str,
+    /// API version.
+    pub version: Option<ApiVersion>,
+    /// The client name the caller itself sent in `Sforce-Call-Options`.
+    pub client: Option<SmolStr>,
+    /// Status the caller got; 499 if it left first.
+    pub status: u16,
+    /// Where the answer came from.
+    pub source: Source,
+    /// Why the gateway answered itself.
+    pub refusal: Option<Reason>,
+    /// What policy would have refused in `mode: observe`.
+    pub would_refuse: Option<Reason>,
+    /// How it ended.
+    pub ending: Ending,
+    /// When the head of the answer was ready for the caller.
+    pub answered: Option<Instant>,
+    /// When it ended.
+    pub ended: Option<Instant>,
+    /// Body bytes received from the caller.
+    pub bytes_in: u64,
+    /// Body bytes handed to the caller.
+    pub bytes_out: u64,
+    /// Attempts sent to Salesforce.
+    pub exchanges: SmallVec<[Exchange; 1]>,
+}
+
+impl Outcome {
+    /// A request whose head arrived at `started`.
+    pub fn new(id: RequestId, started: Instant, method: http::Method) -> Self {
+        Self {
+            id,
+            started,
+            org: None,
+            caller: None,
+            principal: Principal::NOBODY,
+            class: Class::Standard,
+            method,
+            family: Family::Other,
+            operation: Operation::Unknown,
+            object: None,
+            template: "",
+            version: None,
+            client: None,
+            status: 0,
+            source: Source::Gateway,
+            refusal: None,
+            would_refuse: None,
+            ending: Ending::CallerLeft,
+            answered: None,
+            ended: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            exchanges: SmallVec::new(),
+        }
+    }
+
+    /// Calls Salesforce charges for this request, over all its attempts.
+    pub fn charged(&self) -> ApiCalls {
+        ApiCalls(self.exchanges.iter().map(|exchange| exchange.charged.0).sum())
+    }
+}
+
+/// An [`Outcome`] that the stages of one request write to, also after its caller has left.
+///
+/// The lock is never contended in ordinary use and never held across an await.
+#[derive(Debug, Clone)]
+pub struct Record(Arc<Mutex<Outcome>>);
+
+impl Record {
+    /// Starts the record of a request.
+    pub fn new(outcome: Outcome) -> Self {
+        Self(Arc::new(Mutex::new(outcome)))
+    }
+
+    /// The outcome so far, to write a fact into or to read.
+    pub fn lock(&self) -> MutexGuard<'_, Outcome> {
+        self.0.lock()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_id_is_32_hexadecimal_digits() {
+        assert_eq!(&RequestId(0x0123_4567_89ab_cdef).hex(), b"00000000000000000123456789abcdef");
+    }
+
+    #[tokio::test]
+    async fn an_outcome_counts_the_calls_of_all_its_attempts() {
+        let clock = crate::clock::Clock::start();
+        let mut outcome = Outcome::new(RequestId(1), clock.now(), http::Method::GET);
+        outcome.exchanges.push(Exchange::sent(clock.now(), ApiCalls(1)));
+        outcome.exchanges.push(Exchange::sent(clock.now(), ApiCalls(3)));
+        assert_eq!(outcome.charged(), ApiCalls(4));
+    }
+}

@@ -2,4 +2,5 @@
 
 pub mod call;
 pub mod clock;
+pub mod config;
 pub mod tasks;

@@ -1,0 +1,517 @@
+//! What a configuration says: the file, key by key.
+//!
+//! These types are the only definition of the file format. The strict reader, the JSON Schema, the defaults and
+//! the configuration shown to operators come from them, and the doc comment of a field is its reference text.
+//! A new key is a field here, and what it means is a line in [`super::check`]. Keys that must be given are
+//! `Option` with `schemars(required)`: the check reports them all together, which Serde would not.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
+
+use super::key::KeyDigest;
+use super::model::Origin;
+use super::secret::SecretRef;
+use super::value::{ApiName, HostName, Name, OneOrMany, Period, Phrase, ProxyUrl, Size, Text, WebUrl};
+use crate::call::{Class, Family, Operation};
+
+/// Weirkeeper's configuration.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConfigFile {
+    /// Addresses on which callers are met. Changing them takes effect after a restart.
+    pub listeners: Vec<ListenerFile>,
+    /// Networks of proxies in front of the gateway, whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<Text<IpNet>>,
+    /// The second listener, for operators: metrics, health, status.
+    pub admin: AdminFile,
+    /// Bounds on what callers may send, and how slowly.
+    pub limits: LimitsFile,
+    /// How Salesforce is reached.
+    pub upstream: UpstreamFile,
+    /// The Salesforce orgs behind this gateway.
+    #[schemars(required, length(min = 1))]
+    pub orgs: Vec<OrgFile>,
+    /// The apps that use this gateway. Without any, everybody is let in as `anyone`, class `standard`.
+    pub callers: Vec<CallerFile>,
+    /// What the `allow` rules of callers do.
+    pub policy: PolicyFile,
+    /// The access log: one JSON line for each request.
+    pub log: LogFile,
+    /// Bounds on metric labels.
+    pub metrics: MetricsFile,
+    /// Worker runtimes, each on its own thread; default: one for each processor core. Changing it takes effect
+    /// after a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 256))]
+    pub runtimes: Option<u64>,
+    /// Secret of at least 16 characters that keys the hash which tells Salesforce users apart without revealing
+    /// their tokens. Default: random for each process. Several replicas need a common one to agree on users.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub principal_key: Option<SecretRef>,
+}
+
+impl Default for ConfigFile {
+    fn default() -> Self {
+        Self {
+            listeners: vec![ListenerFile { address: Some(Text(loopback(8080))), tls: None }],
+            trusted_proxies: Vec::new(),
+            admin: AdminFile::default(),
+            limits: LimitsFile::default(),
+            upstream: UpstreamFile::default(),
+            orgs: Vec::new(),
+            callers: Vec::new(),
+            policy: PolicyFile::default(),
+            log: LogFile::default(),
+            metrics: MetricsFile::default(),
+            runtimes: None,
+            principal_key: None,
+        }
+    }
+}
+
+/// `127.0.0.1` with this port.
+pub(super) fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+/// One address on which callers are met.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ListenerFile {
+    /// IP address and port, such as `0.0.0.0:8080` or `[::]:8443`.
+    #[schemars(required)]
+    pub address: Option<Text<SocketAddr>>,
+    /// Makes this listener speak TLS. Without it, it speaks HTTP/1.1 and HTTP/2 with prior knowledge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsFile>,
+}
+
+/// Certificate, key and client authorities of a TLS listener. The files are read again when they change.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsFile {
+    /// PEM file of the certificate chain, leaf first. Relative to the configuration's directory.
+    #[schemars(required)]
+    pub certificate: Option<Text<Phrase>>,
+    /// PEM file of the leaf's private key.
+    #[schemars(required)]
+    pub key: Option<Text<Phrase>>,
+    /// PEM file of the authorities whose client certificates are accepted (mutual TLS).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<Text<Phrase>>,
+    /// Turns clients without a certificate away. Needs `client_ca`.
+    pub client_ca_required: bool,
+}
+
+/// The listener for operators.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminFile {
+    /// IP address and port. Changing it takes effect after a restart.
+    pub address: Text<SocketAddr>,
+    /// SHA-256 of the admin key (`weirkeeper key` makes both). The key is needed for actions, and for everything
+    /// but the health checks if the address is not loopback.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_sha256: Option<Text<KeyDigest>>,
+    /// Host names by which operators reach it, besides loopback addresses and `localhost`.
+    pub hosts: Vec<Text<HostName>>,
+}
+
+impl Default for AdminFile {
+    fn default() -> Self {
+        Self { address: Text(loopback(9090)), key_sha256: None, hosts: Vec::new() }
+    }
+}
+
+/// Bounds on what a caller may send, and how slowly.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsFile {
+    /// Size of the request line and headers together.
+    pub head_bytes: Text<Size>,
+    /// Number of header fields.
+    #[schemars(range(min = 1, max = 1000))]
+    pub header_count: u64,
+    /// Time a request head may take to arrive.
+    pub head_time: Text<Period>,
+    /// Size of a request body.
+    pub body_bytes: Text<Size>,
+    /// Request bodies longer than this are streamed to Salesforce; shorter ones are forwarded once complete.
+    pub stream_above: Text<Size>,
+    /// Memory for bodies in the whole process; beyond it requests are refused with 503.
+    pub buffered_bytes_total: Text<Size>,
+    /// Connections of callers, over all listeners.
+    #[schemars(range(min = 1))]
+    pub connections: u64,
+    /// Requests in the air on one HTTP/2 connection.
+    #[schemars(range(min = 1, max = 10000))]
+    pub streams: u64,
+    /// How long a connection may be idle between requests.
+    pub idle: Text<Period>,
+    /// Bytes per second below which a caller that sends or receives a body is cut off.
+    pub minimum_rate: Text<Size>,
+    /// How long a body may be slower than `minimum_rate`.
+    pub minimum_rate_grace: Text<Period>,
+    /// How long requests may go on after the gateway was told to stop.
+    pub drain: Text<Period>,
+}
+
+impl Default for LimitsFile {
+    fn default() -> Self {
+        Self {
+            head_bytes: kib(16),
+            header_count: 100,
+            head_time: seconds(10),
+            body_bytes: kib(160 * 1024),
+            stream_above: kib(1024),
+            buffered_bytes_total: kib(256 * 1024),
+            connections: 20_000,
+            streams: 100,
+            idle: seconds(120),
+            minimum_rate: kib(1),
+            minimum_rate_grace: seconds(10),
+            drain: seconds(30),
+        }
+    }
+}
+
+fn kib(count: u64) -> Text<Size> {
+    Text(Size(count * 1024))
+}
+
+fn seconds(count: u64) -> Text<Period> {
+    Text(Period(Duration::from_secs(count)))
+}
+
+/// How Salesforce is reached.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct UpstreamFile {
+    /// Egress proxy through which all connections go by `CONNECT`, such as `http://egress:3128`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Text<ProxyUrl>>,
+    /// `user:password` for the proxy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proxy_credentials: Option<SecretRef>,
+    /// Which certificate authorities are trusted.
+    pub roots: Roots,
+    /// PEM file of further authorities to trust.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca: Option<Text<Phrase>>,
+    /// How the gateway shows itself if Salesforce asks for a certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<KeyPairFile>,
+    /// Offers HTTP/2 to Salesforce. With HTTP/1.1 one slow answer can never hold up another.
+    pub http2: bool,
+    /// Time for name look-up, connection, proxy and TLS together.
+    pub connect: Text<Period>,
+    /// Time from the end of the request to the response head.
+    pub first_byte: Text<Period>,
+    /// Time between two pieces of a response body.
+    pub idle: Text<Period>,
+    /// Time a whole exchange may take, by family; families that are not named have no such bound.
+    pub total: BTreeMap<Family, Text<Period>>,
+    /// A connection of this age is given no further request.
+    pub connection_age: Text<Period>,
+    /// Open connections to one org from each runtime.
+    #[schemars(range(min = 1, max = 10000))]
+    pub connections_per_runtime: u64,
+    /// How much of a response is read before the caller has taken it.
+    pub read_ahead: Text<Size>,
+}
+
+impl Default for UpstreamFile {
+    fn default() -> Self {
+        Self {
+            proxy: None,
+            proxy_credentials: None,
+            roots: Roots::default(),
+            ca: None,
+            client_certificate: None,
+            http2: false,
+            connect: seconds(5),
+            first_byte: seconds(120),
+            idle: seconds(120),
+            total: BTreeMap::new(),
+            connection_age: seconds(600),
+            connections_per_runtime: 256,
+            read_ahead: kib(256),
+        }
+    }
+}
+
+/// Where trusted certificate authorities come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Roots {
+    /// The operating system's store.
+    #[default]
+    Platform,
+    /// Mozilla's list as built into the gateway, for images without a store.
+    Bundled,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct KeyPairFile {
+    /// PEM file of the certificate chain, leaf first. Relative to the configuration's directory.
+    #[schemars(required)]
+    pub certificate: Option<Text<Phrase>>,
+    /// PEM file of the leaf's private key.
+    #[schemars(required)]
+    pub key: Option<Text<Phrase>>,
+}
+
+/// One Salesforce org.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OrgFile {
+    /// Its name in metrics, logs and the API.
+    #[schemars(required)]
+    pub name: Option<Text<Name>>,
+    /// Where its API is: its My Domain URL.
+    #[schemars(required)]
+    pub instance_url: Option<Text<Origin>>,
+    /// Where its users and apps log in.
+    pub login_url: Text<Origin>,
+    /// Host names that lead to this org. A single org needs none.
+    pub hosts: Vec<Text<HostName>>,
+    /// What URLs in rewritten answers point to. Default: the request's Host, if it is one of `hosts`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<Text<Origin>>,
+    /// API calls to count for the answers whose charge Salesforce does not document.
+    pub costs: CostsFile,
+}
+
+impl Default for OrgFile {
+    fn default() -> Self {
+        Self {
+            name: None,
+            instance_url: None,
+            login_url: Text(Origin::salesforce_login()),
+            hosts: Vec::new(),
+            public_url: None,
+            costs: CostsFile::default(),
+        }
+    }
+}
+
+/// API calls to count for the answers whose charge Salesforce does not document.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CostsFile {
+    /// 304 Not Modified.
+    #[schemars(range(max = 1000))]
+    pub not_modified: u64,
+    /// Errors of the client (4xx), other than refusals.
+    #[schemars(range(max = 1000))]
+    pub client_error: u64,
+    /// Errors of the server (5xx).
+    #[schemars(range(max = 1000))]
+    pub server_error: u64,
+    /// Refusals because a limit is exceeded.
+    #[schemars(range(max = 1000))]
+    pub refusal: u64,
+    /// Requests for tokens and identities.
+    #[schemars(range(max = 1000))]
+    pub oauth: u64,
+    /// Reads of `/limits`.
+    #[schemars(range(max = 1000))]
+    pub limits: u64,
+}
+
+impl Default for CostsFile {
+    fn default() -> Self {
+        Self { not_modified: 1, client_error: 1, server_error: 1, refusal: 1, oauth: 0, limits: 1 }
+    }
+}
+
+/// An app that uses the gateway.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CallerFile {
+    /// Its name in metrics, logs, the API and Salesforce's own logs.
+    #[schemars(required)]
+    pub name: Option<Text<Name>>,
+    /// How its requests are recognised.
+    #[schemars(required)]
+    #[serde(rename = "match")]
+    pub matches: Option<MatchFile>,
+    /// How urgent its calls are; default: `standard`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<Class>,
+    /// How long it waits for an answer, unless a request says less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<Text<Period>>,
+    /// What it may do; default: everything.
+    pub allow: AllowFile,
+}
+
+/// How a caller is recognised: exactly one way. Keys, tokens and certificates are tried first, then hosts,
+/// networks and client names, then `any`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MatchFile {
+    /// By its gateway key. Two hashes let two keys work while one replaces the other.
+    KeySha256(OneOrMany<Text<KeyDigest>>),
+    /// By a name in its client certificate. Needs a listener with `client_ca`.
+    Certificate(CertificateFile),
+    /// By the host name it uses.
+    Host(Text<HostName>),
+    /// By the network it connects from.
+    Network(OneOrMany<Text<IpNet>>),
+    /// By the client name it sends in `Sforce-Call-Options`. Anybody can send it: this tells apps apart, it does
+    /// not keep anybody out.
+    CallOptionsClient(Text<Phrase>),
+    /// By a JSON Web Token.
+    Jwt(JwtFile),
+    /// Everybody whom nothing else matches.
+    Any,
+}
+
+/// A name in a client certificate.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CertificateFile {
+    /// The subject's common name.
+    CommonName(Text<Phrase>),
+    /// A DNS name among the alternative names.
+    Dns(Text<HostName>),
+    /// A URI among the alternative names, such as a SPIFFE id.
+    Uri(Text<Phrase>),
+}
+
+/// What a JSON Web Token must say.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct JwtFile {
+    /// The issuer, `iss`.
+    #[schemars(required)]
+    pub issuer: Option<Text<Phrase>>,
+    /// The audience, `aud`.
+    #[schemars(required)]
+    pub audience: Option<Text<Phrase>>,
+    /// The subject, `sub`; default: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Text<Phrase>>,
+    /// Where the issuer's public keys are.
+    #[schemars(required)]
+    pub jwks: Option<JwksFile>,
+}
+
+/// Where a JSON Web Key Set is.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JwksFile {
+    /// In this file. Relative to the configuration's directory.
+    File(Text<Phrase>),
+    /// At this URL.
+    Url(Text<WebUrl>),
+}
+
+/// What a caller may do. A list that is absent allows everything.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AllowFile {
+    /// Families of APIs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub families: Option<Vec<Family>>,
+    /// Objects by API name. With this, calls about no object or an unknown one are forbidden too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objects: Option<Vec<Text<ApiName>>>,
+    /// Operations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operations: Option<Vec<Operation>>,
+}
+
+/// What the `allow` rules of callers do.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PolicyFile {
+    /// Whether the rules refuse, only count what they would refuse, or do nothing.
+    pub mode: PolicyMode,
+}
+
+/// What the `allow` rules do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyMode {
+    /// Nothing.
+    Off,
+    /// They decide and count, but refuse nothing.
+    Observe,
+    /// They refuse what they do not allow.
+    #[default]
+    Enforce,
+}
+
+/// The access log.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogFile {
+    /// Where lines go.
+    pub access: AccessTo<Text<Phrase>>,
+    /// Lines that may wait to be written; beyond it they are dropped and counted.
+    pub buffer_bytes: Text<Size>,
+}
+
+impl Default for LogFile {
+    fn default() -> Self {
+        Self { access: AccessTo::Stdout, buffer_bytes: kib(1024) }
+    }
+}
+
+/// Where the access log goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "AccessTo")]
+pub enum AccessTo<P> {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// Nowhere.
+    Off,
+    /// Appended to this file, relative to the configuration's directory.
+    File(P),
+}
+
+/// How many different values a metric label may take before further ones are called `other`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricsFile {
+    /// Object names.
+    #[schemars(range(min = 1, max = 10000))]
+    pub max_objects: u64,
+    /// Caller names.
+    #[schemars(range(min = 1, max = 10000))]
+    pub max_callers: u64,
+}
+
+impl Default for MetricsFile {
+    fn default() -> Self {
+        Self { max_objects: 200, max_callers: 500 }
+    }
+}
+
+impl ConfigFile {
+    /// The file that `serve --org` stands for: everybody may use one org called `default`.
+    pub(super) fn for_org(instance: Origin, listen: SocketAddr) -> Self {
+        Self {
+            listeners: vec![ListenerFile { address: Some(Text(listen)), tls: None }],
+            orgs: vec![OrgFile {
+                name: Some(Text(Name(SmolStr::new_static("default")))),
+                instance_url: Some(Text(instance)),
+                ..OrgFile::default()
+            }],
+            ..Self::default()
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! What a configuration means: the checked form, and the only one that reaches the rest of the program.
+//!
+//! Durations are durations, addresses are parsed, secrets are resolved, paths are absolute or relative to the
+//! working directory, and every cross reference holds. A value of these types is made by [`super::load`],
+//! [`super::check_text`] or [`Config::for_org`] only.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::uri::Authority;
+use ipnet::IpNet;
+use smol_str::SmolStr;
+
+use super::file::{AccessTo, ConfigFile, PolicyMode, Roots};
+use super::key::KeyDigest;
+use super::secret::Secret;
+use crate::call::{ApiCalls, CallerId, Class, Family, ObjectName, Operation, OrgId};
+
+/// A configuration without mistakes. Share it by `Arc`; a reload makes a new one.
+#[derive(Debug)]
+pub struct Config {
+    /// The file it was read from; `None` for [`Config::for_org`].
+    pub path: Option<PathBuf>,
+    /// Where callers connect; at least one.
+    pub listeners: Vec<Listener>,
+    /// Peers whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// The second listener, for operators.
+    pub admin: Admin,
+    /// Bounds on what callers may send and how slowly.
+    pub limits: Limits,
+    /// How Salesforce is reached.
+    pub upstream: Upstream,
+    /// The orgs; `orgs[id.0]` is the org with [`OrgId`] `id`. At least one.
+    pub orgs: Vec<Org>,
+    /// The callers; `callers[id.0]` is the caller with [`CallerId`] `id`, in the order in which they are tried.
+    pub callers: Vec<Caller>,
+    /// What the allow-rules of callers do.
+    pub policy: PolicyMode,
+    /// The access log.
+    pub log: Log,
+    /// Bounds on metric labels.
+    pub metrics: MetricCaps,
+    /// Worker runtimes; at least 1.
+    pub runtimes: usize,
+    /// Keys the hash that turns a token into a principal. If absent, the process makes one up at start and keeps
+    /// it across reloads; replicas that shall agree on principals need the same one.
+    pub principal_key: Option<Secret>,
+    /// What was written, with every default filled in; it holds references to secrets only.
+    pub(super) written: Arc<ConfigFile>,
+    /// Every other file this configuration read or points to.
+    pub(super) referenced: Vec<PathBuf>,
+}
+
+impl Config {
+    /// The org with this id; ids come from the configuration that is in force, so there always is one.
+    pub fn org(&self, id: OrgId) -> Option<&Org> {
+        self.orgs.get(usize::from(id.0))
+    }
+
+    /// The caller with this id.
+    pub fn caller(&self, id: CallerId) -> Option<&Caller> {
+        self.callers.get(usize::from(id.0))
+    }
+
+    /// The org with this name.
+    pub fn org_named(&self, name: &str) -> Option<OrgId> {
+        position(self.orgs.iter().map(|org| &org.name), name).map(OrgId)
+    }
+
+    /// The caller with this name.
+    pub fn caller_named(&self, name: &str) -> Option<CallerId> {
+        position(self.callers.iter().map(|caller| &caller.name), name).map(CallerId)
+    }
+
+    /// Certificates, keys, CAs, key sets and secret files that this configuration read: when one of them changes,
+    /// what was made of it must be made again.
+    pub fn referenced_files(&self) -> &[PathBuf] {
+        &self.referenced
+    }
+
+    /// The configuration in force as the file would say it, every default included. Secrets appear as the
+    /// references they were written as, key hashes by their first eight digits.
+    pub fn redacted(&self) -> serde_json::Value {
+        serde_json::to_value(&*self.written).unwrap_or(serde_json::Value::Null)
+    }
+}
+
+fn position<'a>(mut names: impl Iterator<Item = &'a SmolStr>, name: &str) -> Option<u16> {
+    names.position(|candidate| candidate == name).and_then(|index| u16::try_from(index).ok())
+}
+
+/// One address on which callers are met.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// TLS, if this listener speaks it.
+    pub tls: Option<ServerTls>,
+}
+
+/// The files of a TLS listener. They exist and can be read, and `key` holds a PEM private key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerTls {
+    /// PEM certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM private key of the leaf.
+    pub key: PathBuf,
+    /// PEM certificates of the authorities whose client certificates are accepted; `None`: no client is asked.
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client without a certificate is turned away.
+    pub client_ca_required: bool,
+}
+
+/// A certificate and its key, with which we show ourselves to Salesforce.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyPair {
+    /// PEM certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM private key of the leaf.
+    pub key: PathBuf,
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// The admin key; always present if `address` is not loopback.
+    pub key: Option<KeyDigest>,
+    /// Host names (lower case, without port) that are accepted besides loopback addresses and `localhost`.
+    pub hosts: Vec<SmolStr>,
+}
+
+/// Bounds on what a caller may send, and how slowly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of request line and headers together.
+    pub head_bytes: usize,
+    /// Number of header fields.
+    pub header_count: usize,
+    /// Time from the first byte of a head to its last.
+    pub head_time: Duration,
+    /// Bytes of a request body.
+    pub body_bytes: u64,
+    /// Bodies longer than this are streamed, shorter ones are forwarded when complete.
+    pub stream_above: u64,
+    /// Bytes of bodies held in memory by the whole process.
+    pub buffered_bytes_total: u64,
+    /// Connections of callers, over all listeners.
+    pub connections: usize,
+    /// Requests in the air on one HTTP/2 connection.
+    pub streams: u32,
+    /// How long a connection may be idle between requests.
+    pub idle: Duration,
+    /// Bytes per second below which a caller that sends or receives a body is cut off.
+    pub minimum_rate: u64,
+    /// How long a body may be slower than `minimum_rate` before that.
+    pub minimum_rate_grace: Duration,
+    /// How long requests in the air may go on after a stop was asked for.
+    pub drain: Duration,
+}
+
+/// How Salesforce is reached.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// The egress proxy all connections go through by `CONNECT`.
+    pub proxy: Option<EgressProxy>,
+    /// Which certificate authorities are trusted.
+    pub roots: Roots,
+    /// PEM file of further authorities to trust.
+    pub extra_roots: Option<PathBuf>,
+    /// How we show ourselves, if Salesforce asks.
+    pub client_certificate: Option<KeyPair>,
+    /// Whether HTTP/2 is offered to Salesforce.
+    pub http2: bool,
+    /// Time for name look-up, connection, proxy and TLS together.
+    pub connect: Duration,
+    /// Time from the last byte of the request to the response head.
+    pub first_byte: Duration,
+    /// Time between two pieces of a response body.
+    pub idle: Duration,
+    /// Time from the start of an exchange to its end, where a family has such a bound.
+    pub total: Totals,
+    /// A connection this old is given no further request.
+    pub connection_age: Duration,
+    /// Open connections to one org from one runtime.
+    pub connections_per_runtime: usize,
+    /// Bytes of a response read before the caller has taken them.
+    pub read_ahead: usize,
+}
+
+/// An HTTP proxy that opens tunnels by `CONNECT`.
+#[derive(Debug, Clone)]
+pub struct EgressProxy {
+    /// Host name or address, without brackets.
+    pub host: SmolStr,
+    /// Port.
+    pub port: u16,
+    /// `user:password` for `Proxy-Authorization: Basic`.
+    pub credentials: Option<Secret>,
+}
+
+/// The longest an exchange of each family may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Totals(pub(super) [Option<Duration>; Family::ALL.len()]);
+
+impl Totals {
+    /// The bound of `family`, if it has one.
+    pub fn get(&self, family: Family) -> Option<Duration> {
+        self.0.get(family.index()).copied().flatten()
+    }
+}
+
+/// One Salesforce org.
+#[derive(Debug, Clone)]
+pub struct Org {
+    /// Its name in metrics, logs and the API.
+    pub name: SmolStr,
+    /// Where its API is.
+    pub instance: Origin,
+    /// Where its users log in.
+    pub login: Origin,
+    /// Host names (lower case, without port) that lead to it. Empty only if it is the only org: then all do.
+    pub hosts: Vec<SmolStr>,
+    /// What absolute URLs in answers are rewritten to; `None`: the request's Host, if it is one of `hosts`.
+    pub public: Option<Origin>,
+    /// The cost of answers whose charge Salesforce does not document.
+    pub costs: Costs,
+}
+
+/// API calls charged for the answers about which Salesforce's documentation says nothing (facts 1.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Costs {
+    /// 304.
+    pub not_modified: ApiCalls,
+    /// 4xx, other than refusals.
+    pub client_error: ApiCalls,
+    /// 5xx.
+    pub server_error: ApiCalls,
+    /// A refusal because a limit is exceeded.
+    pub refusal: ApiCalls,
+    /// Token and identity requests.
+    pub oauth: ApiCalls,
+    /// `/limits`.
+    pub limits: ApiCalls,
+}
+
+/// Scheme, host and port of a URL, without path.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Origin {
+    https: bool,
+    authority: Authority,
+    port: u16,
+}
+
+impl Origin {
+    /// `authority` must not hold user information; [`super::value`] checks that.
+    pub(super) fn new(https: bool, authority: Authority, port: u16) -> Self {
+        Self { https, authority, port }
+    }
+
+    /// Whether the scheme is `https`.
+    pub fn is_https(&self) -> bool {
+        self.https
+    }
+
+    /// Host, and port if it is not the scheme's own: what belongs into a `Host` header.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Host in lower case; an IPv6 address stands in brackets.
+    pub fn host(&self) -> &str {
+        self.authority.host()
+    }
+
+    /// Port, explicit or the scheme's own.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether the host is `localhost` or a loopback address.
+    pub fn is_loopback(&self) -> bool {
+        let host = self.host().trim_start_matches('[').trim_end_matches(']');
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.https { "https" } else { "http" }, self.authority)
+    }
+}
+
+impl fmt::Debug for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// An internal app that uses the gateway.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Its name in metrics, logs, the API and Salesforce's own logs.
+    pub name: SmolStr,
+    /// How its requests are recognised.
+    pub matches: Match,
+    /// How urgent its calls are.
+    pub class: Class,
+    /// How long it waits for an answer, unless a request says less.
+    pub deadline: Option<Duration>,
+    /// What it may do.
+    pub allow: Allow,
+}
+
+/// How a caller is recognised. What proves more is tried first: key, JWT, certificate, then host, network, client
+/// name, then `Any`; among equals the order of the file decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Match {
+    /// It sends one of these gateway keys; two while a key is replaced.
+    Key(Vec<KeyDigest>),
+    /// It sends a JSON Web Token.
+    Jwt(JwtMatch),
+    /// It shows a client certificate, verified against the listener's `client_ca`, that bears this name.
+    Certificate(CertificateName),
+    /// It uses this host name (lower case, without port).
+    Host(SmolStr),
+    /// It connects from one of these networks.
+    Network(Vec<IpNet>),
+    /// It names itself so in `Sforce-Call-Options: client=`; anybody can say that.
+    CallOptionsClient(SmolStr),
+    /// Everybody whom nothing else matches.
+    Any,
+}
+
+/// A name in a client certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum CertificateName {
+    /// The subject's common name, compared exactly.
+    CommonName(SmolStr),
+    /// A DNS name among the alternative names, in lower case.
+    Dns(SmolStr),
+    /// A URI among the alternative names (SPIFFE), compared exactly.
+    Uri(SmolStr),
+}
+
+/// What a JSON Web Token must say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtMatch {
+    /// `iss`.
+    pub issuer: SmolStr,
+    /// `aud`, or one of them.
+    pub audience: SmolStr,
+    /// `sub`, if only one subject is this caller.
+    pub subject: Option<SmolStr>,
+    /// Where the issuer's public keys are.
+    pub jwks: Jwks,
+}
+
+/// Where a JSON Web Key Set is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Jwks {
+    /// In a file, which exists and can be read.
+    File(PathBuf),
+    /// At a URL, `https` unless it is loopback.
+    Url(http::Uri),
+}
+
+/// What a caller may do; a list that is absent allows everything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Allow {
+    /// Families of APIs.
+    pub families: Option<Vec<Family>>,
+    /// Objects by API name, compared without case.
+    pub objects: Option<Vec<ObjectName>>,
+    /// Operations.
+    pub operations: Option<Vec<Operation>>,
+}
+
+impl Allow {
+    /// Whether nothing is forbidden.
+    pub fn is_everything(&self) -> bool {
+        self.families.is_none() && self.objects.is_none() && self.operations.is_none()
+    }
+}
+
+/// The access log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Where lines go.
+    pub access: AccessTo<PathBuf>,
+    /// Bytes of lines that may wait to be written; more are dropped and counted.
+    pub buffer_bytes: usize,
+}
+
+impl Log {
+    /// The file that is written to, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.access {
+            AccessTo::File(path) => Some(path),
+            AccessTo::Stdout | AccessTo::Stderr | AccessTo::Off => None,
+        }
+    }
+}
+
+/// How many different values a metric label may take before further ones are called `other`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricCaps {
+    /// Object names.
+    pub max_objects: usize,
+    /// Caller names.
+    pub max_callers: usize,
+}

@@ -1,3 +1,7 @@
 //! The `weirkeeper` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    weirkeeper::cli::run()
+}

@@ -1,0 +1,187 @@
+//! `weirkeeper explain METHOD PATH`: what the gateway understands of a request, and which rules apply to it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::{Value, json};
+
+use crate::call::{Call, CallerId, Meaning, OrgId, Principal};
+use crate::config::{self, Config};
+use crate::live::LiveCaller;
+use crate::salesforce::{self, Costs};
+
+/// The arguments of `explain`.
+#[derive(Debug, clap::Args)]
+pub struct ExplainArguments {
+    /// HTTP method, for example GET.
+    method: String,
+    /// Path with query, for example '/services/data/v62.0/query?q=SELECT+Id+FROM+Account'.
+    path: String,
+    /// A header of the request (repeatable), for example 'Accept: application/xml'.
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+    /// File with the request's body ('-' for standard input); composite, SOAP and GraphQL need it.
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// Configuration whose rules are applied.
+    #[arg(long, short)]
+    config: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Explains one request.
+pub fn run(arguments: &ExplainArguments) -> ExitCode {
+    match explain(arguments) {
+        Ok(explained) => {
+            if arguments.json {
+                super::say(&serde_json::to_string_pretty(&explained).unwrap_or_default());
+            } else {
+                super::say(&table(&explained));
+            }
+            ExitCode::SUCCESS
+        }
+        Err(why) => {
+            super::complain(&why);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn explain(arguments: &ExplainArguments) -> Result<Value, String> {
+    let method = Method::from_bytes(arguments.method.to_ascii_uppercase().as_bytes())
+        .map_err(|_| format!("\"{}\" is not an HTTP method", arguments.method))?;
+    if !arguments.path.starts_with('/') {
+        return Err(format!("\"{}\" is not a path: it must start with /", arguments.path));
+    }
+    let mut headers = HeaderMap::new();
+    for line in &arguments.headers {
+        let (name, value) = line.split_once(':').ok_or_else(|| format!("\"{line}\" is not NAME: VALUE"))?;
+        let name = HeaderName::try_from(name.trim()).map_err(|_| format!("\"{name}\" is not a header name"))?;
+        let value = HeaderValue::try_from(value.trim()).map_err(|_| format!("the value of {name} is not allowed"))?;
+        headers.append(name, value);
+    }
+    let config = match &arguments.config {
+        Some(path) => Some(config::load(path).map_err(|problems| problems.to_string())?),
+        None => None,
+    };
+    let costs = config.as_ref().and_then(|config| config.orgs.first()).map_or_else(Costs::default, crate::live::costs);
+    let mut meaning = salesforce::understand(&method, &arguments.path, &headers, &costs);
+    let mut notes = Vec::new();
+    if salesforce::needs_body(&meaning) {
+        match &arguments.body {
+            Some(file) => {
+                let body = read(file)?;
+                if let Err(error) = salesforce::read_body(&mut meaning, &body, &costs) {
+                    notes.push(format!("the body cannot be read: {error}"));
+                }
+            }
+            None => notes.push("its body says what it does; give it with --body".to_owned()),
+        }
+    }
+    let rules = config.as_ref().map(|config| rules(config, &meaning));
+    Ok(described(&meaning, rules, &notes))
+}
+
+fn read(file: &PathBuf) -> Result<Vec<u8>, String> {
+    if file.as_os_str() == "-" {
+        let mut body = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::stdin(), &mut body).map_err(|error| error.to_string())?;
+        return Ok(body);
+    }
+    std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+/// For each caller: its class, and whether its allow-rules let the request pass.
+fn rules(config: &Config, meaning: &Meaning) -> Vec<Value> {
+    config
+        .callers
+        .iter()
+        .enumerate()
+        .map(|(place, caller)| {
+            let live = LiveCaller::new(caller);
+            let call = Call {
+                org: OrgId(0),
+                caller: CallerId(place as u16),
+                principal: Principal::NOBODY,
+                class: caller.class,
+                meaning: meaning.clone(),
+                deadline: None,
+            };
+            let verdict = live.rules.judge(&call);
+            json!({
+                "caller": caller.name.as_str(),
+                "class": caller.class,
+                "allowed": verdict.is_ok(),
+                "why": verdict.err(),
+            })
+        })
+        .collect()
+}
+
+fn described(meaning: &Meaning, rules: Option<Vec<Value>>, notes: &[String]) -> Value {
+    let parts: Vec<Value> = meaning
+        .parts
+        .iter()
+        .map(|part| json!({"family": part.family, "operation": part.operation, "object": part.object}))
+        .collect();
+    json!({
+        "family": meaning.family,
+        "operation": meaning.operation,
+        "object": meaning.object,
+        "template": meaning.template,
+        "version": meaning.version.map(|version| version.to_string()),
+        "effective_method": meaning.method.as_str(),
+        "api_calls": meaning.cost.0,
+        "idempotency": meaning.idempotency,
+        "long_poll": meaning.long_poll,
+        "subrequests": parts,
+        "callers": rules,
+        "notes": notes,
+    })
+}
+
+/// The same for people: one fact a line.
+fn table(explained: &Value) -> String {
+    let mut lines = Vec::new();
+    let plain = |value: &Value| match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    for (label, key) in [
+        ("family", "family"),
+        ("operation", "operation"),
+        ("object", "object"),
+        ("route", "template"),
+        ("API version", "version"),
+        ("effective method", "effective_method"),
+        ("costs API calls", "api_calls"),
+        ("repeatable", "idempotency"),
+        ("long poll", "long_poll"),
+    ] {
+        lines.push(format!("{label:<18}{}", plain(&explained[key])));
+    }
+    for (place, part) in explained["subrequests"].as_array().into_iter().flatten().enumerate() {
+        lines.push(format!(
+            "subrequest {:<7}{} {} {}",
+            place + 1,
+            plain(&part["family"]),
+            plain(&part["operation"]),
+            plain(&part["object"])
+        ));
+    }
+    for caller in explained["callers"].as_array().into_iter().flatten() {
+        let verdict = match caller["why"].as_str() {
+            None => "allowed".to_owned(),
+            Some(why) => format!("refused: {why}"),
+        };
+        lines.push(format!("caller {:<11}{} ({})", plain(&caller["caller"]), verdict, plain(&caller["class"])));
+    }
+    for note in explained["notes"].as_array().into_iter().flatten() {
+        lines.push(format!("note: {}", plain(note)));
+    }
+    lines.join("\n")
+}

@@ -1,0 +1,88 @@
+//! What a connection remembers of the requests it has carried.
+
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use crate::call::Principal;
+use crate::edge::callers::Proof;
+
+/// What a connection remembers of the requests it has carried, so that the same proof and the same credential are not
+/// hashed again for each. Bytes are copied: a header value would keep the whole read buffer alive.
+#[derive(Default)]
+pub struct Remembered {
+    proof: Option<RememberedProof>,
+    principal: Option<RememberedPrincipal>,
+}
+
+struct RememberedProof {
+    shown: Zeroizing<Box<[u8]>>,
+    generation: u64,
+    until: Option<Duration>,
+    proof: Proof,
+}
+
+struct RememberedPrincipal {
+    shown: Zeroizing<Box<[u8]>>,
+    principal: Principal,
+}
+
+impl Remembered {
+    /// What `shown` proved under the configuration of `generation`, if that still holds at `wall`.
+    pub fn proof(&self, shown: &[u8], generation: u64, wall: Duration) -> Option<Proof> {
+        let known = self.proof.as_ref()?;
+        let holds = known.generation == generation && known.until.is_none_or(|until| wall < until);
+        (holds && same(&known.shown, shown)).then(|| known.proof.clone())
+    }
+
+    /// Keeps what `shown` proved.
+    pub fn remember_proof(&mut self, shown: &[u8], generation: u64, until: Option<Duration>, proof: Proof) {
+        self.proof = Some(RememberedProof { shown: Zeroizing::new(shown.into()), generation, until, proof });
+    }
+
+    /// The principal of the credential `shown`, computed by `compute` only if it is not the one seen last.
+    pub fn principal(
+        &mut self,
+        shown: &[u8],
+        compute: impl FnOnce() -> Principal,
+    ) -> Principal {
+        match &self.principal {
+            Some(known) if same(&known.shown, shown) => known.principal,
+            _ => {
+                let principal = compute();
+                self.principal = Some(RememberedPrincipal { shown: Zeroizing::new(shown.into()), principal });
+                principal
+            }
+        }
+    }
+}
+
+/// Compares secrets in a time that depends on their lengths only.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(one, other).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::CallerId;
+
+    #[test]
+    fn a_remembered_proof_ends_with_its_configuration_and_its_time() {
+        let mut remembered = Remembered::default();
+        let proof = Proof::Caller(CallerId(3));
+        remembered.remember_proof(b"key", 1, Some(Duration::from_secs(100)), proof.clone());
+        assert_eq!(remembered.proof(b"key", 1, Duration::from_secs(99)), Some(proof));
+        assert_eq!(remembered.proof(b"key", 1, Duration::from_secs(100)), None, "expired");
+        assert_eq!(remembered.proof(b"key", 2, Duration::ZERO), None, "reloaded");
+        assert_eq!(remembered.proof(b"kez", 1, Duration::ZERO), None, "another key");
+    }
+
+    #[test]
+    fn a_principal_is_computed_again_only_for_another_credential() {
+        let mut remembered = Remembered::default();
+        let first = remembered.principal(b"token", || Principal([1; 16]));
+        assert_eq!(remembered.principal(b"token", || Principal([2; 16])), first);
+        assert_eq!(remembered.principal(b"other", || Principal([3; 16])), Principal([3; 16]));
+    }
+}

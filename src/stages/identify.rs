@@ -1,0 +1,198 @@
+//! Identify: which org is this for, and who is calling?
+
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::header::HeaderName;
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+use crate::call::Class;
+use crate::clock::Clock;
+use crate::edge::callers::{Evidence, Proof, Stranger};
+use crate::edge::{proxies, target};
+use crate::refusal::{Reason, Refusal};
+use crate::stages::way::Way;
+use crate::stages::{Known, Reply, Seen};
+
+/// The header that carries a gateway key or a token of the company's identity provider.
+pub const KEY_HEADER: HeaderName = HeaderName::from_static("weirkeeper-key");
+/// The header by which a request may lower its class.
+pub const CLASS_HEADER: HeaderName = HeaderName::from_static("weirkeeper-class");
+/// The header that says how long the caller waits, in milliseconds.
+pub const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+
+/// Puts [`Identify`] on the road.
+#[derive(Debug, Clone, Copy)]
+pub struct IdentifyLayer {
+    /// Wall time, for the expiry of tokens.
+    pub clock: Clock,
+}
+
+impl<S> Layer<S> for IdentifyLayer {
+    type Service = Identify<S>;
+
+    fn layer(&self, inner: S) -> Identify<S> {
+        Identify { inner, clock: self.clock }
+    }
+}
+
+/// The stage: finds org and caller, or refuses.
+#[derive(Debug, Clone)]
+pub struct Identify<S> {
+    inner: S,
+    clock: Clock,
+}
+
+impl<S> Service<Seen> for Identify<S>
+where
+    S: Service<Known, Response = Reply, Error = Refusal>,
+{
+    type Response = Reply;
+    type Error = Refusal;
+    type Future = Way<S::Future>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, seen: Seen) -> Self::Future {
+        match self.identify(seen) {
+            Ok(known) => Way::onward(self.inner.call(known)),
+            Err(refusal) => Way::refused(refusal),
+        }
+    }
+}
+
+impl<S> Identify<S> {
+    fn identify(&self, mut seen: Seen) -> Result<Known, Refusal> {
+        let host = target::normalize(&mut seen.head)?;
+        let live = &seen.live;
+        let org = live.org_by_host(&host).ok_or_else(|| {
+            Refusal::new(Reason::UnknownOrg, "No org is configured for the Host name of this request.")
+        })?;
+        seen.record.lock().org = Some(org);
+
+        let proof = self.proof(&seen);
+        let address = proxies::client_address(seen.connection.peer().ip(), &seen.head.headers, &live.trusted_proxies);
+        let client = call_options_client(&seen.head.headers);
+        let evidence =
+            Evidence { proof: &proof, certificate: seen.connection.certificate(), host: &host, address, client };
+        let found = live.callers.identify(&evidence);
+        let mut outcome = seen.record.lock();
+        outcome.remote = Some(address);
+        outcome.client = client.map(Into::into);
+        let caller = match found {
+            Ok(caller) => caller,
+            Err(stranger) => return Err(unknown(stranger)),
+        };
+        let configured = live.caller(caller).ok_or_else(|| unknown(Stranger::Unmatched))?;
+        let class = lowered(configured.class, &seen.head.headers);
+        let deadline = earlier(configured.deadline, requested_timeout(&seen.head.headers)).map(|wait| seen.now + wait);
+        outcome.caller = Some(caller);
+        outcome.class = class;
+        drop(outcome);
+        Ok(Known { org, caller, class, deadline, seen })
+    }
+
+    /// What the key or token in the request proves; remembered for the connection, so that a key is hashed and a token
+    /// verified once and compared afterwards.
+    fn proof(&self, seen: &Seen) -> Proof {
+        let Some(shown) = seen.head.headers.get(&KEY_HEADER) else { return Proof::Absent };
+        let wall = self.clock.wall(seen.now);
+        let mut remembered = seen.connection.remembered();
+        if let Some(proof) = remembered.proof(shown.as_bytes(), seen.live.generation, wall) {
+            return proof;
+        }
+        let (proof, until) = judge(shown.as_bytes(), seen, wall);
+        remembered.remember_proof(shown.as_bytes(), seen.live.generation, until, proof.clone());
+        proof
+    }
+}
+
+/// What a key or token proves, and until when that holds.
+fn judge(shown: &[u8], seen: &Seen, wall: Duration) -> (Proof, Option<Duration>) {
+    if crate::config::key::is_key(shown) {
+        return (seen.live.callers.by_key(shown), None);
+    }
+    let Ok(text) = std::str::from_utf8(shown) else {
+        return (Proof::Rejected("This is neither a gateway key nor a token."), None);
+    };
+    match seen.live.issuers.verify(text, wall) {
+        Ok(claims) => (seen.live.callers.by_claims(&claims), Some(claims.expires)),
+        // Keys of an issuer may arrive later: a rejected token is judged anew each time.
+        Err(why) => (Proof::Rejected(why), Some(wall)),
+    }
+}
+
+fn unknown(stranger: Stranger) -> Refusal {
+    match stranger {
+        Stranger::BadProof(why) => Refusal::new(Reason::UnknownCaller, why),
+        Stranger::Unmatched => Refusal::new(Reason::UnknownCaller, "No configured caller matches this request."),
+    }
+}
+
+/// The `client=` in `Sforce-Call-Options`, if it is a plausible name.
+fn call_options_client(headers: &HeaderMap) -> Option<&str> {
+    let options = headers.get("sforce-call-options")?.to_str().ok()?;
+    options.split(',').find_map(|option| {
+        let (name, value) = option.split_once('=')?;
+        let value = value.trim();
+        (name.trim().eq_ignore_ascii_case("client") && !value.is_empty() && value.len() <= 100).then_some(value)
+    })
+}
+
+/// The caller's class, lowered if the request asks for it. It cannot be raised.
+fn lowered(configured: Class, headers: &HeaderMap) -> Class {
+    headers
+        .get(&CLASS_HEADER)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| Class::parse(text.trim()))
+        .map_or(configured, |asked| asked.max(configured))
+}
+
+fn requested_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(&TIMEOUT_HEADER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_millis)
+}
+
+fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_may_lower_its_class_but_never_raise_it() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CLASS_HEADER, "batch".parse().unwrap());
+        assert_eq!(lowered(Class::Interactive, &headers), Class::Batch);
+        headers.insert(CLASS_HEADER, "interactive".parse().unwrap());
+        assert_eq!(lowered(Class::Standard, &headers), Class::Standard);
+        headers.insert(CLASS_HEADER, "nonsense".parse().unwrap());
+        assert_eq!(lowered(Class::Standard, &headers), Class::Standard);
+    }
+
+    #[test]
+    fn the_earlier_deadline_wins() {
+        let (short, long) = (Some(Duration::from_secs(1)), Some(Duration::from_secs(2)));
+        assert_eq!(earlier(short, long), short);
+        assert_eq!(earlier(None, long), long);
+        assert_eq!(earlier(None, None), None);
+    }
+
+    #[test]
+    fn the_client_name_is_found_among_the_call_options() {
+        let mut headers = HeaderMap::new();
+        headers.insert("sforce-call-options", "defaultNamespace=ns, client=Billing/2".parse().unwrap());
+        assert_eq!(call_options_client(&headers), Some("Billing/2"));
+        headers.insert("sforce-call-options", "client=".parse().unwrap());
+        assert_eq!(call_options_client(&headers), None);
+    }
+}

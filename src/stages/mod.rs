@@ -1,0 +1,72 @@
+//! The stages of the road, one file each, thin: the decision is made by a pure core, the stage does the I/O around it.
+//!
+//! What travels changes its type as more becomes known: [`Seen`] (a request with a record) → [`Known`] (org and caller)
+//! → [`Passage`] (understood). What comes back is a [`Reply`] or a [`Refusal`](crate::refusal::Refusal).
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::body::{Payload, ReplyBody};
+use crate::call::{Call, CallerId, Class, OrgId};
+use crate::edge::connection::Connection;
+use crate::edge::inbound::Inbound;
+use crate::exchange::upstream::UpstreamBody;
+use crate::live::Live;
+use crate::outcome::Record;
+
+pub mod identify;
+pub mod observe;
+pub mod policy;
+pub mod send;
+pub mod understand;
+pub mod way;
+
+/// Salesforce's answer, or the gateway's own, on its way back.
+pub type Reply = http::Response<ReplyBody<UpstreamBody>>;
+
+/// A request with its record, before anything is known about it.
+pub struct Seen {
+    /// Its head, as the caller sent it.
+    pub head: http::request::Parts,
+    /// Its body.
+    pub body: Inbound,
+    /// The connection it came on.
+    pub connection: Arc<Connection>,
+    /// The configuration in force when it came; a reload does not change the rules of a request under way.
+    pub live: Arc<Live>,
+    /// What is decided and measured about it.
+    pub record: Record,
+    /// When its head had arrived.
+    pub now: Instant,
+}
+
+/// A request whose org and caller are known.
+pub struct Known {
+    /// The request.
+    pub seen: Seen,
+    /// Where it goes.
+    pub org: OrgId,
+    /// Who asks.
+    pub caller: CallerId,
+    /// How urgent it is.
+    pub class: Class,
+    /// When the caller gives up.
+    pub deadline: Option<Instant>,
+}
+
+/// A request that has been understood: what all later stages speak.
+pub struct Passage {
+    /// What it means.
+    pub call: Call,
+    /// Its head, as the caller sent it.
+    pub head: http::request::Parts,
+    /// Its body.
+    pub payload: Payload<Inbound>,
+    /// The configuration in force when it came.
+    pub live: Arc<Live>,
+    /// What is decided and measured about it.
+    pub record: Record,
+    /// When its head had arrived.
+    pub now: Instant,
+}

@@ -1,0 +1,92 @@
+//! Send: the last stage. Makes the message Salesforce gets, sends it, and reads what the answer cost.
+
+use std::task::{Context, Poll};
+
+use http::Response;
+use tower::Service;
+
+use crate::body::ReplyBody;
+use crate::call::Call;
+use crate::edge::headers;
+use crate::edge::inbound::Inbound;
+use crate::exchange::{Plan, Upstream, UpstreamBody};
+use crate::live::{Live, LiveOrg};
+use crate::outcome::{FailureKind, Record};
+use crate::refusal::{Reason, Refusal};
+use crate::salesforce::cost;
+use crate::stages::answer::{Answer, Learning};
+use crate::stages::way::Waiting;
+use crate::stages::{Passage, Reply};
+
+/// The stage: one attempt at Salesforce.
+#[derive(Debug, Clone)]
+pub struct Send {
+    upstream: Upstream<Inbound>,
+}
+
+impl Send {
+    /// Sends over the connections of this runtime.
+    pub fn new(upstream: Upstream<Inbound>) -> Self {
+        Self { upstream }
+    }
+}
+
+impl Service<Passage> for Send {
+    type Response = Reply;
+    type Error = Refusal;
+    type Future = Waiting;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, passage: Passage) -> Self::Future {
+        let upstream = self.upstream.clone();
+        Box::pin(send(upstream, passage))
+    }
+}
+
+async fn send(upstream: Upstream<Inbound>, passage: Passage) -> Result<Reply, Refusal> {
+    let Passage { call, mut head, payload, live, record, now } = passage;
+    let Some(org) = live.org(call.org) else {
+        return Err(Refusal::new(Reason::UnknownOrg, "The org was removed from the configuration."));
+    };
+    outgoing(&mut head, &call, org, &live, &record);
+    let plan = Plan::of(&call, now, org.timeouts(call.meaning.family), live.read_ahead);
+    let request = http::Request::from_parts(head, payload);
+    match upstream.send(request, &plan, &record).await {
+        Ok(response) => Ok(answered(response, &call, org, record)),
+        Err(failure) => Err(failure.refusal(call.meaning.idempotency)),
+    }
+}
+
+/// Edits the caller's head into the one Salesforce gets.
+fn outgoing(head: &mut http::request::Parts, call: &Call, org: &LiveOrg, live: &Live, record: &Record) {
+    headers::strip_request(&mut head.headers);
+    if let Some(caller) = live.caller(call.caller) {
+        headers::stamp_client(&mut head.headers, &caller.stamp);
+    }
+    let id = headers::trace_id(&head.headers).unwrap_or_else(|| record.lock().id);
+    headers::stamp_request_id(&mut head.headers, id);
+    headers::set_host(&mut head.headers, org.origin.authority());
+}
+
+/// Reads from the head of an answer what it cost, and hands it on.
+fn answered(mut response: Response<UpstreamBody>, call: &Call, org: &LiveOrg, record: Record) -> Reply {
+    headers::strip_response(response.headers_mut());
+    let status = response.status();
+    let failed = status.is_client_error() || status.is_server_error();
+    if let Some(exchange) = record.lock().exchanges.last_mut() {
+        exchange.charged = cost::charged(call.meaning.cost, status, &org.costs);
+        if failed {
+            exchange.failure = Some(FailureKind::Status);
+        }
+    }
+    if !failed {
+        return response.map(|body| ReplyBody::Stream(Answer::Plain(body)));
+    }
+    let if_refused = cost::charged_if_refused(call.meaning.cost, &org.costs);
+    let (head, body) = response.into_parts();
+    let learning = Learning::new(body, &head.headers, record, if_refused);
+    Response::from_parts(head, ReplyBody::Stream(Answer::Learning(Box::new(learning))))
+}

@@ -1,0 +1,164 @@
+//! Understand: from an HTTP request to a [`Call`], and from a body under way to a complete one.
+//!
+//! Only complete requests go on, so that a slow upload never holds a connection to Salesforce, let alone a slot; bodies
+//! above `stream_above` are the exception and stream. What a composite, batch, graph or SOAP request asks for stands in
+//! its body, so that body is always read whole.
+
+use std::task::{Context, Poll};
+
+use tower::{Layer, Service};
+
+use crate::body::Payload;
+use crate::call::{Call, Principal};
+use crate::edge::inbound::Inbound;
+use crate::live::Live;
+use crate::refusal::{Reason, Refusal};
+use crate::salesforce::{self, BodyError, credential};
+use crate::stages::way::Way;
+use crate::stages::{Known, Passage, Reply};
+use crate::body::ByteBudget;
+
+/// Puts [`Understand`] on the road.
+#[derive(Debug, Clone)]
+pub struct UnderstandLayer {
+    /// Where the bytes of complete bodies are taken from.
+    pub buffers: ByteBudget,
+}
+
+impl<S> Layer<S> for UnderstandLayer {
+    type Service = Understand<S>;
+
+    fn layer(&self, inner: S) -> Understand<S> {
+        Understand { inner, buffers: self.buffers.clone() }
+    }
+}
+
+/// The stage: classifies by the head, reads the body where that is needed or cheap, refuses what contradicts itself.
+#[derive(Debug, Clone)]
+pub struct Understand<S> {
+    inner: S,
+    buffers: ByteBudget,
+}
+
+impl<S> Service<Known> for Understand<S>
+where
+    S: Service<Passage, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Reply;
+    type Error = Refusal;
+    type Future = Way<S::Future>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, known: Known) -> Self::Future {
+        let (mut passage, body) = match by_head(known) {
+            Ok(understood) => understood,
+            Err(refusal) => return Way::refused(refusal),
+        };
+        match body {
+            None => Way::onward(self.inner.call(passage)),
+            Some(body) if streams(&passage, &body) => {
+                passage.payload = Payload::Stream(body);
+                Way::onward(self.inner.call(passage))
+            }
+            Some(body) => {
+                // The clone is one reference count for each layer below; the readiness contract is kept because every
+                // layer of this road is always ready.
+                let mut inner = self.inner.clone();
+                let buffers = self.buffers.clone();
+                Way::waits(async move {
+                    by_body(&mut passage, body, &buffers).await?;
+                    inner.call(passage).await
+                })
+            }
+        }
+    }
+}
+
+/// Everything the head alone tells. The body comes back if there is one.
+fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
+    let Known { seen, org, caller, class, deadline } = known;
+    let live = seen.live;
+    let costs = live.org(org).map(|org| org.costs).unwrap_or_default();
+    let path = seen.head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let meaning = salesforce::understand(&seen.head.method, path, &seen.head.headers, &costs);
+
+    let principal = match credential::in_head(&seen.head.headers) {
+        Ok(None) => Principal::NOBODY,
+        Ok(Some(credential)) => seen
+            .connection
+            .remembered()
+            .principal(credential.as_bytes(), || credential::principal(&live.principal_key, &credential)),
+        Err(error) => return Err(Refusal::new(Reason::BadCredential, error.to_string())),
+    };
+
+    let mut outcome = seen.record.lock();
+    outcome.method.clone_from(&meaning.method);
+    outcome.family = meaning.family;
+    outcome.operation = meaning.operation;
+    outcome.object.clone_from(&meaning.object);
+    outcome.template = meaning.template;
+    outcome.version = meaning.version;
+    outcome.principal = principal;
+    drop(outcome);
+
+    let call = Call { org, caller, principal, class, meaning, deadline };
+    let body = (!seen.body.is_empty()).then_some(seen.body);
+    let passage = Passage {
+        call,
+        head: seen.head,
+        payload: Payload::Empty,
+        live,
+        record: seen.record,
+        now: seen.now,
+    };
+    Ok((passage, body))
+}
+
+/// Whether the body goes on as it arrives. Its length is known from the head or not at all.
+fn streams(passage: &Passage, body: &Inbound) -> bool {
+    if salesforce::needs_body(&passage.call.meaning) {
+        return false;
+    }
+    body.declared_length().is_none_or(|length| length > passage.live.stream_above)
+}
+
+/// Reads the body whole, then everything it tells.
+async fn by_body(passage: &mut Passage, body: Inbound, buffers: &ByteBudget) -> Result<(), Refusal> {
+    let (bytes, held) = body.collect_whole(buffers).await?;
+    let live = &passage.live;
+    passage.record.lock().bytes_in = bytes.len() as u64;
+    if salesforce::needs_body(&passage.call.meaning) {
+        by_content(&mut passage.call, live, &passage.head.headers, &bytes)?;
+        let mut outcome = passage.record.lock();
+        let meaning = &passage.call.meaning;
+        outcome.operation = meaning.operation;
+        outcome.object.clone_from(&meaning.object);
+        outcome.principal = passage.call.principal;
+    }
+    passage.payload = Payload::Whole(bytes, Some(held));
+    Ok(())
+}
+
+/// What a composite, batch, graph, collection, GraphQL or SOAP body says: parts, cost, object, credential.
+fn by_content(call: &mut Call, live: &Live, headers: &http::HeaderMap, bytes: &[u8]) -> Result<(), Refusal> {
+    let plain = salesforce::inflated(headers, bytes, live.body_bytes)
+        .map_err(|error| Refusal::new(Reason::BodyMalformed, error.to_string()))?;
+    let costs = live.org(call.org).map(|org| org.costs).unwrap_or_default();
+    if let Err(error) = salesforce::read_body(&mut call.meaning, &plain, &costs) {
+        let judged = live.caller(call.caller).is_some_and(|caller| caller.rules.need_parts());
+        if judged || matches!(error, BodyError::Forbidden(_)) {
+            // Rules that cannot see what is inside must not let it pass; Salesforce would refuse it too.
+            return Err(Refusal::new(Reason::BodyMalformed, error.to_string()));
+        }
+    }
+    match credential::in_body(headers, call.meaning.family, &plain) {
+        Ok(Some(credential)) => call.principal = credential::principal(&live.principal_key, &credential),
+        Ok(None) => {}
+        Err(error) => return Err(Refusal::new(Reason::BadCredential, error.to_string())),
+    }
+    Ok(())
+}

@@ -17,7 +17,7 @@ use smol_str::SmolStr;
 use super::key::KeyDigest;
 use super::model::Origin;
 use super::secret::SecretRef;
-use super::value::{ApiName, HostName, Name, OneOrMany, Period, Phrase, ProxyUrl, Size, Text, WebUrl};
+use super::value::{ApiName, Count, HostName, Name, OneOrMany, Period, Phrase, ProxyUrl, Size, Text, WebUrl};
 use crate::call::{Class, Family, Operation};
 
 /// Weirkeeper's configuration.
@@ -48,8 +48,7 @@ pub struct ConfigFile {
     /// Worker runtimes, each on its own thread; default: one for each processor core. Changing it takes effect
     /// after a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 256))]
-    pub runtimes: Option<u64>,
+    pub runtimes: Option<Count<1, 256>>,
     /// Secret of at least 16 characters that keys the hash which tells Salesforce users apart without revealing
     /// their tokens. Default: random for each process. Several replicas need a common one to agree on users.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -136,8 +135,7 @@ pub struct LimitsFile {
     /// Size of the request line and headers together.
     pub head_bytes: Text<Size>,
     /// Number of header fields.
-    #[schemars(range(min = 1, max = 1000))]
-    pub header_count: u64,
+    pub header_count: Count<1, 1000>,
     /// Time a request head may take to arrive.
     pub head_time: Text<Period>,
     /// Size of a request body.
@@ -147,11 +145,9 @@ pub struct LimitsFile {
     /// Memory for bodies in the whole process; beyond it requests are refused with 503.
     pub buffered_bytes_total: Text<Size>,
     /// Connections of callers, over all listeners.
-    #[schemars(range(min = 1))]
-    pub connections: u64,
+    pub connections: Count<1, 1_000_000>,
     /// Requests in the air on one HTTP/2 connection.
-    #[schemars(range(min = 1, max = 10000))]
-    pub streams: u64,
+    pub streams: Count<1, 10_000>,
     /// How long a connection may be idle between requests.
     pub idle: Text<Period>,
     /// Bytes per second below which a caller that sends or receives a body is cut off.
@@ -166,13 +162,13 @@ impl Default for LimitsFile {
     fn default() -> Self {
         Self {
             head_bytes: kib(16),
-            header_count: 100,
+            header_count: Count(100),
             head_time: seconds(10),
             body_bytes: kib(160 * 1024),
             stream_above: kib(1024),
             buffered_bytes_total: kib(256 * 1024),
-            connections: 20_000,
-            streams: 100,
+            connections: Count(20_000),
+            streams: Count(100),
             idle: seconds(120),
             minimum_rate: kib(1),
             minimum_rate_grace: seconds(10),
@@ -220,8 +216,7 @@ pub struct UpstreamFile {
     /// A connection of this age is given no further request.
     pub connection_age: Text<Period>,
     /// Open connections to one org from each runtime.
-    #[schemars(range(min = 1, max = 10000))]
-    pub connections_per_runtime: u64,
+    pub connections_per_runtime: Count<1, 10_000>,
     /// How much of a response is read before the caller has taken it.
     pub read_ahead: Text<Size>,
 }
@@ -240,7 +235,7 @@ impl Default for UpstreamFile {
             idle: seconds(120),
             total: BTreeMap::new(),
             connection_age: seconds(600),
-            connections_per_runtime: 256,
+            connections_per_runtime: Count(256),
             read_ahead: kib(256),
         }
     }
@@ -308,28 +303,29 @@ impl Default for OrgFile {
 #[serde(default, deny_unknown_fields)]
 pub struct CostsFile {
     /// 304 Not Modified.
-    #[schemars(range(max = 1000))]
-    pub not_modified: u64,
+    pub not_modified: Count<0, 1000>,
     /// Errors of the client (4xx), other than refusals.
-    #[schemars(range(max = 1000))]
-    pub client_error: u64,
+    pub client_error: Count<0, 1000>,
     /// Errors of the server (5xx).
-    #[schemars(range(max = 1000))]
-    pub server_error: u64,
+    pub server_error: Count<0, 1000>,
     /// Refusals because a limit is exceeded.
-    #[schemars(range(max = 1000))]
-    pub refusal: u64,
+    pub refusal: Count<0, 1000>,
     /// Requests for tokens and identities.
-    #[schemars(range(max = 1000))]
-    pub oauth: u64,
+    pub oauth: Count<0, 1000>,
     /// Reads of `/limits`.
-    #[schemars(range(max = 1000))]
-    pub limits: u64,
+    pub limits: Count<0, 1000>,
 }
 
 impl Default for CostsFile {
     fn default() -> Self {
-        Self { not_modified: 1, client_error: 1, server_error: 1, refusal: 1, oauth: 0, limits: 1 }
+        Self {
+            not_modified: Count(1),
+            client_error: Count(1),
+            server_error: Count(1),
+            refusal: Count(1),
+            oauth: Count(0),
+            limits: Count(1),
+        }
     }
 }
 
@@ -488,16 +484,14 @@ pub enum AccessTo<P> {
 #[serde(default, deny_unknown_fields)]
 pub struct MetricsFile {
     /// Object names.
-    #[schemars(range(min = 1, max = 10000))]
-    pub max_objects: u64,
+    pub max_objects: Count<1, 10_000>,
     /// Caller names.
-    #[schemars(range(min = 1, max = 10000))]
-    pub max_callers: u64,
+    pub max_callers: Count<1, 10_000>,
 }
 
 impl Default for MetricsFile {
     fn default() -> Self {
-        Self { max_objects: 200, max_callers: 500 }
+        Self { max_objects: Count(200), max_callers: Count(500) }
     }
 }
 

@@ -1,13 +1,30 @@
 //! The configuration: what was written, and what it means.
 //!
-//! [`file`] mirrors the YAML file and defines it; [`model`] is what the program runs on.
+//! ```text
+//! text --tree--> located values --read--> ConfigFile (what was written) --check--> Config (what it means)
+//!                     \____________________ problems, all at once ______________________/
+//! ```
+//!
+//! [`file`] is the only definition of the format: reader, defaults, JSON Schema and the configuration shown to
+//! operators come from it. Only this module reads the environment; only [`Config`] reaches the rest of the program.
 
+mod check;
 mod file;
 pub mod key;
 mod model;
+mod outside;
 mod problem;
+mod read;
+mod schema;
 mod secret;
+#[cfg(test)]
+mod tests;
+mod tree;
 mod value;
+pub mod watch;
+
+use std::net::SocketAddr;
+use std::path::Path;
 
 pub use file::{AccessTo, PolicyMode, Roots};
 pub use key::KeyDigest;
@@ -15,5 +32,69 @@ pub use model::{
     Admin, Allow, Caller, CertificateName, Config, Costs, EgressProxy, Jwks, JwtMatch, KeyPair, Limits, Listener, Log,
     Match, MetricCaps, Org, Origin, ServerTls, Totals, Upstream,
 };
-pub use problem::{Problem, Problems};
+pub use outside::{Outside, System};
+pub use problem::{Place, Problem, Problems};
+pub use schema::schema;
 pub use secret::Secret;
+
+use check::{Rejected, check};
+use file::ConfigFile;
+use problem::Fault;
+use tree::Tree;
+use value::Written as _;
+
+/// Reads and checks a file. Relative paths in it are relative to its directory.
+pub fn load(path: &Path) -> Result<Config, Problems> {
+    let alone = |reason: String| {
+        let problem = Problem { place: Place::START, path: String::new(), reason, hint: None };
+        Problems::new(path, vec![problem], Vec::new())
+    };
+    let bytes = System.read(path).map_err(|error| alone(format!("cannot read the file: {error}")))?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let before = String::from_utf8_lossy(bytes.get(..error.valid_up_to()).unwrap_or_default());
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let problem = Problem {
+            place: Place { line, column },
+            path: String::new(),
+            reason: "the text is not UTF-8 here".to_owned(),
+            hint: None,
+        };
+        Problems::new(path, vec![problem], Vec::new())
+    })?;
+    check_text(text, path, &System)
+}
+
+/// Checks a text. `path` names it in problems and says what relative paths in it are relative to; variables and
+/// other files come from `outside`. Never panics, whatever the text.
+pub fn check_text(text: &str, path: &Path, outside: &dyn Outside) -> Result<Config, Problems> {
+    let (mut tree, repeated) = Tree::parse(text).map_err(|problem| Problems::new(path, vec![problem], Vec::new()))?;
+    let mut unreadable = Vec::new();
+    let Some(file) = read::read(&mut tree, &mut unreadable) else {
+        unreadable.extend(repeated);
+        return Err(Problems::new(path, unreadable, Vec::new()));
+    };
+    let base = path.parent().unwrap_or(Path::new(""));
+    match check(file, Some(path), Some(&tree), unreadable, base, outside) {
+        Ok(config) if repeated.is_empty() => Ok(config),
+        Ok(config) => Err(Problems::new(path, repeated, config.referenced)),
+        Err(Rejected { mut problems, referenced }) => {
+            problems.extend(repeated);
+            Err(Problems::new(path, problems, referenced))
+        }
+    }
+}
+
+impl Config {
+    /// The configuration of `serve --org URL`, without a file: callers meet one org called `default` on `listen`,
+    /// bring their own tokens and are all `anyone`.
+    pub fn for_org(instance_url: &str, listen: SocketAddr) -> Result<Self, Problems> {
+        let name = Path::new("--org");
+        let instance = Origin::read(instance_url).map_err(|Fault { reason, hint }| {
+            let problem = Problem { place: Place::START, path: String::new(), reason, hint };
+            Problems::new(name, vec![problem], Vec::new())
+        })?;
+        check(ConfigFile::for_org(instance, listen), None, None, Vec::new(), Path::new(""), &System)
+            .map_err(|Rejected { problems, referenced }| Problems::new(name, problems, referenced))
+    }
+}

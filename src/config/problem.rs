@@ -114,14 +114,16 @@ impl fmt::Display for Problem {
 pub struct Problems {
     file: PathBuf,
     found: Vec<Problem>,
+    /// The other files that were looked at, so that a watcher sees when one of them appears.
+    pub(super) referenced: Vec<PathBuf>,
 }
 
 impl Problems {
     /// Sorts and keeps what was found, without repetitions.
-    pub(super) fn new(file: &Path, mut found: Vec<Problem>) -> Self {
+    pub(super) fn new(file: &Path, mut found: Vec<Problem>, referenced: Vec<PathBuf>) -> Self {
         found.sort_by(|a, b| a.place.cmp(&b.place).then_with(|| a.path.cmp(&b.path)));
         found.dedup();
-        Self { file: file.to_owned(), found }
+        Self { file: file.to_owned(), found, referenced }
     }
 
     /// The file they are in, as it was named.

@@ -4,17 +4,59 @@ use std::fmt;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use zeroize::Zeroizing;
 
+use super::problem::Fault;
+
 /// Where a secret is kept. The configuration holds references only: it is copied, committed and shown.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SecretRef {
     /// In the environment variable of this name.
     Env(String),
     /// In this file, without its final line break; relative to the configuration's directory.
     File(String),
+}
+
+/// By hand, so that a secret written in place is named as what it is, and never repeated.
+impl<'de> Deserialize<'de> for SecretRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reference;
+
+        impl<'de> Visitor<'de> for Reference {
+            type Value = SecretRef;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("{env: NAME} or {file: PATH}")
+            }
+
+            fn visit_str<E: de::Error>(self, _: &str) -> Result<SecretRef, E> {
+                let fault = Fault::new("a secret is never written into the configuration");
+                Err(E::custom(fault.hint("say where it is: {env: NAME} or {file: PATH}")))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretRef, A::Error> {
+                let wrong = || {
+                    let fault = Fault::new("a secret is named by exactly one of env and file");
+                    de::Error::custom(fault.hint("write {env: NAME} or {file: PATH}"))
+                };
+                let key: String = map.next_key()?.ok_or_else(wrong)?;
+                let reference = match key.as_str() {
+                    "env" => SecretRef::Env(map.next_value()?),
+                    "file" => SecretRef::File(map.next_value()?),
+                    _ => return Err(wrong()),
+                };
+                if map.next_key::<String>()?.is_some() {
+                    return Err(wrong());
+                }
+                Ok(reference)
+            }
+        }
+
+        deserializer.deserialize_any(Reference)
+    }
 }
 
 impl fmt::Display for SecretRef {

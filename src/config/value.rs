@@ -1,6 +1,6 @@
 //! Values that are written as text: what is accepted, how they are shown, what the JSON Schema says of them.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -55,6 +55,48 @@ impl<T: Written> JsonSchema for Text<T> {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "description": T::DESCRIPTION, "pattern": T::PATTERN })
+    }
+}
+
+/// A whole number from `MIN` to `MAX`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Count<const MIN: u64, const MAX: u64>(pub u64);
+
+impl<const MIN: u64, const MAX: u64> Count<MIN, MAX> {
+    /// The number as a length.
+    pub fn as_usize(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+
+    /// The number as a `u32`, which every number in the configuration fits into.
+    pub fn as_u32(self) -> u32 {
+        u32::try_from(self.0).unwrap_or(u32::MAX)
+    }
+}
+
+impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Count<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u64::deserialize(deserializer)?;
+        if (MIN..=MAX).contains(&number) {
+            Ok(Self(number))
+        } else {
+            Err(de::Error::custom(Fault::new(format!("{number} is out of range")).hint(format!("{MIN} to {MAX}"))))
+        }
+    }
+}
+
+impl<const MIN: u64, const MAX: u64> JsonSchema for Count<MIN, MAX> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("From{MIN}To{MAX}").into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "integer", "minimum": MIN, "maximum": MAX })
     }
 }
 
@@ -189,7 +231,7 @@ impl Written for Period {
         let mut text = String::new();
         for (unit, factor) in PERIOD_UNITS {
             if rest >= factor {
-                text.push_str(&format!("{}{unit}", rest / factor));
+                let _ = write!(text, "{}{unit}", rest / factor);
                 rest %= factor;
             }
         }
@@ -484,5 +526,116 @@ impl Written for Phrase {
 
     fn write(&self) -> String {
         self.0.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn size(text: &str) -> Option<u64> {
+        Size::read(text).ok().map(|size| size.0)
+    }
+
+    fn millis(text: &str) -> Option<u128> {
+        Period::read(text).ok().map(|period| period.0.as_millis())
+    }
+
+    #[test]
+    fn sizes_are_whole_and_have_a_unit() {
+        assert_eq!(size("16KiB"), Some(16 << 10));
+        assert_eq!(size("0B"), Some(0));
+        assert_eq!(size("2GiB"), Some(2 << 30));
+        for wrong in
+            ["", "16", "KiB", "16 KiB", "16KB", "16kib", "1.5MiB", "-1B", "+1B", "１KiB", "99999999999999999GiB"]
+        {
+            assert_eq!(size(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn durations_go_from_large_to_small_and_have_units() {
+        assert_eq!(millis("1h30m"), Some(5_400_000));
+        assert_eq!(millis("1d2h3m4s5ms"), Some(93_784_005));
+        assert_eq!(millis("500ms"), Some(500));
+        assert_eq!(millis("0s"), Some(0));
+        for wrong in
+            ["", "10", "s", "10 s", "1m1h", "1s1s", "1.5s", "-1s", "1y", "367d", "99999999999999999999d", "1sx"]
+        {
+            assert_eq!(millis(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_names_or_addresses_alone() {
+        for right in ["a", "salesforce.acme.internal", "10.0.0.1", "[::1]", "A-b_c.d"] {
+            assert_eq!(HostName::read(right).map(|host| host.0), Ok(right.to_ascii_lowercase().into()));
+        }
+        let long = "a.".repeat(127) + "a";
+        for wrong in ["", "-a", "a-", "a..b", "a:80", "https://a", "a/b", "::1", "[::1", "a b", "u@a", long.as_str()] {
+            assert!(HostName::read(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn origins_lose_the_schemes_own_port_and_case() {
+        let read = |text: &str| Origin::read(text).map(|origin| (origin.to_string(), origin.port()));
+        assert_eq!(read("https://ACME.my.salesforce.com:443/"), Ok(("https://acme.my.salesforce.com".to_owned(), 443)));
+        assert_eq!(read("http://[::1]:8081"), Ok(("http://[::1]:8081".to_owned(), 8081)));
+        assert!(Origin::read("http://[::1]:8081").is_ok_and(|origin| origin.is_loopback()));
+        for wrong in [
+            "",
+            "acme",
+            "//acme",
+            "ftp://acme",
+            "https://",
+            "https://u:p@acme",
+            "https://acme/x",
+            "https://acme?x=1",
+            "https://acme:0",
+            "https://acme:99999",
+            "https://acme:",
+            "https://a b",
+        ] {
+            assert!(Origin::read(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn networks_have_no_bits_beyond_their_prefix() {
+        assert_eq!(IpNet::read("192.0.2.7").map(|net| net.to_string()), Ok("192.0.2.7/32".to_owned()));
+        assert_eq!(IpNet::read("10.1.0.0/8").unwrap_err().hint.as_deref(), Some("did you mean 10.0.0.0/8?"));
+        assert!(IpNet::read("10.0.0.0/33").is_err());
+    }
+
+    #[test]
+    fn proxies_have_a_port() {
+        let url = ProxyUrl::read("http://[fd00::1]:3128/").unwrap();
+        assert_eq!((url.host.as_str(), url.port, url.write().as_str()), ("fd00::1", 3128, "http://[fd00::1]:3128"));
+    }
+
+    fn round_trip<T: Written + PartialEq + fmt::Debug>(value: &T) {
+        assert_eq!(T::read(&value.write()).as_ref(), Ok(value));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_reads_as_the_same_value(bytes in 0_u64..=1 << 50, ms in 0_u64..31_622_400_000, port: u16, ip: [u8; 4]) {
+            round_trip(&Size(bytes));
+            round_trip(&Period(Duration::from_millis(ms)));
+            round_trip(&SocketAddr::from((ip, port)));
+            round_trip(&IpNet::from(IpAddr::from(ip)));
+        }
+
+        #[test]
+        fn no_text_makes_a_value_panic(text in "\\PC{0,40}|[0-9a-zA-Z:/.@\\[\\]-]{0,40}") {
+            let _ = (Size::read(&text), Period::read(&text), SocketAddr::read(&text), IpNet::read(&text));
+            let _ = (KeyDigest::read(&text), Name::read(&text), HostName::read(&text), Origin::read(&text));
+            let _ = (ProxyUrl::read(&text), WebUrl::read(&text), ApiName::read(&text), Phrase::read(&text));
+            let _ = Origin::read(&format!("https://{text}"));
+            let _ = WebUrl::read(&format!("http://{text}"));
+        }
     }
 }

@@ -1,0 +1,200 @@
+//! The callers: who they are, how they are recognised, what they may do.
+
+use std::collections::HashMap;
+
+use smol_str::SmolStr;
+
+use super::{At, Check};
+use crate::call::Class;
+use crate::config::file::{AllowFile, CallerFile, CertificateFile, JwksFile, JwtFile, MatchFile};
+use crate::config::model::{Allow, Caller, CertificateName, Jwks, JwtMatch, Listener, Match, Org};
+use crate::config::problem::Fault;
+use crate::config::value::{Phrase, Text};
+
+/// More than any company has apps; the ledger is sized for it.
+const MAX_CALLERS: usize = 10_000;
+
+impl Check<'_> {
+    pub(super) fn callers(
+        &mut self,
+        at: &At,
+        written: &[CallerFile],
+        orgs: &[Org],
+        listeners: &[Listener],
+    ) -> Vec<Caller> {
+        if written.is_empty() {
+            return vec![anyone()];
+        }
+        if written.len() > MAX_CALLERS {
+            self.wrong(at, Fault::new(format!("more than {MAX_CALLERS} callers")));
+            return Vec::new();
+        }
+        let mut names = HashMap::new();
+        let mut claims = HashMap::new();
+        let mut callers = Vec::with_capacity(written.len());
+        for (index, caller) in written.iter().enumerate() {
+            let at = at.index(index);
+            let name = self.name(&at, caller.name.as_ref(), &mut names);
+            let match_at = at.key("match");
+            let way = if let Some(written) = &caller.matches {
+                self.reachable(&match_at, written, orgs, listeners);
+                self.way(&match_at, written)
+            } else {
+                self.missing(&match_at, "say how it is recognised, such as {key_sha256: ...} or any");
+                None
+            };
+            if let Some(way) = &way {
+                self.claimed_once(&match_at, way, &mut claims);
+            }
+            let deadline = caller.deadline.map(|deadline| self.positive(&at.key("deadline"), deadline));
+            let allow = self.allow(&at.key("allow"), &caller.allow);
+            if let (Some(name), Some(matches)) = (name, way) {
+                let class = caller.class.unwrap_or(Class::Standard);
+                callers.push(Caller { name, matches, class, deadline, allow });
+            }
+        }
+        callers
+    }
+
+    fn way(&mut self, at: &At, written: &MatchFile) -> Option<Match> {
+        Some(match written {
+            MatchFile::KeySha256(digests) => {
+                self.not_empty(at, digests.0.len());
+                Match::Key(digests.0.iter().map(|digest| digest.0).collect())
+            }
+            MatchFile::Certificate(name) => Match::Certificate(match name {
+                CertificateFile::CommonName(name) => CertificateName::CommonName(name.0.0.clone()),
+                CertificateFile::Dns(name) => CertificateName::Dns(name.0.0.clone()),
+                CertificateFile::Uri(name) => CertificateName::Uri(name.0.0.clone()),
+            }),
+            MatchFile::Host(host) => Match::Host(host.0.0.clone()),
+            MatchFile::Network(networks) => {
+                self.not_empty(at, networks.0.len());
+                Match::Network(networks.0.iter().map(|network| network.0).collect())
+            }
+            MatchFile::CallOptionsClient(client) => Match::CallOptionsClient(client.0.0.clone()),
+            MatchFile::Jwt(jwt) => Match::Jwt(self.jwt(&at.key("jwt"), jwt)?),
+            MatchFile::Any => Match::Any,
+        })
+    }
+
+    fn not_empty(&mut self, at: &At, length: usize) {
+        if length == 0 {
+            self.wrong(at, Fault::new("an empty list matches nobody"));
+        }
+    }
+
+    fn jwt(&mut self, at: &At, written: &JwtFile) -> Option<JwtMatch> {
+        let mut given = |key, phrase: Option<&Text<Phrase>>, hint| {
+            if phrase.is_none() {
+                self.missing(&at.key(key), hint);
+            }
+            phrase.map(|phrase| phrase.0.0.clone())
+        };
+        let issuer = given("issuer", written.issuer.as_ref(), "write what the tokens' iss says");
+        let audience = given("audience", written.audience.as_ref(), "write what the tokens' aud says");
+        let subject = written.subject.as_ref().map(|subject| subject.0.0.clone());
+        let jwks_at = at.key("jwks");
+        let jwks = match &written.jwks {
+            Some(JwksFile::File(written)) => Some(Jwks::File(self.key_set(&jwks_at.key("file"), written))),
+            Some(JwksFile::Url(url)) => Some(Jwks::Url(url.0.0.clone())),
+            None => {
+                self.missing(&jwks_at, "say where the issuer's keys are: {file: ...} or {url: ...}");
+                None
+            }
+        };
+        Some(JwtMatch { issuer: issuer?, audience: audience?, subject, jwks: jwks? })
+    }
+
+    fn key_set(&mut self, at: &At, written: &Text<Phrase>) -> std::path::PathBuf {
+        let path = self.path(written);
+        if let Some(bytes) = self.file(at, &path)
+            && !serde_json::from_slice::<serde_json::Value>(&bytes)
+                .is_ok_and(|set| set.get("keys").is_some_and(serde_json::Value::is_array))
+        {
+            let fault = Fault::new(format!("{} is no JSON Web Key Set", path.display()));
+            self.wrong(at, fault.hint("it is JSON with a list called keys"));
+        }
+        path
+    }
+
+    /// Whether any request could be recognised this way.
+    fn reachable(&mut self, at: &At, way: &MatchFile, orgs: &[Org], listeners: &[Listener]) {
+        match way {
+            MatchFile::Certificate(_) => {
+                let asked = |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+                if !listeners.iter().any(asked) {
+                    let fault = Fault::new("no listener asks clients for a certificate");
+                    self.wrong(&at.key("certificate"), fault.hint("name the authorities in listeners[].tls.client_ca"));
+                }
+            }
+            MatchFile::Host(host) => {
+                let hosts: Vec<&str> = orgs.iter().flat_map(|org| &org.hosts).map(SmolStr::as_str).collect();
+                if !hosts.is_empty() && !hosts.contains(&host.0.0.as_str()) {
+                    let fault = Fault::unknown("host", &host.0.0, &hosts);
+                    self.wrong(&at.key("host"), Fault { reason: format!("{} leads to no org", host.0.0), ..fault });
+                }
+            }
+            MatchFile::KeySha256(_)
+            | MatchFile::Network(_)
+            | MatchFile::CallOptionsClient(_)
+            | MatchFile::Jwt(_)
+            | MatchFile::Any => {}
+        }
+    }
+
+    /// Two callers that are recognised by the same thing cannot be told apart.
+    fn claimed_once(&mut self, at: &At, way: &Match, claims: &mut HashMap<String, At>) {
+        for claim in claims_of(way) {
+            if let Some(first) = claims.get(&claim) {
+                let fault = Fault::new(format!("{} matches the same requests", self.named(first)));
+                self.wrong(at, fault.hint("the later of the two would never be seen"));
+            } else {
+                claims.insert(claim, at.clone());
+            }
+        }
+    }
+
+    fn allow(&mut self, at: &At, written: &AllowFile) -> Allow {
+        let lists = [
+            ("families", written.families.as_ref().map(Vec::len)),
+            ("objects", written.objects.as_ref().map(Vec::len)),
+            ("operations", written.operations.as_ref().map(Vec::len)),
+        ];
+        for (key, length) in lists {
+            if length == Some(0) {
+                let fault = Fault::new("an empty list allows nothing at all");
+                self.wrong(&at.key(key), fault.hint("leave the key out to allow everything"));
+            }
+        }
+        Allow {
+            families: written.families.clone(),
+            objects: written.objects.as_ref().map(|names| names.iter().map(|name| name.0.0.clone()).collect()),
+            operations: written.operations.clone(),
+        }
+    }
+}
+
+/// Who is there if nobody is named.
+fn anyone() -> Caller {
+    Caller {
+        name: SmolStr::new_static("anyone"),
+        matches: Match::Any,
+        class: Class::Standard,
+        deadline: None,
+        allow: Allow::default(),
+    }
+}
+
+/// What a way of matching claims for itself, as text that is equal exactly for equal claims.
+fn claims_of(way: &Match) -> Vec<String> {
+    match way {
+        Match::Key(digests) => digests.iter().map(|digest| format!("key {}", digest.to_hex())).collect(),
+        Match::Network(networks) => networks.iter().map(|network| format!("network {network}")).collect(),
+        Match::Jwt(jwt) => vec![format!("jwt {:?} {:?} {:?}", jwt.issuer, jwt.audience, jwt.subject)],
+        Match::Certificate(name) => vec![format!("certificate {name:?}")],
+        Match::Host(host) => vec![format!("host {host}")],
+        Match::CallOptionsClient(client) => vec![format!("client {}", client.to_ascii_lowercase())],
+        Match::Any => vec!["any".to_owned()],
+    }
+}

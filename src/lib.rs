@@ -4,6 +4,7 @@ pub mod body;
 pub mod call;
 pub mod clock;
 pub mod config;
+pub mod exchange;
 pub mod outcome;
 pub mod refusal;
 pub mod tasks;

@@ -1,0 +1,43 @@
+//! MAKE: calls to Salesforce, over connections this runtime keeps open.
+//!
+//! The road of one call, in order:
+//!
+//! ```text
+//! Upstream::send   upstream.rs   prepares the message, resends what was given back unsent
+//!   Org            pool.rs       an idle connection, a new one, or a place in the queue for one
+//!     Connector    connect.rs    name, TCP, egress proxy (proxy.rs), TLS (tls.rs)
+//!   Pending        pending.rs    waits for the head; keeps waiting if the caller has left
+//!   UpstreamBody   body.rs       the body, on demand; read ahead of a slow caller (ahead.rs)
+//!   Failure        failure.rs    what went wrong, whether it may have been sent, and the refusal that says so
+//! ```
+//!
+//! Invariants: a message is sent a second time only if hyper gives it back unsent; a message that was sent is not
+//! cancelled because its caller left; every connection, queue place, buffered byte and task is given back.
+//! Nothing here knows Salesforce's error codes, budgets or caches, and nothing here decides to retry.
+
+mod ahead;
+mod body;
+mod conn;
+mod connect;
+mod failure;
+mod io;
+mod pending;
+mod plan;
+mod pool;
+mod proxy;
+mod stats;
+mod tls;
+mod upload;
+mod upstream;
+
+#[cfg(test)]
+mod tests;
+
+pub use body::UpstreamBody;
+pub use connect::{Connector, MemoryDial, Origin, OriginError, Scheme};
+pub use failure::{Cause, Failure, Sent};
+pub use plan::{Limits, Plan, Timeouts};
+pub use proxy::{Proxy, ProxyError};
+pub use stats::{ConnectCounts, OrgStats};
+pub use tls::{ClientIdentity, Roots, TlsSettings, TlsSetupError};
+pub use upstream::{Target, Upstream};

@@ -1,0 +1,320 @@
+//! An exchange in the air: its message was handed to a connection and its head has not arrived.
+//!
+//! A caller may leave at any time, but Salesforce goes on working. So the exchange, dropped by its caller, moves to
+//! the tracked tasks of this runtime and ends there: its record is completed and its connection given back.
+
+use std::error::Error as _;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tokio::time::Instant;
+
+use super::body::UpstreamBody;
+use super::conn::{Answer, Conn, Lent as _, in_runtime};
+use super::failure::{Cause, Failure};
+use super::plan::Plan;
+use super::pool::{Common, Stream};
+use super::stats::Counters;
+use super::upload::Upload;
+use crate::call::ApiCalls;
+use crate::outcome::{Exchange, FailureKind, Record};
+
+/// The line of the record that belongs to one attempt.
+#[derive(Debug, Clone)]
+pub(super) struct Attempt {
+    record: Record,
+    index: usize,
+}
+
+impl Attempt {
+    /// Writes down that a message is being handed over.
+    pub(super) fn sent(record: &Record, now: Instant, cost: ApiCalls) -> Self {
+        let mut outcome = record.lock();
+        let index = outcome.exchanges.len();
+        outcome.exchanges.push(Exchange::sent(now, cost));
+        drop(outcome);
+        Self { record: record.clone(), index }
+    }
+
+    fn write(&self, write: impl FnOnce(&mut Exchange)) {
+        if let Some(exchange) = self.record.lock().exchanges.get_mut(self.index) {
+            write(exchange);
+        }
+    }
+
+    /// hyper gave the message back: nothing was sent, so nothing is charged.
+    fn unsent(&self) {
+        let mut outcome = self.record.lock();
+        if self.index < outcome.exchanges.len() {
+            outcome.exchanges.remove(self.index);
+        }
+    }
+
+    fn head(&self, now: Instant, status: StatusCode) {
+        self.write(|exchange| {
+            exchange.head = Some(now);
+            exchange.status = Some(status.as_u16());
+        });
+    }
+
+    /// The last byte came, or we cut it.
+    pub(super) fn ended(&self, now: Instant) {
+        self.write(|exchange| exchange.ended = Some(now));
+    }
+
+    pub(super) fn failed(&self, now: Instant, kind: Option<FailureKind>) {
+        self.write(|exchange| {
+            exchange.ended = Some(now);
+            exchange.failure = kind;
+        });
+    }
+}
+
+/// What one exchange may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    first_byte: Duration,
+    pub(super) idle: Duration,
+    pub(super) total_by: Instant,
+    deadline: Option<Instant>,
+    pub(super) read_ahead: usize,
+    long_poll: bool,
+}
+
+impl Terms {
+    pub(super) fn of(plan: &Plan) -> Self {
+        Self {
+            first_byte: plan.timeouts.first_byte,
+            idle: plan.timeouts.idle,
+            total_by: plan.now + plan.timeouts.total,
+            deadline: plan.deadline,
+            read_ahead: plan.read_ahead,
+            long_poll: plan.long_poll,
+        }
+    }
+}
+
+/// How an exchange brought no head.
+#[derive(Debug)]
+pub(super) enum Broken<S> {
+    /// hyper gave the message back: it can be sent again, for it was not sent.
+    Unsent(Box<Request<Upload<S>>>),
+    /// Anything else.
+    Failed(Failure),
+}
+
+/// An exchange in the air.
+pub(super) struct Pending<S: Stream> {
+    /// `None` once it has ended.
+    flight: Option<(Answer<S>, Box<Conn<S>>)>,
+    attempt: Attempt,
+    terms: Terms,
+    /// When the head is due; moves while an upload does.
+    head_by: Instant,
+    upload_progress: u64,
+    /// Its caller has left.
+    abandoned: bool,
+}
+
+impl<S: Stream> Pending<S> {
+    /// Hands `message` to `conn` at `now`.
+    pub(super) fn start(
+        mut conn: Box<Conn<S>>,
+        message: Request<Upload<S>>,
+        attempt: Attempt,
+        terms: Terms,
+        now: Instant,
+    ) -> Self {
+        let answer = conn.send(message);
+        Self {
+            flight: Some((answer, conn)),
+            attempt,
+            terms,
+            head_by: now + terms.first_byte,
+            upload_progress: 0,
+            abandoned: false,
+        }
+    }
+
+    /// The next moment at which waiting may be over.
+    fn due(&self) -> Instant {
+        let due = self.head_by.min(self.terms.total_by);
+        self.terms.deadline.map_or(due, |deadline| deadline.min(due))
+    }
+
+    /// What the passing of [`Self::due`] means; `None` if the upload moved on, and the head is due later now.
+    fn overdue(&mut self, conn: &Conn<S>) -> Option<Cause> {
+        let due = self.due();
+        if due == self.terms.total_by {
+            return Some(Cause::Total);
+        }
+        if self.terms.deadline == Some(due) {
+            return Some(Cause::Deadline);
+        }
+        let progress = conn.upload().map_or(0, |upload| upload.progress());
+        if progress == self.upload_progress {
+            return Some(Cause::FirstByte);
+        }
+        self.upload_progress = progress;
+        self.head_by = due + self.terms.first_byte;
+        None
+    }
+
+    /// Turns what hyper said into an answer, or says what it means that there is none.
+    fn land(
+        &self,
+        conn: Box<Conn<S>>,
+        said: Result<Response<Incoming>, TrySendError<Request<Upload<S>>>>,
+    ) -> Result<Response<UpstreamBody>, Broken<S>> {
+        let Some(common) = conn.common().cloned() else {
+            return Err(Broken::Failed(Failure::maybe_sent(Cause::Reset, "The connection was taken away.")));
+        };
+        let now = common.clock.now();
+        match said {
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                self.attempt.failed(now, Some(FailureKind::Garbage));
+                Err(Broken::Failed(describe(&common, Cause::Garbage)))
+            }
+            Ok(response) => {
+                self.attempt.head(now, response.status());
+                Ok(response.map(|body| UpstreamBody::new(body, conn, self.attempt.clone(), self.terms, now)))
+            }
+            Err(mut error) => {
+                if let Some(message) = error.take_message() {
+                    self.attempt.unsent();
+                    return Err(Broken::Unsent(Box::new(message)));
+                }
+                let error = error.into_error();
+                let fault = conn.upload().and_then(|upload| upload.fault());
+                let cause = fault.map_or_else(|| cause(&error), Cause::Upload);
+                self.attempt.failed(now, cause.kind());
+                let mut failure = describe(&common, cause);
+                if refused_stream(&error) {
+                    failure.sent = super::failure::Sent::Nothing;
+                }
+                Err(Broken::Failed(failure))
+            }
+        }
+    }
+}
+
+impl<S: Stream> Future for Pending<S> {
+    type Output = Result<Response<UpstreamBody>, Broken<S>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let Some((mut answer, mut conn)) = this.flight.take() else { return Poll::Pending };
+        if let Poll::Ready(said) = answer.as_mut().poll(cx) {
+            drop(answer);
+            return Poll::Ready(this.land(conn, said));
+        }
+        while conn.timer.poll(cx, this.due()).is_ready() {
+            let Some(cause) = this.overdue(&conn) else { continue };
+            let failure = conn.common().map(|common| (describe(common, cause), common.clock.now()));
+            if cause == Cause::Deadline {
+                // Only this caller has no more time: it leaves, the exchange goes on.
+                this.flight = Some((answer, conn));
+                this.leave();
+            } else if let Some((_, now)) = failure {
+                this.attempt.failed(now, cause.kind());
+            }
+            let failure =
+                failure.map_or_else(|| Failure::maybe_sent(cause, "No answer in time."), |(failure, _)| failure);
+            return Poll::Ready(Err(Broken::Failed(failure)));
+        }
+        this.flight = Some((answer, conn));
+        Poll::Pending
+    }
+}
+
+impl<S: Stream> Pending<S> {
+    /// Its caller leaves: the exchange goes on without it, unless that is not to be.
+    fn leave(&mut self) {
+        let Some((answer, conn)) = self.flight.take() else { return };
+        let Some(common) = conn.common().cloned() else { return };
+        let now = common.clock.now();
+        let uploaded = conn.upload().is_none_or(|upload| upload.done());
+        let goes_on = !self.abandoned && !self.terms.long_poll && uploaded && now < self.terms.total_by;
+        let Some(place) = goes_on.then(|| Abandoned::enter(&common)).flatten() else {
+            Counters::add(&common.counters.cut);
+            self.attempt.ended(now);
+            return;
+        };
+        let orphan = Self {
+            flight: Some((answer, conn)),
+            attempt: self.attempt.clone(),
+            terms: Terms { deadline: None, read_ahead: 0, ..self.terms },
+            head_by: self.terms.total_by,
+            upload_progress: 0,
+            abandoned: true,
+        };
+        common.tasks.spawn(async move {
+            let _place = place;
+            if let Ok(response) = orphan.await {
+                response.into_body().drain().await;
+            }
+        });
+    }
+}
+
+impl<S: Stream> Drop for Pending<S> {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// A place among the exchanges that go on without their callers.
+struct Abandoned(Arc<Common>);
+
+impl Abandoned {
+    fn enter(common: &Arc<Common>) -> Option<Self> {
+        if !in_runtime() {
+            return None;
+        }
+        let bound = common.limits.abandoned;
+        common
+            .counters
+            .abandoned_running
+            .try_update(Ordering::AcqRel, Ordering::Acquire, |running| (running < bound).then_some(running + 1))
+            .ok()?;
+        Counters::add(&common.counters.abandoned);
+        Some(Self(Arc::clone(common)))
+    }
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        self.0.counters.abandoned_running.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn cause(error: &hyper::Error) -> Cause {
+    if error.is_parse() { Cause::Garbage } else { Cause::Reset }
+}
+
+/// The origin said that it did not look at this HTTP/2 stream (RFC 9113, 8.7).
+fn refused_stream(error: &hyper::Error) -> bool {
+    error.source().and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(|error| {
+        error.is_remote() && error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
+    })
+}
+
+fn describe(common: &Common, cause: Cause) -> Failure {
+    let host = common.origin.host();
+    let detail = match cause {
+        Cause::FirstByte => format!("{host} did not begin to answer in time (first_byte)."),
+        Cause::Total => format!("{host} did not answer in time (total)."),
+        Cause::Deadline => format!("The caller's deadline passed before {host} answered."),
+        Cause::Garbage => format!("What came from {host} is not an HTTP answer."),
+        Cause::Upload(fault) => format!("The request was not passed on to {host} whole: {fault}."),
+        _ => format!("The connection to {host} broke before it answered."),
+    };
+    Failure::maybe_sent(cause, detail)
+}

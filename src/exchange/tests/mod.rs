@@ -1,0 +1,1 @@
+//! Tests of calls end to end, against origins inside the test.

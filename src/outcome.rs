@@ -4,6 +4,7 @@
 //! a number seen in two places comes from one field. What Salesforce was asked for stands in its [`Exchange`]s,
 //! one for each attempt that was sent; money is counted only there.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -130,6 +131,10 @@ pub struct Outcome {
     pub version: Option<ApiVersion>,
     /// The client name the caller itself sent in `Sforce-Call-Options`.
     pub client: Option<SmolStr>,
+    /// Where the request comes from, trusted proxies left out.
+    pub remote: Option<IpAddr>,
+    /// Which HTTP the caller speaks.
+    pub http: http::Version,
     /// Status the caller got; 499 if it left first.
     pub status: u16,
     /// Where the answer came from.
@@ -169,6 +174,8 @@ impl Outcome {
             template: "",
             version: None,
             client: None,
+            remote: None,
+            http: http::Version::HTTP_11,
             status: 0,
             source: Source::Gateway,
             refusal: None,
@@ -188,21 +195,53 @@ impl Outcome {
     }
 }
 
+/// Reads outcomes that are complete.
+pub trait Reader: Send + Sync {
+    /// `outcome` will not change any more.
+    fn ended(&self, outcome: &Outcome);
+}
+
 /// An [`Outcome`] that the stages of one request write to, also after its caller has left.
 ///
-/// The lock is never contended in ordinary use and never held across an await.
-#[derive(Debug, Clone)]
-pub struct Record(Arc<Mutex<Outcome>>);
+/// It is complete when the last clone is dropped: the answer has been passed on or given up, and no sent call is still
+/// going on without its caller. Then its reader gets it, exactly once. The lock is never contended in ordinary use
+/// and never held across an await.
+#[derive(Clone)]
+pub struct Record(Arc<Recorded>);
+
+struct Recorded {
+    outcome: Mutex<Outcome>,
+    reader: Option<Arc<dyn Reader>>,
+}
+
+impl Drop for Recorded {
+    fn drop(&mut self) {
+        if let Some(reader) = &self.reader {
+            reader.ended(self.outcome.get_mut());
+        }
+    }
+}
 
 impl Record {
-    /// Starts the record of a request.
+    /// Starts a record that nobody reads in the end.
     pub fn new(outcome: Outcome) -> Self {
-        Self(Arc::new(Mutex::new(outcome)))
+        Self(Arc::new(Recorded { outcome: Mutex::new(outcome), reader: None }))
+    }
+
+    /// Starts a record that `reader` gets when it is complete.
+    pub fn read_by(outcome: Outcome, reader: Arc<dyn Reader>) -> Self {
+        Self(Arc::new(Recorded { outcome: Mutex::new(outcome), reader: Some(reader) }))
     }
 
     /// The outcome so far, to write a fact into or to read.
     pub fn lock(&self) -> MutexGuard<'_, Outcome> {
-        self.0.lock()
+        self.0.outcome.lock()
+    }
+}
+
+impl std::fmt::Debug for Record {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Record").field(&*self.lock()).finish()
     }
 }
 
@@ -213,6 +252,26 @@ mod tests {
     #[test]
     fn a_request_id_is_32_hexadecimal_digits() {
         assert_eq!(&RequestId(0x0123_4567_89ab_cdef).hex(), b"00000000000000000123456789abcdef");
+    }
+
+    #[tokio::test]
+    async fn a_record_is_read_once_when_the_last_holder_lets_go() {
+        struct Count(Mutex<Vec<u16>>);
+        impl Reader for Count {
+            fn ended(&self, outcome: &Outcome) {
+                self.0.lock().push(outcome.status);
+            }
+        }
+        let reader = Arc::new(Count(Mutex::default()));
+        let now = crate::clock::Clock::start().now();
+        let outcome = Outcome::new(RequestId(1), now, http::Method::GET);
+        let record = Record::read_by(outcome, Arc::clone(&reader) as Arc<dyn Reader>);
+        let goes_on = record.clone();
+        record.lock().status = 499;
+        drop(record);
+        assert!(reader.0.lock().is_empty(), "a sent call goes on without its caller");
+        drop(goes_on);
+        assert_eq!(*reader.0.lock(), [499]);
     }
 
     #[tokio::test]

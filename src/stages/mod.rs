@@ -11,10 +11,11 @@ use crate::body::{Payload, ReplyBody};
 use crate::call::{Call, CallerId, Class, OrgId};
 use crate::edge::connection::Connection;
 use crate::edge::inbound::Inbound;
-use crate::exchange::upstream::UpstreamBody;
 use crate::live::Live;
 use crate::outcome::Record;
+use crate::stages::answer::Answer;
 
+pub mod answer;
 pub mod identify;
 pub mod observe;
 pub mod policy;
@@ -23,7 +24,7 @@ pub mod understand;
 pub mod way;
 
 /// Salesforce's answer, or the gateway's own, on its way back.
-pub type Reply = http::Response<ReplyBody<UpstreamBody>>;
+pub type Reply = http::Response<ReplyBody<Answer>>;
 
 /// A request with its record, before anything is known about it.
 pub struct Seen {

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use http::header::HeaderName;
 use http::{HeaderValue, Response};
 use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
@@ -21,12 +23,12 @@ use crate::body::{BodyFault, ReplyBody};
 use crate::clock::Clock;
 use crate::edge::connection::Arrival;
 use crate::edge::refuse::{self, Shape};
-use crate::exchange::upstream::UpstreamBody;
 use crate::live::{InForce, Live};
-use crate::outcome::{Ending, Outcome, Record, RequestId, Source};
-use crate::refusal::Refusal;
+use crate::outcome::{Ending, Outcome, Reader, Record, RequestId, Source};
+use crate::refusal::{Reason, Refusal};
+use crate::stages::answer::Answer;
 use crate::stages::{Reply, Seen};
-use crate::telemetry::Recorder;
+use crate::telemetry::{Finish, InFlight, Recorder};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("weirkeeper-request-id");
 const COST: HeaderName = HeaderName::from_static("weirkeeper-cost");
@@ -72,15 +74,65 @@ impl<S> Layer<S> for ObserveLayer {
     type Service = Observe<S>;
 
     fn layer(&self, inner: S) -> Observe<S> {
-        Observe { inner, with: self.clone() }
+        let view = View { live: self.in_force.load_full(), recorder: Arc::clone(&self.recorder), clock: self.clock };
+        let shared = Arc::new(Shared {
+            in_force: Arc::clone(&self.in_force),
+            view: Mutex::new(Arc::new(view)),
+            ids: Arc::clone(&self.ids),
+        });
+        Observe { inner, shared }
     }
 }
 
-/// The stage.
+/// The stage. Cloning is one reference count for it and one for each stage below.
 #[derive(Debug, Clone)]
 pub struct Observe<S> {
     inner: S,
-    with: ObserveLayer,
+    shared: Arc<Shared>,
+}
+
+/// What all connections of one runtime share.
+#[derive(Debug)]
+struct Shared {
+    in_force: InForce,
+    view: Mutex<Arc<View>>,
+    ids: Arc<RequestIds>,
+}
+
+impl Shared {
+    /// The view of the configuration in force, made anew after a reload.
+    fn view(&self) -> Arc<View> {
+        let mut view = self.view.lock();
+        let live = self.in_force.load();
+        if live.generation != view.live.generation {
+            *view = Arc::new(View {
+                live: Arc::clone(&live),
+                recorder: Arc::clone(&view.recorder),
+                clock: view.clock,
+            });
+        }
+        Arc::clone(&view)
+    }
+}
+
+/// One configuration and where its outcomes go: a request keeps the one it began with.
+#[derive(Debug)]
+struct View {
+    live: Arc<Live>,
+    recorder: Arc<Recorder>,
+    clock: Clock,
+}
+
+impl Reader for View {
+    fn ended(&self, outcome: &Outcome) {
+        let finish = Finish {
+            names: &self.live.names,
+            now: outcome.ended.unwrap_or_else(|| self.clock.now()),
+            remote: outcome.remote,
+            http: outcome.http,
+        };
+        self.recorder.finish(outcome, &finish);
+    }
 }
 
 impl<S> Service<Arrival> for Observe<S>
@@ -96,33 +148,29 @@ where
     }
 
     fn call(&mut self, arrival: Arrival) -> Self::Future {
-        let now = self.with.clock.now();
-        let live = self.with.in_force.load_full();
-        let id = self.with.ids.next();
-        let mut outcome = Outcome::new(id, now, arrival.head.method.clone());
-        outcome.http2 = arrival.head.version == http::Version::HTTP_2;
-        let record = Record::new(outcome);
-        self.with.recorder.started();
-        let watch = Watch {
-            record: record.clone(),
-            recorder: Arc::clone(&self.with.recorder),
-            clock: self.with.clock,
-            live: Arc::clone(&live),
-            finished: false,
-        };
-        let wants = refuse::Wants::of(&arrival.head);
+        let view = self.shared.view();
+        let now = view.clock.now();
+        let mut outcome = Outcome::new(self.shared.ids.next(), now, arrival.head.method.clone());
+        outcome.http = arrival.head.version;
+        let wants = refuse::Wants::of(&arrival.head.headers);
+        let record = Record::read_by(outcome, Arc::clone(&view) as Arc<dyn Reader>);
+        let live = Arc::clone(&view.live);
+        let watch = Watch { record: record.clone(), view, in_flight: None, finished: false };
         let seen = Seen { head: arrival.head, body: arrival.body, connection: arrival.connection, live, record, now };
-        Observing { inner: self.inner.call(seen), watch: Some(watch), wants }
+        // A panic is answered like any other failure, and unwinding releases every guard on its way.
+        match catch_unwind(AssertUnwindSafe(|| self.inner.call(seen))) {
+            Ok(inner) => Observing { inner: Some(inner), watch: Some(watch), wants },
+            Err(_) => Observing { inner: None, watch: Some(watch), wants },
+        }
     }
 }
 
-/// Holds the record until the end, and finishes it exactly once: also when it is dropped.
+/// Holds the record until the end of the answer, and marks that end exactly once: also when it is dropped.
 #[derive(Debug)]
 struct Watch {
     record: Record,
-    recorder: Arc<Recorder>,
-    clock: Clock,
-    live: Arc<Live>,
+    view: Arc<View>,
+    in_flight: Option<InFlight>,
     finished: bool,
 }
 
@@ -131,13 +179,13 @@ impl Watch {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
+        self.in_flight = None;
         let mut outcome = self.record.lock();
         outcome.ending = ending;
-        outcome.ended = Some(self.clock.now());
+        outcome.ended = Some(self.view.clock.now());
         if ending == Ending::CallerLeft {
             outcome.status = CALLER_LEFT;
         }
-        self.recorder.finish(&outcome);
     }
 }
 
@@ -151,7 +199,7 @@ pin_project! {
     /// The future of [`Observe`].
     pub struct Observing<F> {
         #[pin]
-        inner: F,
+        inner: Option<F>,
         watch: Option<Watch>,
         wants: refuse::Wants,
     }
@@ -165,35 +213,62 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let result = ready!(this.inner.poll(cx));
-        let Some(watch) = this.watch.take() else { return Poll::Pending };
-        let (mut response, source) = match result {
+        let Some(watch) = this.watch else { return Poll::Pending };
+        let result = match this.inner.as_pin_mut() {
+            None => Err(panicked()),
+            Some(inner) => match catch_unwind(AssertUnwindSafe(|| inner.poll(cx))) {
+                Ok(Poll::Ready(result)) => result,
+                Ok(Poll::Pending) => {
+                    watch.enter();
+                    return Poll::Pending;
+                }
+                Err(_) => Err(panicked()),
+            },
+        };
+        let (mut response, refusal) = match result {
             Ok(reply) => (reply, None),
-            Err(refusal) => {
-                let rendered = refused(&refusal, *this.wants, &watch);
-                (rendered.map(ReplyBody::Whole), Some(refusal.reason))
-            }
+            Err(refusal) => (refused(&refusal, *this.wants, watch).map(ReplyBody::Whole), Some(refusal.reason)),
         };
         {
             let mut outcome = watch.record.lock();
             outcome.status = response.status().as_u16();
-            outcome.answered = Some(watch.clock.now());
-            outcome.refusal = source;
-            if source.is_none() && !outcome.exchanges.is_empty() {
+            outcome.answered = Some(watch.view.clock.now());
+            outcome.refusal = refusal;
+            if refusal.is_none() && !outcome.exchanges.is_empty() {
                 outcome.source = Source::Upstream;
             }
             stamp(response.headers_mut(), &outcome);
         }
-        Poll::Ready(Ok(response.map(|body| ObservedBody { body, watch })))
+        match this.watch.take() {
+            Some(watch) => Poll::Ready(Ok(response.map(|body| ObservedBody { body, watch }))),
+            None => Poll::Pending,
+        }
     }
+}
+
+impl Watch {
+    /// Counts the request as in flight, once it is known to wait for something.
+    fn enter(&mut self) {
+        if self.in_flight.is_none() {
+            let outcome = self.record.lock();
+            let (org, class) = (outcome.org, outcome.class);
+            drop(outcome);
+            self.in_flight = org.and_then(|org| self.view.live.names.enter(org, class));
+        }
+    }
+}
+
+fn panicked() -> Refusal {
+    Refusal::new(Reason::Internal, "The gateway failed while it handled this request.")
 }
 
 fn refused(refusal: &Refusal, wants: refuse::Wants, watch: &Watch) -> Response<Bytes> {
     let outcome = watch.record.lock();
+    let live = &watch.view.live;
     let context = refuse::RefusalContext {
-        org: outcome.org.and_then(|org| watch.live.org(org)).map(|org| org.name.as_str()),
-        caller: outcome.caller.and_then(|caller| watch.live.caller(caller)).map(|caller| caller.name.as_str()),
-        request_id: outcome.id,
+        org: outcome.org.and_then(|org| live.org(org)).map(|org| org.name.as_str()),
+        caller: outcome.caller.and_then(|caller| live.caller(caller)).map(|caller| caller.name.as_str()),
+        request: outcome.id,
     };
     refuse::render(refusal, Shape::of(outcome.family, wants), &context)
 }
@@ -219,7 +294,7 @@ fn stamp(headers: &mut http::HeaderMap, outcome: &Outcome) {
 /// An answer's body, watched to its last byte.
 #[derive(Debug)]
 pub struct ObservedBody {
-    body: ReplyBody<UpstreamBody>,
+    body: ReplyBody<Answer>,
     watch: Watch,
 }
 

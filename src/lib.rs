@@ -6,3 +6,4 @@ pub mod clock;
 pub mod outcome;
 pub mod refusal;
 pub mod tasks;
+pub mod telemetry;

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use http::header::{AUTHORIZATION, HOST, ORIGIN};
 use http::uri::Authority;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, request};
 
 /// Who may read.
 #[derive(Clone, Default)]
@@ -52,7 +52,7 @@ pub enum Needs {
 /// Why a request is not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
-    /// No Host, several, or one that cannot be read.
+    /// No Host, several, one that cannot be read, or one that contradicts the request line.
     BadHost,
     /// A Host that does not lead here.
     ForeignHost,
@@ -100,9 +100,14 @@ impl Denied {
 }
 
 impl Access {
-    /// Whether a request with `headers` may see a page that `needs` something, on a listener of this `reach`.
-    pub fn check(&self, headers: &HeaderMap, needs: Needs, reach: Reach) -> Result<(), Denied> {
+    /// Whether a request may see a page that `needs` something, on a listener of this `reach`.
+    pub fn check(&self, head: &request::Parts, needs: Needs, reach: Reach) -> Result<(), Denied> {
+        let headers = &head.headers;
         let host = host_of(headers)?;
+        // An address in the request line counts more than Host (RFC 9112, 3.2.2): they must say the same.
+        if head.uri.authority().is_some_and(|authority| *authority != host) {
+            return Err(Denied::BadHost);
+        }
         if !self.leads_here(&host) {
             return Err(Denied::ForeignHost);
         }
@@ -161,11 +166,11 @@ mod tests {
     }
 
     fn check(access: &Access, reach: Reach, needs: Needs, headers: &[(&'static str, &str)]) -> Result<(), Denied> {
-        let mut map = HeaderMap::new();
+        let mut request = http::Request::new(());
         for (name, value) in headers {
-            map.append(*name, value.parse().unwrap());
+            request.headers_mut().append(*name, value.parse().unwrap());
         }
-        access.check(&map, needs, reach)
+        access.check(&request.into_parts().0, needs, reach)
     }
 
     #[test]

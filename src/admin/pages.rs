@@ -56,7 +56,7 @@ impl Page {
 pub(super) fn answer(admin: &Admin, reach: Reach, head: &request::Parts) -> Answer {
     let page = Page::parse(head.uri.path());
     let needs = page.map_or(Needs::KeyFromAfar, Page::needs);
-    if let Err(denied) = admin.access.load().check(&head.headers, needs, reach) {
+    if let Err(denied) = admin.access.load().check(head, needs, reach) {
         return refuse(denied);
     }
     let Some(page) = page else {

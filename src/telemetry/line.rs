@@ -307,7 +307,7 @@ mod tests {
         #[test]
         fn any_text_becomes_one_line_of_valid_json(name in any::<String>(), value in any::<String>(), n in any::<u64>()) {
             let line = event(&name, &[("a", Value::Text(&value)), ("n", n.into())]);
-            prop_assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1);
+            prop_assert_eq!(memchr::memchr_iter(b'\n', &line).count(), 1);
             let read: serde_json::Value = serde_json::from_slice(&line).unwrap();
             prop_assert_eq!(read["event"].as_str(), Some(name.as_str()));
             prop_assert_eq!(read["a"].as_str(), Some(value.as_str()));
@@ -315,11 +315,11 @@ mod tests {
         }
 
         #[test]
-        fn every_millisecond_is_written_as_jiff_reads_it(millis in 0_u64..10_000_000_000_000) {
+        fn every_millisecond_is_written_as_jiff_reads_it(millis in 0_i64..10_000_000_000_000) {
             let mut out = Vec::new();
-            Stamp::default().write(&mut out, Duration::from_millis(millis));
+            Stamp::default().write(&mut out, Duration::from_millis(millis.unsigned_abs()));
             let read: jiff::Timestamp = std::str::from_utf8(&out).unwrap().parse().unwrap();
-            prop_assert_eq!(read.as_millisecond() as u64, millis);
+            prop_assert_eq!(read.as_millisecond(), millis);
         }
     }
 }

@@ -340,3 +340,7 @@ impl Shared {
         });
     }
 }
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

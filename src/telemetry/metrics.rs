@@ -204,7 +204,7 @@ metrics! {
         open_fds: Scraped<NoLabels, IsGauge>,
         /// Soft limit of open file descriptors.
         max_fds: Scraped<NoLabels, IsGauge>,
-        /// Threads.
+        /// Threads of the process.
         threads: Scraped<NoLabels, IsGauge>,
     }
 }

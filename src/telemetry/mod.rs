@@ -218,3 +218,6 @@ impl Recorder {
         self.counting.abandoned(outcome, finish);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,7 +78,10 @@ impl Sink {
 
     /// Writes whole lines; says how many were written and how many lost.
     pub(super) fn write(&mut self, lines: &[u8]) -> (u64, u64) {
-        if self.torn && self.write_some(b"\n") == 1 {
+        if self.torn {
+            if self.write_some(b"\n") == 0 {
+                return (0, count_lines(lines));
+            }
             self.torn = false;
         }
         let written = self.write_some(lines);

@@ -1,5 +1,6 @@
 //! Weirkeeper: an API gateway that meters, shares and protects a Salesforce org's API allowance.
 
+pub mod admin;
 pub mod body;
 pub mod call;
 pub mod clock;
@@ -8,3 +9,4 @@ pub mod exchange;
 pub mod outcome;
 pub mod refusal;
 pub mod tasks;
+pub mod telemetry;

@@ -1,0 +1,134 @@
+//! The pages of the admin listener: which there are, and what each answers.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Response, StatusCode, request};
+use http_body_util::Full;
+use serde::Serialize;
+
+use super::Admin;
+use super::guard::{Denied, Needs, Reach};
+use crate::call::closed_list;
+use crate::telemetry::TEXT_FORMAT;
+
+/// An answer of the admin listener.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+closed_list! {
+    /// The pages there are.
+    Page {
+        /// This list.
+        Index = "/",
+        /// All metrics in Prometheus's text format.
+        Metrics = "/metrics",
+        /// 200 as long as the process can answer; depends on nothing else.
+        Livez = "/livez",
+        /// 200 if requests may be sent here, else 503; every check with its result.
+        Readyz = "/readyz",
+        /// What the gateway is doing, for people and scripts.
+        Status = "/api/v1/status",
+        /// The configuration in force, without secrets.
+        Config = "/api/v1/config",
+    }
+}
+
+impl Page {
+    const fn needs(self) -> Needs {
+        match self {
+            Self::Livez | Self::Readyz => Needs::Nothing,
+            Self::Index | Self::Metrics | Self::Status | Self::Config => Needs::KeyFromAfar,
+        }
+    }
+
+    const fn purpose(self) -> &'static str {
+        match self {
+            Self::Index => "this list",
+            Self::Metrics => "all metrics, in Prometheus's text format",
+            Self::Livez => "whether the process is alive",
+            Self::Readyz => "whether requests may be sent here, and why not",
+            Self::Status => "what the gateway is doing",
+            Self::Config => "the configuration in force, without secrets",
+        }
+    }
+}
+
+/// Answers one request.
+pub(super) fn answer(admin: &Admin, reach: Reach, head: &request::Parts) -> Answer {
+    let page = Page::parse(head.uri.path());
+    let needs = page.map_or(Needs::KeyFromAfar, Page::needs);
+    if let Err(denied) = admin.access.load().check(head, needs, reach) {
+        return refuse(denied);
+    }
+    let Some(page) = page else {
+        return error(StatusCode::NOT_FOUND, "not_found", "There is no such page; / lists those there are.");
+    };
+    if !matches!(head.method, Method::GET | Method::HEAD) {
+        let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Use GET or HEAD.");
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return answer;
+    }
+    match page {
+        Page::Index => respond(StatusCode::OK, "text/html; charset=utf-8", index()),
+        Page::Metrics => respond(StatusCode::OK, TEXT_FORMAT, admin.telemetry.render()),
+        Page::Livez => respond(StatusCode::OK, JSON, "{\"alive\":true}\n"),
+        Page::Readyz => {
+            let readiness = admin.readiness();
+            let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            json(status, &readiness)
+        }
+        Page::Status => json(StatusCode::OK, &admin.telemetry.status()),
+        Page::Config => json(StatusCode::OK, &**admin.config.load()),
+    }
+}
+
+const JSON: &str = "application/json";
+
+/// An error in the admin listener's shape.
+pub(super) fn error(status: StatusCode, code: &str, message: &str) -> Answer {
+    #[derive(Serialize)]
+    struct Error<'a> {
+        error: &'a str,
+        message: &'a str,
+    }
+    json(status, &Error { error: code, message })
+}
+
+fn refuse(denied: Denied) -> Answer {
+    let mut answer = error(denied.status(), denied.as_str(), denied.advice());
+    if denied == Denied::Key {
+        let realm = HeaderValue::from_static("Bearer realm=\"weirkeeper admin\"");
+        answer.headers_mut().insert(WWW_AUTHENTICATE, realm);
+    }
+    answer
+}
+
+fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    match serde_json::to_vec_pretty(value) {
+        Ok(mut text) => {
+            text.push(b'\n');
+            respond(status, JSON, text)
+        }
+        Err(_) => respond(StatusCode::INTERNAL_SERVER_ERROR, JSON, "{\"error\":\"internal\"}\n"),
+    }
+}
+
+fn respond(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    answer
+}
+
+fn index() -> String {
+    use std::fmt::Write as _;
+
+    let mut page = String::from(
+        "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>Weirkeeper</title></head>\n<body>\n\
+         <h1>Weirkeeper</h1>\n<ul>\n",
+    );
+    for entry in Page::ALL {
+        let _ = writeln!(page, "<li><a href=\"{entry}\"><code>{entry}</code></a>: {}</li>", entry.purpose());
+    }
+    page.push_str("</ul>\n</body>\n</html>\n");
+    page
+}

@@ -1,0 +1,478 @@
+//! Every metric of the gateway: a field's name is the metric's name, its doc comment is the help text, its type says what
+//! it counts and by which labels. This file is part of the public contract; the README's table is made from it.
+//!
+//! What requests count is in [`Metrics`]; what is read at each scrape is in [`Gauges`] and [`ProcessMetrics`].
+
+use std::borrow::Cow;
+
+use prometheus::proto::{MetricFamily, MetricType};
+use smol_str::SmolStr;
+
+use super::cells::{Buckets, Counters, Histograms, IsCounter, IsGauge, LabelSet, Scraped, Series};
+use crate::call::{Class, Family, Operation};
+use crate::outcome::{FailureKind, Source};
+use crate::refusal::Reason;
+
+/// Declares a struct of metrics; describes and collects them in the order they stand.
+macro_rules! metrics {
+    ($(#[$meta:meta])* $prefix:literal $name:ident { $($(#[doc = $help:literal])+ $field:ident: $kind:ty,)+ }) => {
+        $(#[$meta])*
+        #[derive(Debug, Default)]
+        pub struct $name { $($(#[doc = $help])+ pub $field: $kind,)+ }
+
+        impl $name {
+            /// Name, help, kind and labels of each.
+            pub fn describe() -> Vec<Description> {
+                vec![$(Description {
+                    name: concat!($prefix, stringify!($field)),
+                    help: concat!($($help),+).trim_ascii(),
+                    kind: <$kind as Series>::KIND,
+                    labels: <$kind as Series>::LABELS,
+                }),+]
+            }
+
+            /// Each metric that has at least one series.
+            pub fn collect(&self, into: &mut Vec<MetricFamily>) {
+                let mut descriptions = Self::describe().into_iter();
+                $(if let Some(description) = descriptions.next() {
+                    description.collect(&self.$field, into);
+                })+
+            }
+        }
+    };
+}
+
+/// Declares the labels of one metric.
+macro_rules! labels {
+    ($(#[$meta:meta])* $name:ident { $($label:ident: $kind:ty),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+        pub struct $name { $(#[doc = concat!("The label `", stringify!($label), "`.")] pub $label: $kind),* }
+
+        impl LabelSet for $name {
+            const NAMES: &'static [&'static str] = &[$(stringify!($label)),*];
+
+            fn values(&self) -> Vec<Cow<'_, str>> {
+                vec![$(self.$label.text()),*]
+            }
+        }
+    };
+}
+
+labels! {
+    /// Of metrics that have one series.
+    NoLabels {}
+}
+labels! {
+    /// Of `requests_total`.
+    RequestLabels {
+        org: SmolStr, caller: SmolStr, class: Class, family: Family, object: SmolStr, operation: Operation,
+        status: Status, source: Source,
+    }
+}
+labels! {
+    /// Of what a caller uses.
+    UseLabels { org: SmolStr, caller: SmolStr, class: Class, family: Family }
+}
+labels! {
+    /// Of refusals.
+    RefusalLabels { org: SmolStr, caller: SmolStr, reason: Reason }
+}
+labels! {
+    /// Of `upstream_errors_total`.
+    UpstreamErrorLabels { org: SmolStr, family: Family, kind: FailureKind, error_code: SmolStr }
+}
+labels! {
+    /// Of what is counted by caller only.
+    CallerLabels { org: SmolStr, caller: SmolStr }
+}
+labels! {
+    /// Of `api_version_requests_total`.
+    VersionLabels { org: SmolStr, caller: SmolStr, version: SmolStr }
+}
+labels! {
+    /// Of what is counted by org only.
+    OrgLabels { org: SmolStr }
+}
+labels! {
+    /// Of `in_flight`.
+    InFlightLabels { org: SmolStr, class: Class }
+}
+labels! {
+    /// Of a listener's figures.
+    ListenerLabels { listener: SmolStr }
+}
+labels! {
+    /// Of a runtime's figures.
+    RuntimeLabels { runtime: SmolStr }
+}
+labels! {
+    /// Of `upstream_connections`.
+    ConnectionLabels { org: SmolStr, state: ConnectionState }
+}
+labels! {
+    /// Of `upstream_connects_total`.
+    ConnectLabels { org: SmolStr, result: ConnectResult }
+}
+labels! {
+    /// Of `config_reloads_total`.
+    ReloadLabels { result: ReloadResult }
+}
+labels! {
+    /// Of `build_info`.
+    BuildLabels { version: &'static str, profile: &'static str }
+}
+
+metrics! {
+    /// What requests count.
+    "weirkeeper_" Metrics {
+        /// Requests that ended, by the status the caller got (499: it left first) and where the answer came from.
+        requests_total: Counters<RequestLabels>,
+        /// API calls Salesforce charged, as far as the answers say.
+        api_calls_spent_total: Counters<UseLabels>,
+        /// Requests the gateway answered itself, by reason.
+        refusals_total: Counters<RefusalLabels>,
+        /// Requests a policy in mode observe would have refused, by reason.
+        would_refuse_total: Counters<RefusalLabels>,
+        /// Attempts at Salesforce that failed, by how they failed and Salesforce's error code.
+        upstream_errors_total: Counters<UpstreamErrorLabels>,
+        /// Writes that were sent and whose answer was lost: they may have happened.
+        unknown_outcomes_total: Counters<CallerLabels>,
+        /// Requests by the API version in their path.
+        api_version_requests_total: Counters<VersionLabels>,
+        /// From the arrival of a request's head to the end of its answer.
+        request_duration_seconds: Histograms<UseLabels, RequestBuckets>,
+        /// From handing one attempt to a connection to the end of Salesforce's answer.
+        upstream_duration_seconds: Histograms<UseLabels, RequestBuckets>,
+        /// Duration of a completed request less the time its attempts were with Salesforce: what the gateway added.
+        overhead_seconds: Histograms<OrgLabels, OverheadBuckets>,
+    }
+}
+
+metrics! {
+    /// What is read from the gateway's parts at each scrape.
+    "weirkeeper_" Gauges {
+        /// Calls between their admission and the end of their answer.
+        in_flight: Scraped<InFlightLabels, IsGauge>,
+        /// Sent calls that go on although their caller left.
+        abandoned_calls: Scraped<OrgLabels, IsGauge>,
+        /// Callers' connections open on a listener.
+        connections: Scraped<ListenerLabels, IsGauge>,
+        /// Connections a listener turned away.
+        connections_refused_total: Scraped<ListenerLabels, IsCounter>,
+        /// Time until a listener's certificate expires; negative once it has.
+        certificate_expiry_seconds: Scraped<ListenerLabels, IsGauge>,
+        /// Bytes buffered for bodies.
+        buffered_bytes: Scraped<NoLabels, IsGauge>,
+        /// Most bytes that may be buffered for bodies.
+        buffered_bytes_limit: Scraped<NoLabels, IsGauge>,
+        /// Connections to Salesforce.
+        upstream_connections: Scraped<ConnectionLabels, IsGauge>,
+        /// Attempts to connect to Salesforce.
+        upstream_connects_total: Scraped<ConnectLabels, IsCounter>,
+        /// Messages a connection gave back unsent that went out on another.
+        upstream_resent_total: Scraped<OrgLabels, IsCounter>,
+        /// Tracked tasks running on a runtime.
+        runtime_tasks: Scraped<RuntimeLabels, IsGauge>,
+        /// Lines written to the log.
+        log_lines_total: Scraped<NoLabels, IsCounter>,
+        /// Log lines lost, because the output did not keep up or failed.
+        log_lines_dropped_total: Scraped<NoLabels, IsCounter>,
+        /// Whether the last attempt to load the configuration succeeded (1) or failed (0).
+        config_last_reload_successful: Scraped<NoLabels, IsGauge>,
+        /// When the configuration was last loaded or tried, in seconds since the Unix epoch.
+        config_last_reload_timestamp_seconds: Scraped<NoLabels, IsGauge>,
+        /// Attempts to load the configuration.
+        config_reloads_total: Scraped<ReloadLabels, IsCounter>,
+        /// Always 1; the labels say what is running.
+        build_info: Scraped<BuildLabels, IsGauge>,
+        /// When this process started, in seconds since the Unix epoch.
+        start_time_seconds: Scraped<NoLabels, IsGauge>,
+    }
+}
+
+metrics! {
+    /// What the operating system says about the process, under the names all Prometheus clients use.
+    "process_" ProcessMetrics {
+        /// Memory in RAM.
+        resident_memory_bytes: Scraped<NoLabels, IsGauge>,
+        /// Address space.
+        virtual_memory_bytes: Scraped<NoLabels, IsGauge>,
+        /// CPU time used, user and system.
+        cpu_seconds_total: Scraped<NoLabels, IsCounter>,
+        /// Open file descriptors.
+        open_fds: Scraped<NoLabels, IsGauge>,
+        /// Soft limit of open file descriptors.
+        max_fds: Scraped<NoLabels, IsGauge>,
+        /// Threads of the process.
+        threads: Scraped<NoLabels, IsGauge>,
+    }
+}
+
+const MS: u64 = 1_000_000;
+const S: u64 = 1_000 * MS;
+
+/// 5 ms to 600 s; 20 s is where Salesforce begins to count a call as long-running (facts 1.1).
+#[derive(Debug)]
+pub struct RequestBuckets;
+
+impl Buckets for RequestBuckets {
+    const BOUNDS_NS: &'static [u64] = &[
+        5 * MS,
+        10 * MS,
+        25 * MS,
+        50 * MS,
+        100 * MS,
+        250 * MS,
+        500 * MS,
+        S,
+        2_500 * MS,
+        5 * S,
+        10 * S,
+        20 * S,
+        30 * S,
+        60 * S,
+        120 * S,
+        300 * S,
+        600 * S,
+    ];
+}
+
+/// 50 µs to 5 s.
+#[derive(Debug)]
+pub struct OverheadBuckets;
+
+impl Buckets for OverheadBuckets {
+    const BOUNDS_NS: &'static [u64] = &[
+        MS / 20,
+        MS / 10,
+        MS / 4,
+        MS / 2,
+        MS,
+        2 * MS + MS / 2,
+        5 * MS,
+        10 * MS,
+        25 * MS,
+        50 * MS,
+        100 * MS,
+        250 * MS,
+        500 * MS,
+        S,
+        5 * S,
+    ];
+}
+
+/// A value a label can take.
+trait LabelValue {
+    fn text(&self) -> Cow<'_, str>;
+}
+
+impl LabelValue for SmolStr {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Borrowed(self.as_str())
+    }
+}
+
+impl LabelValue for &'static str {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Borrowed(self)
+    }
+}
+
+macro_rules! closed_list_labels {
+    ($($kind:ty),+) => {
+        $(impl LabelValue for $kind {
+            fn text(&self) -> Cow<'_, str> {
+                Cow::Borrowed(self.as_str())
+            }
+        })+
+    };
+}
+closed_list_labels!(Class, Family, Operation, Source, Reason, FailureKind);
+
+/// An HTTP status as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Status(u16);
+
+impl Status {
+    /// `status`, or `other` if it is none that HTTP defines a class for.
+    pub fn new(status: u16) -> Self {
+        Self(if (100..=599).contains(&status) { status } else { 0 })
+    }
+}
+
+impl LabelValue for Status {
+    fn text(&self) -> Cow<'_, str> {
+        if self.0 == 0 { Cow::Borrowed("other") } else { Cow::Owned(self.0.to_string()) }
+    }
+}
+
+/// What a connection to Salesforce is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectionState {
+    /// Open and unused.
+    Idle,
+    /// Carrying a call.
+    Busy,
+    /// Being opened.
+    Connecting,
+}
+
+impl LabelValue for ConnectionState {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Borrowed(match self {
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Connecting => "connecting",
+        })
+    }
+}
+
+/// How an attempt to connect to Salesforce went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectResult {
+    /// The connection stands.
+    Ok,
+    /// What failed.
+    Failed(FailureKind),
+}
+
+impl LabelValue for ConnectResult {
+    fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Ok => Cow::Borrowed("ok"),
+            Self::Failed(kind) => kind.text(),
+        }
+    }
+}
+
+/// How an attempt to load the configuration went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReloadResult {
+    /// It is in force.
+    Ok,
+    /// The one before stays in force.
+    Failed,
+}
+
+impl LabelValue for ReloadResult {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Borrowed(match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// One metric as documented.
+#[derive(Debug, Clone, Copy)]
+pub struct Description {
+    /// With its prefix.
+    pub name: &'static str,
+    /// One or two sentences.
+    pub help: &'static str,
+    /// Counter, gauge or histogram.
+    pub kind: MetricType,
+    /// Label names.
+    pub labels: &'static [&'static str],
+}
+
+impl Description {
+    fn collect(&self, series: &impl Series, into: &mut Vec<MetricFamily>) {
+        let mut samples = series.samples();
+        if samples.is_empty() {
+            return;
+        }
+        samples.sort_by(|a, b| {
+            let values = |metric: &prometheus::proto::Metric| {
+                metric.get_label().iter().map(|label| label.value().to_owned()).collect::<Vec<_>>()
+            };
+            values(a).cmp(&values(b))
+        });
+        let mut family = MetricFamily::default();
+        family.set_name(self.name.to_owned());
+        family.set_help(self.help.to_owned());
+        family.set_field_type(self.kind);
+        family.set_metric(samples);
+        into.push(family);
+    }
+
+    fn kind_name(&self) -> &'static str {
+        match self.kind {
+            MetricType::COUNTER => "counter",
+            MetricType::HISTOGRAM => "histogram",
+            MetricType::GAUGE | MetricType::SUMMARY | MetricType::UNTYPED => "gauge",
+        }
+    }
+}
+
+/// Every metric, in the order of this file.
+pub fn descriptions() -> Vec<Description> {
+    [Metrics::describe(), Gauges::describe(), ProcessMetrics::describe()].concat()
+}
+
+/// The metric reference as a Markdown table.
+///
+/// ```
+/// let table = weirkeeper::telemetry::metrics::reference();
+/// assert!(table.contains("| `weirkeeper_requests_total` | counter | `org` `caller` `class` "));
+/// ```
+pub fn reference() -> String {
+    use std::fmt::Write as _;
+
+    let mut table = String::from("| metric | kind | labels | meaning |\n|---|---|---|---|\n");
+    for metric in descriptions() {
+        let labels = metric.labels.iter().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(" ");
+        let _ = writeln!(table, "| `{}` | {} | {labels} | {} |", metric.name, metric.kind_name(), metric.help);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_and_labels_follow_the_rules_of_prometheus() {
+        let mut names = HashSet::new();
+        for metric in descriptions() {
+            let name = metric.name;
+            assert!(names.insert(name), "{name} twice");
+            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+            assert!(name.starts_with("weirkeeper_") || name.starts_with("process_"), "{name}");
+            assert_eq!(name.ends_with("_total"), metric.kind == MetricType::COUNTER, "{name}");
+            if metric.kind == MetricType::HISTOGRAM {
+                assert!(name.ends_with("_seconds"), "{name}");
+            }
+            for suffix in ["_count", "_sum", "_bucket", "_milliseconds", "_ms", "_kb"] {
+                assert!(!name.ends_with(suffix), "{name}");
+            }
+            assert!(metric.help.ends_with('.') && metric.help.len() > 10, "{name}: {}", metric.help);
+            assert!(!metric.help.contains(['\n', '|']), "{name}");
+            for label in metric.labels {
+                assert!(label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}: {label}");
+                assert!(!["le", "quantile"].contains(label) && !label.starts_with("__"), "{name}: {label}");
+            }
+        }
+    }
+
+    #[test]
+    fn buckets_ascend() {
+        assert!(RequestBuckets::BOUNDS_NS.is_sorted_by(|a, b| a < b));
+        assert!(OverheadBuckets::BOUNDS_NS.is_sorted_by(|a, b| a < b));
+    }
+
+    #[test]
+    fn a_status_is_a_closed_list() {
+        assert_eq!(Status::new(404).text(), "404");
+        assert_eq!(Status::new(0).text(), "other");
+        assert_eq!(Status::new(600).text(), "other");
+    }
+
+    #[test]
+    fn the_reference_has_a_row_for_every_metric() {
+        assert_eq!(reference().lines().count(), descriptions().len() + 2);
+    }
+}

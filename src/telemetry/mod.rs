@@ -1,0 +1,223 @@
+//! Reads outcomes: metrics, access log and events. It decides nothing and never delays a request.
+//!
+//! [`Telemetry`] is shared by the process; each runtime has its own [`Recorder`]. Durations are counted in seconds, money in
+//! API calls. `requests` count what callers asked, `api_calls_spent` what Salesforce was asked for: one to one only by accident.
+
+mod access;
+pub mod cells;
+mod labels;
+mod line;
+mod log;
+pub mod metrics;
+mod names;
+mod output;
+mod process;
+mod recorder;
+mod render;
+mod snapshot;
+mod status;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::{Mutex, RwLock};
+use smol_str::SmolStr;
+use tokio::time::Instant;
+
+use self::labels::Capped;
+pub use self::line::Value;
+pub use self::log::{EventFormat, Level, Log, LogCounts, LogOptions};
+use self::metrics::Metrics;
+pub use self::names::{InFlight, Names, UNKNOWN};
+use self::names::{Org, OrgOccupancy};
+pub use self::output::{Memory, Output};
+pub use self::process::ProcessSnapshot;
+pub use self::render::TEXT_FORMAT;
+pub use self::snapshot::{
+    BufferedBytes, ConfigSnapshot, ListenerSnapshot, RuntimeSnapshot, Snapshot, UpstreamSnapshot,
+};
+pub use self::status::{CallerStatus, InFlightStatus, Status, Totals};
+use crate::clock::Clock;
+use crate::outcome::{Exchange, Outcome};
+
+/// How many words and series there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct TelemetryOptions {
+    /// Object names; further ones are `other`.
+    pub max_objects: usize,
+    /// Salesforce's error codes; further ones are `other`.
+    pub max_error_codes: usize,
+    /// Series of `requests_total`; beyond, requests are counted without object, and beyond twice that by caller and status.
+    pub max_series: usize,
+}
+
+impl Default for TelemetryOptions {
+    fn default() -> Self {
+        Self { max_objects: 500, max_error_codes: 300, max_series: 20_000 }
+    }
+}
+
+/// What all runtimes and the admin listener share.
+#[derive(Debug, Clone)]
+pub struct Telemetry(Arc<Shared>);
+
+struct Shared {
+    clock: Clock,
+    started: Instant,
+    log: Log,
+    metrics: Metrics,
+    objects: Capped,
+    error_codes: Capped,
+    max_series: usize,
+    names: ArcSwap<Names>,
+    /// By name, so that a reload finds the cells of an org that stays.
+    occupancies: Mutex<HashMap<SmolStr, Arc<OrgOccupancy>>>,
+    sources: RwLock<Vec<Source>>,
+}
+
+/// Fills in one part's figures.
+type Source = Box<dyn Fn(&mut Snapshot) + Send + Sync>;
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Telemetry").field("objects", &self.objects.len()).finish_non_exhaustive()
+    }
+}
+
+impl Telemetry {
+    /// Nothing counted yet.
+    pub fn new(clock: Clock, log: Log, options: TelemetryOptions) -> Self {
+        Self(Arc::new(Shared {
+            clock,
+            started: clock.now(),
+            log,
+            metrics: Metrics::default(),
+            objects: Capped::objects(options.max_objects),
+            error_codes: Capped::error_codes(options.max_error_codes),
+            max_series: options.max_series,
+            names: ArcSwap::default(),
+            occupancies: Mutex::default(),
+            sources: RwLock::default(),
+        }))
+    }
+
+    /// Puts the names of a configuration in force: position is the number in `OrgId` and `CallerId`. Requests that began
+    /// before keep the table they began with.
+    pub fn set_names<O, C>(&self, orgs: O, callers: C) -> Arc<Names>
+    where
+        O: IntoIterator<Item: Into<SmolStr>>,
+        C: IntoIterator<Item: Into<SmolStr>>,
+    {
+        let mut occupancies = self.0.occupancies.lock();
+        let org = |name: SmolStr| {
+            let occupancy = Arc::clone(occupancies.entry(name.clone()).or_default());
+            Org { name, occupancy }
+        };
+        let names = Arc::new(Names {
+            orgs: orgs.into_iter().map(Into::into).map(org).collect(),
+            callers: callers.into_iter().map(Into::into).collect(),
+        });
+        // An org that is gone is forgotten once nothing of it is in the air.
+        occupancies.retain(|_, occupancy| Arc::strong_count(occupancy) > 1);
+        self.0.names.store(Arc::clone(&names));
+        names
+    }
+
+    /// The names in force. A request takes them once, when it begins.
+    pub fn names(&self) -> Arc<Names> {
+        self.0.names.load_full()
+    }
+
+    /// Makes object names known before any call was seen, for example those the allow-rules name.
+    pub fn learn_objects<'a>(&self, objects: impl IntoIterator<Item = &'a str>) {
+        for object in objects {
+            self.0.objects.id(object, true);
+        }
+    }
+
+    /// Registers a part of the gateway; `fill` is called at each scrape and must be quick.
+    pub fn add_source(&self, fill: impl Fn(&mut Snapshot) + Send + Sync + 'static) {
+        self.0.sources.write().push(Box::new(fill));
+    }
+
+    /// What all parts say about themselves now.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for fill in self.0.sources.read().iter() {
+            fill(&mut snapshot);
+        }
+        snapshot
+    }
+
+    /// The log.
+    pub fn log(&self) -> &Log {
+        &self.0.log
+    }
+
+    /// The metrics that requests count.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// A recorder for one runtime.
+    pub fn recorder(&self) -> Recorder {
+        Recorder {
+            counting: recorder::Counting::new(Arc::clone(&self.0)),
+            access: self.0.log.access(),
+            shared: Arc::clone(&self.0),
+        }
+    }
+}
+
+/// What is known about a request's end besides its outcome.
+#[derive(Debug, Clone, Copy)]
+pub struct Finish<'a> {
+    /// The names in force when it began.
+    pub names: &'a Arc<Names>,
+    /// Now; stands for the end of what has not ended.
+    pub now: Instant,
+    /// The caller's address.
+    pub remote: Option<IpAddr>,
+    /// Which HTTP the caller speaks.
+    pub http: http::Version,
+    /// The last attempt goes on without the caller; [`Recorder::record_abandoned`] will count it when it ends.
+    pub continues: bool,
+}
+
+impl Finish<'_> {
+    /// The attempts that count now.
+    fn counted<'o>(&self, outcome: &'o Outcome) -> &'o [Exchange] {
+        match outcome.exchanges.split_last() {
+            Some((_, before)) if self.continues => before,
+            _ => &outcome.exchanges,
+        }
+    }
+}
+
+/// Records the outcomes of one runtime. Share it by `Arc`; its locks are for the futures' sake, not for sharing between
+/// runtimes.
+#[derive(Debug)]
+pub struct Recorder {
+    shared: Arc<Shared>,
+    counting: recorder::Counting,
+    access: Option<log::AccessLog>,
+}
+
+impl Recorder {
+    /// Counts and logs a request that ended. Exactly once for each.
+    pub fn finish(&self, outcome: &Outcome, finish: &Finish<'_>) {
+        let object = self.counting.request(outcome, finish);
+        self.log(outcome, object, finish);
+    }
+
+    /// Counts the last attempt of a request whose end was recorded with [`Finish::continues`], now that the attempt has
+    /// ended. Exactly once for each.
+    pub fn record_abandoned(&self, outcome: &Outcome, finish: &Finish<'_>) {
+        self.counting.abandoned(outcome, finish);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,104 @@
+//! Which names the numbers of orgs and callers stand for, and what each org has in the air.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use smol_str::SmolStr;
+
+use crate::call::{CallerId, Class, OrgId};
+
+/// The word for an org or caller that was not found out.
+pub const UNKNOWN: &str = "unknown";
+
+/// The names of one configuration. A request keeps the table it began with, so that a reload in between does not book it
+/// to somebody else.
+#[derive(Debug, Default)]
+pub struct Names {
+    pub(super) orgs: Vec<Org>,
+    pub(super) callers: Vec<SmolStr>,
+}
+
+/// One org's name and its cells, which outlive a reload.
+#[derive(Debug, Clone)]
+pub(super) struct Org {
+    pub(super) name: SmolStr,
+    pub(super) occupancy: Arc<OrgOccupancy>,
+}
+
+impl Names {
+    /// The name of `org`.
+    pub fn org(&self, org: Option<OrgId>) -> &str {
+        org.and_then(|org| self.orgs.get(usize::from(org.0))).map_or(UNKNOWN, |org| org.name.as_str())
+    }
+
+    /// The name of `caller`.
+    pub fn caller(&self, caller: Option<CallerId>) -> &str {
+        caller.and_then(|caller| self.callers.get(usize::from(caller.0))).map_or(UNKNOWN, SmolStr::as_str)
+    }
+
+    /// Counts one call of `class` as in flight to `org` until the guard is dropped.
+    pub fn enter(&self, org: OrgId, class: Class) -> Option<InFlight> {
+        let occupancy = Arc::clone(&self.orgs.get(usize::from(org.0))?.occupancy);
+        Some(InFlight::enter(occupancy, Cell::Class(class)))
+    }
+
+    /// Counts one sent call to `org` that goes on without its caller until the guard is dropped.
+    pub fn abandon(&self, org: OrgId) -> Option<InFlight> {
+        let occupancy = Arc::clone(&self.orgs.get(usize::from(org.0))?.occupancy);
+        Some(InFlight::enter(occupancy, Cell::Abandoned))
+    }
+}
+
+/// What one org has in the air.
+#[derive(Debug, Default)]
+pub(super) struct OrgOccupancy {
+    by_class: [AtomicUsize; Class::ALL.len()],
+    abandoned: AtomicUsize,
+}
+
+impl OrgOccupancy {
+    fn cell(&self, cell: Cell) -> &AtomicUsize {
+        let [interactive, standard, batch] = &self.by_class;
+        match cell {
+            Cell::Class(Class::Interactive) => interactive,
+            Cell::Class(Class::Standard) => standard,
+            Cell::Class(Class::Batch) => batch,
+            Cell::Abandoned => &self.abandoned,
+        }
+    }
+
+    pub(super) fn in_flight(&self, class: Class) -> usize {
+        self.cell(Cell::Class(class)).load(Ordering::Relaxed)
+    }
+
+    pub(super) fn abandoned(&self) -> usize {
+        self.abandoned.load(Ordering::Relaxed)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Cell {
+    Class(Class),
+    Abandoned,
+}
+
+/// Counts one call as in the air until it is dropped.
+#[derive(Debug)]
+#[must_use = "the call counts as in the air only while this lives"]
+pub struct InFlight {
+    occupancy: Arc<OrgOccupancy>,
+    cell: Cell,
+}
+
+impl InFlight {
+    fn enter(occupancy: Arc<OrgOccupancy>, cell: Cell) -> Self {
+        occupancy.cell(cell).fetch_add(1, Ordering::Relaxed);
+        Self { occupancy, cell }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.occupancy.cell(self.cell).fetch_sub(1, Ordering::Relaxed);
+    }
+}

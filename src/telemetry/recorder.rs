@@ -1,0 +1,289 @@
+//! Counts outcomes: what one runtime needs on its hot path, resolved once.
+//!
+//! A recorder belongs to one runtime, so its lock is not contended. It remembers the cells of the label sets it has met
+//! under packed numbers; in the steady state an outcome costs two lookups and a dozen atomic additions, and allocates nothing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use smol_str::SmolStr;
+
+use super::cells::{Counter, Histogram};
+use super::labels::{self, WordId};
+use super::metrics::{
+    CallerLabels, OrgLabels, OverheadBuckets, RefusalLabels, RequestBuckets, RequestLabels, Status,
+    UpstreamErrorLabels, UseLabels, VersionLabels,
+};
+use super::names::Names;
+use super::{Finish, Shared};
+use crate::call::{Class, Family, ObjectName, Operation};
+use crate::outcome::{Ending, Exchange, Outcome, Source};
+use crate::refusal::Reason;
+
+/// Label sets one recorder remembers; beyond, it forgets all and begins anew.
+const REMEMBERED: usize = 8_192;
+/// Object spellings one recorder remembers.
+const REMEMBERED_SPELLINGS: usize = 4_096;
+
+/// Counts the outcomes of one runtime.
+#[derive(Debug)]
+pub(super) struct Counting {
+    shared: Arc<Shared>,
+    cache: Mutex<Cache>,
+}
+
+/// Cells by packed labels, valid for one table of names.
+#[derive(Debug, Default)]
+struct Cache {
+    names: Arc<Names>,
+    requests: HashMap<u128, Cells, ahash::RandomState>,
+    rare: HashMap<u64, Arc<Counter>, ahash::RandomState>,
+    objects: HashMap<SmolStr, WordId, ahash::RandomState>,
+}
+
+/// What a usual request counts.
+#[derive(Debug, Clone)]
+struct Cells {
+    requests: Arc<Counter>,
+    spent: Arc<Counter>,
+    duration: Arc<Histogram<RequestBuckets>>,
+    upstream: Arc<Histogram<RequestBuckets>>,
+    overhead: Arc<Histogram<OverheadBuckets>>,
+    version: Option<Arc<Counter>>,
+}
+
+/// Counters most requests do not touch.
+#[derive(Debug, Clone, Copy)]
+enum Rare {
+    Refused(Reason),
+    WouldRefuse(Reason),
+    UnknownOutcome,
+    Error(Family, crate::outcome::FailureKind, WordId),
+}
+
+impl Counting {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, cache: Mutex::default() }
+    }
+
+    /// Counts a request that ended; returns the word for its object, which the log uses too.
+    pub(super) fn request(&self, outcome: &Outcome, finish: &Finish<'_>) -> WordId {
+        let mut cache = self.cache.lock();
+        cache.follow(finish.names);
+        let object = cache.object(&self.shared, outcome);
+        let counted = finish.counted(outcome);
+        let charged = counted.iter().map(|exchange| u64::from(exchange.charged.0)).sum();
+        let ended = outcome.ended.unwrap_or(finish.now);
+        let duration = ended.saturating_duration_since(outcome.started);
+
+        let cells = cache.cells(&self.shared, outcome, object);
+        cells.requests.add(1);
+        cells.spent.add(charged);
+        cells.duration.observe(duration);
+        if let Some(version) = &cells.version {
+            version.add(1);
+        }
+        let mut with_salesforce = Duration::ZERO;
+        let mut failed = false;
+        for exchange in counted {
+            let took = exchange.ended.unwrap_or(ended).saturating_duration_since(exchange.sent);
+            cells.upstream.observe(took);
+            with_salesforce += took;
+            failed |= exchange.failure.is_some();
+        }
+        if !counted.is_empty() && outcome.ending == Ending::Complete {
+            cells.overhead.observe(duration.saturating_sub(with_salesforce));
+        }
+
+        if failed {
+            cache.failures(&self.shared, outcome, counted);
+        }
+        if let Some(reason) = outcome.refusal {
+            cache.rare(&self.shared, outcome, Rare::Refused(reason)).add(1);
+            if reason == Reason::OutcomeUnknown {
+                cache.rare(&self.shared, outcome, Rare::UnknownOutcome).add(1);
+            }
+        }
+        if let Some(reason) = outcome.would_refuse {
+            cache.rare(&self.shared, outcome, Rare::WouldRefuse(reason)).add(1);
+        }
+        object
+    }
+
+    /// Counts the attempt that went on without its caller, now that it has ended.
+    pub(super) fn abandoned(&self, outcome: &Outcome, finish: &Finish<'_>) {
+        let Some(last) = outcome.exchanges.last() else { return };
+        let mut cache = self.cache.lock();
+        cache.follow(finish.names);
+        let labels = use_labels(&cache.names, outcome);
+        let ended = last.ended.unwrap_or(finish.now);
+        self.shared.metrics.api_calls_spent_total.cell(labels.clone()).add(u64::from(last.charged.0));
+        let upstream = self.shared.metrics.upstream_duration_seconds.cell(labels);
+        upstream.observe(ended.saturating_duration_since(last.sent));
+        cache.failures(&self.shared, outcome, std::slice::from_ref(last));
+    }
+}
+
+impl Cache {
+    /// Numbers mean other names under another table: what is remembered for the old one is forgotten.
+    fn follow(&mut self, names: &Arc<Names>) {
+        if !Arc::ptr_eq(&self.names, names) {
+            self.names = Arc::clone(names);
+            self.requests.clear();
+            self.rare.clear();
+        }
+    }
+
+    /// An object's name is learnt from a request that Salesforce answered well, never from one that failed: who asks
+    /// for objects that do not exist cannot fill the list.
+    fn object(&mut self, shared: &Shared, outcome: &Outcome) -> WordId {
+        let Some(object) = &outcome.object else { return WordId::NONE };
+        if let Some(id) = self.objects.get(object.as_str()) {
+            return *id;
+        }
+        let exists = outcome.source == Source::Upstream && (200..400).contains(&outcome.status);
+        let id = shared.objects.id(object, exists);
+        if id != WordId::OTHER {
+            if self.objects.len() >= REMEMBERED_SPELLINGS {
+                self.objects.clear();
+            }
+            self.objects.insert(ObjectName::clone(object), id);
+        }
+        id
+    }
+
+    fn cells(&mut self, shared: &Shared, outcome: &Outcome, object: WordId) -> &Cells {
+        if self.requests.len() >= REMEMBERED {
+            self.requests.clear();
+        }
+        let names = &self.names;
+        self.requests.entry(packed(outcome, object)).or_insert_with(|| resolve(shared, names, outcome, object))
+    }
+
+    fn rare(&mut self, shared: &Shared, outcome: &Outcome, what: Rare) -> &Counter {
+        if self.rare.len() >= REMEMBERED {
+            self.rare.clear();
+        }
+        let names = &self.names;
+        self.rare.entry(what.packed(outcome)).or_insert_with(|| what.resolve(shared, names, outcome))
+    }
+
+    fn failures(&mut self, shared: &Shared, outcome: &Outcome, exchanges: &[Exchange]) {
+        for exchange in exchanges {
+            let Some(kind) = exchange.failure else { continue };
+            let code = exchange.error_code.as_ref().map_or(WordId::NONE, |code| shared.error_codes.id(code, true));
+            self.rare(shared, outcome, Rare::Error(outcome.family, kind, code)).add(1);
+        }
+    }
+}
+
+/// All labels of `requests_total`, and the version, in one number.
+fn packed(outcome: &Outcome, object: WordId) -> u128 {
+    let version = match outcome.version {
+        None => 0,
+        Some(version) if labels::is_plausible_version(version) => version.0,
+        Some(_) => 1,
+    };
+    let words = [
+        place(outcome.org.map(|org| org.0)),
+        place(outcome.caller.map(|caller| caller.0)),
+        u32::from(object.index()),
+        u32::from(outcome.status),
+        u32::from(version),
+    ];
+    let packed = words.iter().fold(0, |packed, word| (packed << 17) | u128::from(*word));
+    let lists = [outcome.class.index(), outcome.family.index(), outcome.operation.index(), outcome.source.index()];
+    lists.iter().fold(packed, |packed, member| (packed << 8) | *member as u128)
+}
+
+/// 0 for none; needs 17 bits.
+fn place(index: Option<u16>) -> u32 {
+    index.map_or(0, |index| u32::from(index) + 1)
+}
+
+fn use_labels(names: &Names, outcome: &Outcome) -> UseLabels {
+    UseLabels {
+        org: names.org(outcome.org).into(),
+        caller: names.caller(outcome.caller).into(),
+        class: outcome.class,
+        family: outcome.family,
+    }
+}
+
+#[cold]
+fn resolve(shared: &Shared, names: &Names, outcome: &Outcome, object: WordId) -> Cells {
+    let metrics = &shared.metrics;
+    let used = use_labels(names, outcome);
+    let version = outcome.version.map(|version| {
+        let labels =
+            VersionLabels { org: used.org.clone(), caller: used.caller.clone(), version: labels::version(version) };
+        metrics.api_version_requests_total.cell(labels)
+    });
+    Cells {
+        requests: requests_cell(shared, &used, outcome, object),
+        duration: metrics.request_duration_seconds.cell(used.clone()),
+        upstream: metrics.upstream_duration_seconds.cell(used.clone()),
+        overhead: metrics.overhead_seconds.cell(OrgLabels { org: used.org.clone() }),
+        spent: metrics.api_calls_spent_total.cell(used),
+        version,
+    }
+}
+
+/// The most precise series there is still room for: with the object, without it, or by caller and status only.
+fn requests_cell(shared: &Shared, used: &UseLabels, outcome: &Outcome, object: WordId) -> Arc<Counter> {
+    let precise = RequestLabels {
+        org: used.org.clone(),
+        caller: used.caller.clone(),
+        class: used.class,
+        family: used.family,
+        object: shared.objects.word(object),
+        operation: outcome.operation,
+        status: Status::new(outcome.status),
+        source: outcome.source,
+    };
+    let table = &shared.metrics.requests_total;
+    let without_object = || RequestLabels { object: shared.objects.word(WordId::OTHER), ..precise.clone() };
+    let coarse = || RequestLabels {
+        class: Class::Standard,
+        family: Family::Other,
+        operation: Operation::Unknown,
+        ..without_object()
+    };
+    table
+        .cell_below(shared.max_series, precise.clone())
+        .or_else(|| table.cell_below(shared.max_series.saturating_mul(2), without_object()))
+        .unwrap_or_else(|| table.cell(coarse()))
+}
+
+impl Rare {
+    fn packed(self, outcome: &Outcome) -> u64 {
+        let (kind, member, word) = match self {
+            Self::Refused(reason) => (0, reason.index(), 0),
+            Self::WouldRefuse(reason) => (1, reason.index(), 0),
+            Self::UnknownOutcome => (2, 0, 0),
+            // Counted by org only.
+            Self::Error(family, kind, code) => (3, family.index() * 16 + kind.index(), code.index()),
+        };
+        let caller = if kind == 3 { u64::from(word) } else { u64::from(place(outcome.caller.map(|caller| caller.0))) };
+        let org = u64::from(place(outcome.org.map(|org| org.0)));
+        (((org << 17 | caller) << 16 | member as u64) << 2) | kind
+    }
+
+    #[cold]
+    fn resolve(self, shared: &Shared, names: &Names, outcome: &Outcome) -> Arc<Counter> {
+        let metrics = &shared.metrics;
+        let org = SmolStr::from(names.org(outcome.org));
+        let caller = SmolStr::from(names.caller(outcome.caller));
+        match self {
+            Self::Refused(reason) => metrics.refusals_total.cell(RefusalLabels { org, caller, reason }),
+            Self::WouldRefuse(reason) => metrics.would_refuse_total.cell(RefusalLabels { org, caller, reason }),
+            Self::UnknownOutcome => metrics.unknown_outcomes_total.cell(CallerLabels { org, caller }),
+            Self::Error(family, kind, code) => {
+                let error_code = shared.error_codes.word(code);
+                metrics.upstream_errors_total.cell(UpstreamErrorLabels { org, family, kind, error_code })
+            }
+        }
+    }
+}

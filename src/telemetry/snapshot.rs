@@ -1,0 +1,95 @@
+//! What the gateway's parts say about themselves at one moment.
+//!
+//! Each part registers a closure that fills in its own figures. `/metrics` and `/api/v1/status` read the same
+//! [`Snapshot`], so that a number seen in two places comes from one field. Its members are the documented members of the
+//! status answer.
+
+use serde::Serialize;
+
+use crate::outcome::FailureKind;
+
+/// Figures of all parts, read at one scrape.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Snapshot {
+    /// The configuration in force.
+    pub config: ConfigSnapshot,
+    /// Every listener.
+    pub listeners: Vec<ListenerSnapshot>,
+    /// Every runtime.
+    pub runtimes: Vec<RuntimeSnapshot>,
+    /// Bytes buffered for bodies.
+    pub buffered_bytes: BufferedBytes,
+    /// Every org's connections to Salesforce, summed over runtimes.
+    pub upstreams: Vec<UpstreamSnapshot>,
+}
+
+/// The configuration and its reloads.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ConfigSnapshot {
+    /// The file it came from; absent when there is none.
+    pub path: Option<String>,
+    /// Whether the last attempt to load it succeeded.
+    pub last_reload_successful: bool,
+    /// When that was, in seconds since the Unix epoch.
+    pub last_reload_timestamp_seconds: f64,
+    /// What was wrong with it, if it failed.
+    pub last_reload_error: Option<String>,
+    /// Attempts that succeeded since the start.
+    pub reloads_succeeded: u64,
+    /// Attempts that failed since the start.
+    pub reloads_failed: u64,
+}
+
+/// One listener.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ListenerSnapshot {
+    /// Its address as configured.
+    pub listener: String,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// Connections open now.
+    pub connections: u64,
+    /// Connections turned away since the start, because there were too many or they were not what they should be.
+    pub connections_refused: u64,
+    /// When the certificate expires, in seconds since the Unix epoch; absent without TLS.
+    pub certificate_not_after_seconds: Option<u64>,
+}
+
+/// One runtime.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct RuntimeSnapshot {
+    /// Its name.
+    pub runtime: String,
+    /// Tracked tasks running.
+    pub tasks: u64,
+    /// Callers' connections it serves.
+    pub connections: u64,
+}
+
+/// Bytes buffered for bodies.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct BufferedBytes {
+    /// Held now.
+    pub used: u64,
+    /// The bound.
+    pub limit: u64,
+}
+
+/// Connections to one org.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct UpstreamSnapshot {
+    /// The org's name.
+    pub org: String,
+    /// Open and unused.
+    pub idle: u64,
+    /// Carrying a call.
+    pub busy: u64,
+    /// Being opened.
+    pub connecting: u64,
+    /// Opened since the start.
+    pub connects: u64,
+    /// Attempts to open one that failed since the start, by what failed.
+    pub connects_failed: Vec<(FailureKind, u64)>,
+    /// Messages that the connection gave back unsent and that were sent again on another.
+    pub resent: u64,
+}

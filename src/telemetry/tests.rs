@@ -1,0 +1,363 @@
+//! What a process full of requests shows: in the metrics, in the log and in the status.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use smol_str::SmolStr;
+
+use super::*;
+use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgId, Principal};
+use crate::outcome::{Ending, FailureKind, RequestId, Source as AnswerSource};
+use crate::refusal::Reason;
+
+struct World {
+    clock: Clock,
+    telemetry: Telemetry,
+    recorder: Recorder,
+    memory: Memory,
+    names: Arc<Names>,
+}
+
+impl World {
+    fn new(options: TelemetryOptions) -> Self {
+        let clock = Clock::at(Duration::from_hours(498_698));
+        let (log, memory) = Log::in_memory(clock, 64 << 20);
+        let telemetry = Telemetry::new(clock, log, options);
+        let names = telemetry.set_names(["prod", "test"], ["storefront", "billing"]);
+        Self { clock, recorder: telemetry.recorder(), telemetry, memory, names }
+    }
+
+    fn finish(&self) -> Finish<'_> {
+        Finish {
+            names: &self.names,
+            now: self.clock.now(),
+            remote: Some([10, 1, 2, 3].into()),
+            http: http::Version::HTTP_11,
+            continues: false,
+        }
+    }
+
+    /// A read of an Account that took 30 ms, 28 of them at Salesforce.
+    fn read(&self) -> Outcome {
+        let started = self.clock.now();
+        let mut outcome = Outcome::new(RequestId(7), started, http::Method::GET);
+        outcome.org = Some(OrgId(0));
+        outcome.caller = Some(CallerId(1));
+        outcome.principal = Principal([0xab; 16]);
+        outcome.class = Class::Batch;
+        outcome.family = Family::Rest;
+        outcome.operation = Operation::Read;
+        outcome.object = Some("Account".into());
+        outcome.template = "/services/data/{version}/sobjects/{object}/{id}";
+        outcome.version = Some(ApiVersion(620));
+        outcome.client = Some("billing/2.1".into());
+        outcome.status = 200;
+        outcome.source = AnswerSource::Upstream;
+        outcome.ending = Ending::Complete;
+        outcome.ended = Some(started + Duration::from_millis(30));
+        outcome.bytes_out = 2_048;
+        outcome.exchanges.push(Exchange {
+            head: Some(started + Duration::from_millis(20)),
+            ended: Some(started + Duration::from_millis(29)),
+            status: Some(200),
+            ..Exchange::sent(started + Duration::from_millis(1), ApiCalls(1))
+        });
+        outcome
+    }
+
+    fn series(&self, name: &str) -> Vec<String> {
+        let lines = self.telemetry.render();
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        lines.lines().filter(of_name).map(str::to_owned).collect()
+    }
+
+    fn last_line(&self) -> serde_json::Value {
+        serde_json::from_str(self.memory.text().lines().last().unwrap()).unwrap()
+    }
+}
+
+#[test]
+fn a_request_is_told_in_the_same_words_everywhere() {
+    let world = World::new(TelemetryOptions::default());
+    world.recorder.finish(&world.read(), &world.finish());
+    assert_eq!(
+        world.series("weirkeeper_requests_total"),
+        [
+            "weirkeeper_requests_total{org=\"prod\",caller=\"billing\",class=\"batch\",family=\"rest\",object=\"Account\",\
+          operation=\"read\",status=\"200\",source=\"upstream\"} 1"
+        ]
+    );
+    assert_eq!(
+        world.series("weirkeeper_api_calls_spent_total"),
+        ["weirkeeper_api_calls_spent_total{org=\"prod\",caller=\"billing\",class=\"batch\",family=\"rest\"} 1"]
+    );
+    assert_eq!(
+        world.series("weirkeeper_overhead_seconds_sum"),
+        ["weirkeeper_overhead_seconds_sum{org=\"prod\"} 0.002"]
+    );
+    assert_eq!(
+        world.series("weirkeeper_api_version_requests_total"),
+        ["weirkeeper_api_version_requests_total{org=\"prod\",caller=\"billing\",version=\"v62.0\"} 1"]
+    );
+    assert_eq!(
+        world.last_line(),
+        serde_json::json!({
+            "time": "2026-11-22T02:00:00.030Z", "event": "request", "request_id": "00000000000000000000000000000007",
+            "org": "prod", "caller": "billing", "class": "batch", "principal": "abababab", "client": "billing/2.1",
+            "remote": "10.1.2.3", "http": "1.1", "method": "GET", "family": "rest", "operation": "read",
+            "object": "Account", "template": "/services/data/{version}/sobjects/{object}/{id}", "version": "v62.0",
+            "status": 200, "source": "upstream", "ending": "complete", "charged": 1, "attempts": 1,
+            "upstream_status": 200, "duration_ms": 30.0, "upstream_ms": 28.0, "bytes_in": 0, "bytes_out": 2048,
+        })
+    );
+    let status = world.telemetry.status();
+    assert_eq!((status.totals.requests, status.totals.api_calls_spent), (1, 1));
+    assert_eq!((status.callers[0].caller.as_str(), status.callers[0].requests), ("billing", 1));
+}
+
+#[test]
+fn refusals_failures_and_lost_writes_are_counted_by_their_names() {
+    let world = World::new(TelemetryOptions::default());
+    let mut outcome = world.read();
+    outcome.refusal = Some(Reason::OutcomeUnknown);
+    outcome.would_refuse = Some(Reason::Forbidden);
+    outcome.source = AnswerSource::Gateway;
+    outcome.status = 504;
+    outcome.exchanges[0].failure = Some(FailureKind::Status);
+    outcome.exchanges[0].error_code = Some("SERVER_UNAVAILABLE".into());
+    let mut lost = outcome.exchanges[0].clone();
+    lost.failure = Some(FailureKind::Reset);
+    lost.error_code = None;
+    lost.charged = ApiCalls(3);
+    outcome.exchanges.push(lost);
+    world.recorder.finish(&outcome, &world.finish());
+
+    let caller = "org=\"prod\",caller=\"billing\"";
+    assert_eq!(
+        world.series("weirkeeper_refusals_total"),
+        [format!("weirkeeper_refusals_total{{{caller},reason=\"outcome_unknown\"}} 1")]
+    );
+    assert_eq!(
+        world.series("weirkeeper_would_refuse_total"),
+        [format!("weirkeeper_would_refuse_total{{{caller},reason=\"forbidden\"}} 1")]
+    );
+    assert_eq!(
+        world.series("weirkeeper_unknown_outcomes_total"),
+        [format!("weirkeeper_unknown_outcomes_total{{{caller}}} 1")]
+    );
+    let error = "weirkeeper_upstream_errors_total{org=\"prod\",family=\"rest\"";
+    assert_eq!(
+        world.series("weirkeeper_upstream_errors_total"),
+        [
+            format!("{error},kind=\"reset\",error_code=\"none\"}} 1"),
+            format!("{error},kind=\"status\",error_code=\"SERVER_UNAVAILABLE\"}} 1"),
+        ]
+    );
+    assert_eq!(world.telemetry.status().totals.api_calls_spent, 4);
+    let line = world.last_line();
+    assert_eq!(line["refusal"], "outcome_unknown");
+    assert_eq!(line["would_refuse"], "forbidden");
+    assert_eq!((&line["attempts"], &line["charged"], &line["failure"]), (&2.into(), &4.into(), &"reset".into()));
+}
+
+#[test]
+fn a_call_that_outlives_its_caller_is_charged_once() {
+    let world = World::new(TelemetryOptions::default());
+    let mut outcome = world.read();
+    outcome.ending = Ending::CallerLeft;
+    outcome.status = 499;
+    outcome.exchanges[0].ended = None;
+    world.recorder.finish(&outcome, &Finish { continues: true, ..world.finish() });
+    assert_eq!(world.telemetry.status().totals.api_calls_spent, 0);
+    assert_eq!(world.last_line()["continues"], true);
+
+    outcome.exchanges[0].ended = Some(world.clock.now());
+    outcome.exchanges[0].charged = ApiCalls(2);
+    world.recorder.record_abandoned(&outcome, &world.finish());
+    let totals = world.telemetry.status().totals;
+    assert_eq!((totals.api_calls_spent, totals.requests), (2, 1));
+    assert_eq!(world.memory.text().lines().count(), 1);
+}
+
+#[test]
+fn who_asks_for_objects_that_do_not_exist_makes_no_labels() {
+    let world = World::new(TelemetryOptions { max_objects: 3, ..TelemetryOptions::default() });
+    let mut outcome = world.read();
+    outcome.status = 404;
+    for number in 0..100 {
+        outcome.object = Some(smol_str::format_smolstr!("Fake{number}__c"));
+        world.recorder.finish(&outcome, &world.finish());
+    }
+    assert_eq!(world.series("weirkeeper_requests_total").len(), 1);
+    outcome.status = 200;
+    for name in ["Account", "ACCOUNT", "aCCount", "Contact", "Lead", "Case", "Asset"] {
+        outcome.object = Some(name.into());
+        world.recorder.finish(&outcome, &world.finish());
+    }
+    let series = world.series("weirkeeper_requests_total");
+    assert_eq!(series.len(), 5, "one for 404, three names and other: {series:#?}");
+    assert!(series.iter().any(|line| line.contains("object=\"Account\"") && line.ends_with(" 3")), "{series:#?}");
+}
+
+#[test]
+fn series_stay_bounded_and_no_request_is_lost() {
+    let limit = 50;
+    let world = World::new(TelemetryOptions { max_series: limit, ..TelemetryOptions::default() });
+    let mut outcome = world.read();
+    let mut sent = 0;
+    for family in Family::ALL {
+        for operation in Operation::ALL {
+            for object in 0..20 {
+                outcome.family = *family;
+                outcome.operation = *operation;
+                outcome.object = Some(smol_str::format_smolstr!("Object{object}"));
+                outcome.version = Some(ApiVersion(object * 97));
+                world.recorder.finish(&outcome, &world.finish());
+                sent += 1;
+            }
+        }
+    }
+    assert!(world.series("weirkeeper_requests_total").len() <= 2 * limit + 1);
+    assert!(world.series("weirkeeper_api_version_requests_total").len() <= 81);
+    assert_eq!(world.telemetry.status().totals.requests, sent);
+}
+
+#[test]
+fn a_reload_books_nobodys_calls_to_somebody_else() {
+    let world = World::new(TelemetryOptions::default());
+    let outcome = world.read();
+    let in_flight = world.names.enter(OrgId(0), Class::Batch).unwrap();
+    world.recorder.finish(&outcome, &world.finish());
+    let later = world.telemetry.set_names(["test", "prod"], ["billing", "storefront"]);
+    world.recorder.finish(&outcome, &Finish { names: &later, ..world.finish() });
+    world.recorder.finish(&outcome, &world.finish());
+    let callers: Vec<_> = world.telemetry.status().callers.into_iter().map(|c| (c.org, c.caller, c.requests)).collect();
+    assert_eq!(
+        callers,
+        [("prod".to_owned(), "billing".to_owned(), 2), ("test".to_owned(), "storefront".to_owned(), 1)]
+    );
+    let batch = "weirkeeper_in_flight{org=\"prod\",class=\"batch\"}";
+    assert!(world.series("weirkeeper_in_flight").contains(&format!("{batch} 1")));
+    drop(in_flight);
+    assert!(world.series("weirkeeper_in_flight").contains(&format!("{batch} 0")));
+    assert!(world.names.enter(OrgId(9), Class::Batch).is_none());
+}
+
+/// What every part could say, filled in.
+fn filled(snapshot: &mut Snapshot) {
+    snapshot.listeners.push(ListenerSnapshot {
+        listener: "0.0.0.0:8443".into(),
+        tls: true,
+        connections: 3,
+        connections_refused: 1,
+        certificate_not_after_seconds: Some(1_795_312_900),
+    });
+    snapshot.runtimes.push(RuntimeSnapshot { runtime: "0".into(), tasks: 2, connections: 3 });
+    snapshot.buffered_bytes = BufferedBytes { used: 10, limit: 100 };
+    snapshot.upstreams.push(UpstreamSnapshot {
+        org: "prod".into(),
+        idle: 1,
+        connects_failed: vec![(FailureKind::Dns, 2)],
+        ..UpstreamSnapshot::default()
+    });
+    snapshot.config.last_reload_successful = true;
+}
+
+#[test]
+fn every_metric_has_help_type_and_valid_samples() {
+    let world = World::new(TelemetryOptions::default());
+    world.telemetry.add_source(filled);
+    let mut outcome = world.read();
+    outcome.refusal = Some(Reason::OutcomeUnknown);
+    outcome.would_refuse = Some(Reason::Forbidden);
+    outcome.exchanges[0].failure = Some(FailureKind::Timeout);
+    world.recorder.finish(&outcome, &world.finish());
+
+    let text = world.telemetry.render();
+    let mut seen = std::collections::HashSet::new();
+    for metric in metrics::descriptions() {
+        assert!(text.contains(&format!("# HELP {} {}\n", metric.name, metric.help)), "{}", metric.name);
+        let kind = format!("{:?}", metric.kind).to_lowercase();
+        assert!(text.contains(&format!("# TYPE {} {kind}\n", metric.name)), "{}", metric.name);
+    }
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        assert!(value.parse::<f64>().is_ok(), "{line}");
+        assert!(seen.insert(series.to_owned()), "{series} twice");
+    }
+    let expiry = world.series("weirkeeper_certificate_expiry_seconds");
+    let left: f64 = expiry[0].rsplit_once(' ').unwrap().1.parse().unwrap();
+    assert!((0.0..=100.0).contains(&left), "{left}");
+    assert!(text.contains("weirkeeper_upstream_connects_total{org=\"prod\",result=\"dns\"} 2\n"));
+}
+
+#[test]
+fn status_has_its_documented_members() {
+    let world = World::new(TelemetryOptions::default());
+    world.telemetry.add_source(filled);
+    let status = serde_json::to_value(world.telemetry.status()).unwrap();
+    let members: Vec<_> = status.as_object().unwrap().keys().map(String::as_str).collect();
+    for member in [
+        "version",
+        "uptime_seconds",
+        "config",
+        "listeners",
+        "runtimes",
+        "in_flight",
+        "buffered_bytes",
+        "upstreams",
+        "callers",
+        "totals",
+        "log",
+        "process",
+    ] {
+        assert!(members.contains(&member), "{member} not in {members:?}");
+    }
+    assert_eq!(status["totals"]["connections"], 3);
+    assert_eq!(status["upstreams"][0]["connects_failed"][0], serde_json::json!(["dns", 2]));
+}
+
+const CANARY: &str = "00D5g000004CANARY!AQ4AQCANARY";
+
+fn hostile() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        Just(CANARY.to_owned()),
+        Just("a0B5g000CANARY1".to_owned()),
+        ".{0,20}00D5g000004CANARY!AQ.{0,20}",
+        "[A-Za-z_]{1,90}",
+    ]
+}
+
+proptest! {
+    #[test]
+    fn hostile_words_reach_neither_metrics_nor_log(
+        object in hostile(), client in hostile(), code in hostile(), method in "[!-~]{1,20}",
+        version in any::<u16>(), status in any::<u16>(), id in any::<u128>(),
+    ) {
+        let world = World::new(TelemetryOptions::default());
+        let mut outcome = world.read();
+        outcome.id = RequestId(id);
+        outcome.object = Some(SmolStr::from(&object));
+        outcome.client = Some(SmolStr::from(&client));
+        outcome.version = Some(ApiVersion(version));
+        outcome.exchanges[0].failure = Some(FailureKind::Status);
+        outcome.exchanges[0].error_code = Some(SmolStr::from(&code));
+        if let Ok(method) = http::Method::from_bytes(method.as_bytes()) {
+            outcome.method = method;
+        }
+        for status in [200, status] {
+            outcome.status = status;
+            world.recorder.finish(&outcome, &world.finish());
+        }
+        let log = world.memory.text();
+        prop_assert_eq!(log.lines().count(), 2);
+        for line in log.lines() {
+            prop_assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{}", line);
+        }
+        for text in [&log, &world.telemetry.render()] {
+            prop_assert!(!text.contains("CANARY"), "{}", text);
+        }
+    }
+}

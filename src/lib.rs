@@ -3,6 +3,7 @@
 pub mod body;
 pub mod call;
 pub mod clock;
+pub mod edge;
 pub mod outcome;
 pub mod refusal;
 pub mod tasks;

@@ -1,0 +1,455 @@
+//! A request's body, as it arrives: bounded in size and in slowness, its faults named.
+
+use std::error::Error as _;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures_util::future::poll_fn;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::body::{BodyFault, ByteBudget, HeldBytes};
+use crate::clock::Clock;
+use crate::edge::pace::{MinimumRate, Pace};
+use crate::refusal::{Reason, Refusal};
+
+/// A request's body. An absent body costs nothing: no timer, no clock, no allocation.
+pub struct Inbound {
+    source: Source,
+    /// Bytes read from the peer so far.
+    received: u64,
+    /// Most bytes it may have.
+    limit: u64,
+    rate: MinimumRate,
+    clock: Clock,
+    pace: Pace,
+    /// Made when the peer is first waited for.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Bytes that were read ahead and given back by [`Self::gather`].
+    prefix: Option<(Bytes, HeldBytes)>,
+}
+
+enum Source {
+    Done,
+    Whole(Bytes),
+    Peer(Incoming),
+    #[cfg(test)]
+    Frames(tokio::sync::mpsc::Receiver<Result<Bytes, BodyFault>>),
+}
+
+impl fmt::Debug for Inbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbound").field("received", &self.received).field("limit", &self.limit).finish_non_exhaustive()
+    }
+}
+
+/// What [`Inbound::gather`] found.
+#[derive(Debug)]
+pub enum Gathered {
+    /// No body.
+    Empty,
+    /// The whole body, and the hold on its bytes.
+    Whole(Bytes, HeldBytes),
+    /// Longer than what was to be gathered: to be passed on as it arrives, from its first byte.
+    Longer(Inbound),
+}
+
+impl Inbound {
+    /// The body hyper reads from a connection: at most `limit` bytes, no slower than `rate`.
+    pub(super) fn from_peer(body: Incoming, limit: u64, rate: MinimumRate, clock: Clock) -> Self {
+        let source = if body.is_end_stream() { Source::Done } else { Source::Peer(body) };
+        Self::new(source, limit, rate, clock)
+    }
+
+    /// A body that is already here, for requests made inside the gateway and for tests.
+    pub fn whole(bytes: Bytes, clock: Clock) -> Self {
+        let rate = MinimumRate { bytes_per_second: 0, window: std::time::Duration::MAX };
+        let source = if bytes.is_empty() { Source::Done } else { Source::Whole(bytes) };
+        Self::new(source, u64::MAX, rate, clock)
+    }
+
+    /// A body whose frames a test sends.
+    #[cfg(test)]
+    pub(crate) fn frames(
+        limit: u64,
+        rate: MinimumRate,
+        clock: Clock,
+    ) -> (tokio::sync::mpsc::Sender<Result<Bytes, BodyFault>>, Self) {
+        let (sender, frames) = tokio::sync::mpsc::channel(16);
+        (sender, Self::new(Source::Frames(frames), limit, rate, clock))
+    }
+
+    fn new(source: Source, limit: u64, rate: MinimumRate, clock: Clock) -> Self {
+        Self { source, received: 0, limit, rate, clock, pace: Pace::new(), timer: None, prefix: None }
+    }
+
+    /// Bytes received from the caller so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The length the caller announced, if it did; zero for no body.
+    pub fn announced(&self) -> Option<u64> {
+        Body::size_hint(self).exact()
+    }
+
+    /// Reads the whole body, at most `limit` bytes, taking its bytes from `budget` as they arrive.
+    pub async fn collect_whole(self, budget: &ByteBudget, limit: usize) -> Result<(Bytes, HeldBytes), Refusal> {
+        match self.gather(budget, limit).await? {
+            Gathered::Empty => Ok((Bytes::new(), budget.hold())),
+            Gathered::Whole(bytes, held) => Ok((bytes, held)),
+            Gathered::Longer(_) => Err(too_large(limit as u64)),
+        }
+    }
+
+    /// Reads up to `limit` bytes, taking them from `budget` as they arrive. A body announced as longer is not read at all.
+    pub async fn gather(mut self, budget: &ByteBudget, limit: usize) -> Result<Gathered, Refusal> {
+        if Body::is_end_stream(&self) {
+            return Ok(Gathered::Empty);
+        }
+        let announced = self.announced();
+        if announced.is_some_and(|length| length > self.limit) {
+            return Err(too_large(self.limit));
+        }
+        if announced.is_some_and(|length| length > limit as u64) {
+            return Ok(Gathered::Longer(self));
+        }
+        let mut held = budget.hold();
+        let Some(first) = self.next_data().await? else {
+            return Ok(Gathered::Empty);
+        };
+        if Body::is_end_stream(&self) && first.len() <= limit {
+            take(&mut held, first.len())?;
+            return Ok(Gathered::Whole(first, held));
+        }
+        // More than one frame: copy into one buffer that grows with what has arrived, never ahead of it by more
+        // than its own size, and is counted by its capacity.
+        let expected = announced.map_or(usize::MAX, |length| usize::try_from(length).unwrap_or(usize::MAX));
+        let mut buffer = Vec::new();
+        append(&mut buffer, &first, expected, &mut held)?;
+        drop(first);
+        while buffer.len() <= limit {
+            let Some(data) = self.next_data().await? else {
+                return Ok(Gathered::Whole(Bytes::from(buffer), held));
+            };
+            append(&mut buffer, &data, expected, &mut held)?;
+        }
+        self.prefix = Some((Bytes::from(buffer), held));
+        Ok(Gathered::Longer(self))
+    }
+
+    async fn next_data(&mut self) -> Result<Option<Bytes>, Refusal> {
+        loop {
+            match poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await {
+                None => return Ok(None),
+                Some(Err(fault)) => return Err(refusal(fault, self.limit)),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data()
+                        && !data.is_empty()
+                    {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyFault>>> {
+        loop {
+            return match &mut self.source {
+                Source::Done => Poll::Ready(None),
+                Source::Whole(bytes) => {
+                    let bytes = std::mem::take(bytes);
+                    self.source = Source::Done;
+                    Poll::Ready(Some(Ok(bytes)))
+                }
+                Source::Peer(body) => match ready!(Pin::new(body).poll_frame(cx)) {
+                    None => Poll::Ready(None),
+                    Some(Err(error)) => Poll::Ready(Some(Err(fault_of(&error)))),
+                    // Trailers end here: nothing behind the gateway reads them.
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => Poll::Ready(Some(Ok(data))),
+                        Err(_trailers) => continue,
+                    },
+                },
+                #[cfg(test)]
+                Source::Frames(frames) => frames.poll_recv(cx),
+            };
+        }
+    }
+
+    /// The peer is being waited for: is it too slow?
+    fn poll_pace(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.pace.waiting() {
+            self.pace.wait(self.clock.now());
+        }
+        loop {
+            let Some(due) = self.pace.due(self.rate) else { return Poll::Pending };
+            let timer = match &mut self.timer {
+                Some(timer) => {
+                    if timer.deadline() != due {
+                        timer.as_mut().reset(due);
+                    }
+                    timer
+                }
+                empty => empty.insert(Box::pin(tokio::time::sleep_until(due))),
+            };
+            ready!(timer.as_mut().poll(cx));
+            if self.pace.too_slow(self.rate, self.clock.now()) {
+                return Poll::Ready(());
+            }
+        }
+    }
+}
+
+impl Body for Inbound {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let this = &mut *self;
+        if let Some((bytes, held)) = this.prefix.take() {
+            drop(held);
+            return Poll::Ready(Some(Ok(Frame::data(bytes))));
+        }
+        let Poll::Ready(next) = this.poll_source(cx) else {
+            ready!(this.poll_pace(cx));
+            this.source = Source::Done;
+            return Poll::Ready(Some(Err(BodyFault::TooSlow)));
+        };
+        if this.pace.waiting() {
+            this.pace.resume(this.clock.now());
+        }
+        Poll::Ready(match next {
+            None => {
+                this.source = Source::Done;
+                None
+            }
+            Some(Err(fault)) => {
+                this.source = Source::Done;
+                Some(Err(fault))
+            }
+            Some(Ok(data)) => {
+                let length = data.len() as u64;
+                this.received += length;
+                this.pace.moved(length);
+                if this.received > this.limit {
+                    this.source = Source::Done;
+                    Some(Err(BodyFault::TooLarge))
+                } else {
+                    Some(Ok(Frame::data(data)))
+                }
+            }
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.prefix.is_none()
+            && match &self.source {
+                Source::Done => true,
+                Source::Whole(bytes) => bytes.is_empty(),
+                Source::Peer(body) => body.is_end_stream(),
+                #[cfg(test)]
+                Source::Frames(_) => false,
+            }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let rest = match &self.source {
+            Source::Done => SizeHint::with_exact(0),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Peer(body) => body.size_hint(),
+            #[cfg(test)]
+            Source::Frames(_) => SizeHint::default(),
+        };
+        match &self.prefix {
+            None => rest,
+            Some((bytes, _)) => {
+                let ahead = bytes.len() as u64;
+                let mut both = SizeHint::new();
+                if let Some(upper) = rest.upper() {
+                    both.set_upper(upper.saturating_add(ahead));
+                }
+                both.set_lower(rest.lower().saturating_add(ahead));
+                both
+            }
+        }
+    }
+}
+
+/// The refusal for a body that could not be read; `limit` is the number of bytes it was allowed.
+pub fn refusal(fault: BodyFault, limit: u64) -> Refusal {
+    match fault {
+        BodyFault::TooLarge => too_large(limit),
+        BodyFault::TooSlow => {
+            Refusal::new(Reason::BodyTooSlow, "The request body arrived slower than the minimum rate.")
+        }
+        BodyFault::Malformed | BodyFault::Gone => {
+            Refusal::new(Reason::BodyMalformed, "The request body ended early, or its framing is broken.")
+        }
+    }
+}
+
+fn too_large(limit: u64) -> Refusal {
+    Refusal::new(Reason::BodyTooLarge, format!("The request body is larger than {limit} bytes."))
+}
+
+fn take(held: &mut HeldBytes, more: usize) -> Result<(), Refusal> {
+    if held.grow(more) {
+        Ok(())
+    } else {
+        Err(Refusal::new(Reason::BuffersFull, "There is no room for this request body."))
+    }
+}
+
+fn append(buffer: &mut Vec<u8>, data: &[u8], expected: usize, held: &mut HeldBytes) -> Result<(), Refusal> {
+    let needed = buffer.len() + data.len();
+    if needed > buffer.capacity() {
+        let capacity = needed.max(buffer.capacity().saturating_mul(2).min(expected));
+        take(held, capacity - held.bytes().min(capacity))?;
+        buffer.reserve_exact(capacity - buffer.len());
+    }
+    buffer.extend_from_slice(data);
+    Ok(())
+}
+
+/// Whose fault a broken body is: the bytes', or the connection's.
+fn fault_of(error: &hyper::Error) -> BodyFault {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            return match error.kind() {
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::InvalidData
+                | io::ErrorKind::InvalidInput
+                | io::ErrorKind::Other => BodyFault::Malformed,
+                _ => BodyFault::Gone,
+            };
+        }
+        source = cause.source();
+    }
+    BodyFault::Gone
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const RATE: MinimumRate = MinimumRate { bytes_per_second: 100, window: Duration::from_secs(10) };
+
+    #[tokio::test]
+    async fn a_single_frame_is_not_copied() {
+        let bytes = Bytes::from_static(b"{\"Name\":\"Acme\"}");
+        let address = bytes.as_ptr();
+        let budget = ByteBudget::new(1_000);
+        let (whole, held) = Inbound::whole(bytes, Clock::start()).collect_whole(&budget, 1_000).await.expect("fits");
+        assert_eq!(whole.as_ptr(), address);
+        assert_eq!((held.bytes(), budget.used()), (15, 15));
+    }
+
+    #[tokio::test]
+    async fn an_absent_body_takes_nothing_from_the_budget() {
+        let budget = ByteBudget::new(0);
+        let gathered = Inbound::whole(Bytes::new(), Clock::start()).gather(&budget, 10).await;
+        assert!(matches!(gathered, Ok(Gathered::Empty)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_has_arrived_is_held() {
+        let budget = ByteBudget::new(1_000_000);
+        let (sender, body) = Inbound::frames(1_000_000, RATE, Clock::start());
+        let counted = budget.clone();
+        let reading = async move { body.collect_whole(&budget, 1_000_000).await };
+        let sending = async move {
+            for round in 1..=5 {
+                sender.send(Ok(Bytes::from(vec![b'x'; 1_000]))).await.expect("open");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                assert!(counted.used() <= round * 2_000, "{} held after {round} frames", counted.used());
+                assert!(counted.used() >= round * 1_000, "{} held after {round} frames", counted.used());
+            }
+        };
+        let (whole, ()) = tokio::join!(reading, sending);
+        let (whole, _held) = whole.expect("whole");
+        assert_eq!(whole.len(), 5_000);
+    }
+
+    #[tokio::test]
+    async fn a_full_budget_refuses_and_gives_back() {
+        let budget = ByteBudget::new(1_500);
+        let (sender, body) = Inbound::frames(1_000_000, RATE, Clock::start());
+        for _ in 0..2 {
+            sender.send(Ok(Bytes::from(vec![b'x'; 1_000]))).await.expect("open");
+        }
+        let refused = body.collect_whole(&budget, 1_000_000).await.expect_err("full");
+        assert_eq!(refused.reason, Reason::BuffersFull);
+        assert!(refused.retry_after.is_some());
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_body_longer_than_gathered_streams_from_its_first_byte() {
+        let budget = ByteBudget::new(10_000);
+        let (sender, body) = Inbound::frames(1_000_000, RATE, Clock::start());
+        for part in ["first ", "second ", "third"] {
+            sender.send(Ok(Bytes::from(part))).await.expect("open");
+        }
+        drop(sender);
+        let Ok(Gathered::Longer(mut rest)) = body.gather(&budget, 8).await else { panic!("longer") };
+        assert!(budget.used() > 0);
+        let mut seen = Vec::new();
+        while let Some(data) = rest.next_data().await.expect("data") {
+            seen.extend_from_slice(&data);
+        }
+        assert_eq!(seen, b"first second third");
+        assert_eq!((budget.used(), rest.received()), (0, 18));
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_too_large() {
+        let (sender, body) = Inbound::frames(10, RATE, Clock::start());
+        for _ in 0..2 {
+            sender.send(Ok(Bytes::from_static(b"sixsix"))).await.expect("open");
+        }
+        let refused = body.collect_whole(&ByteBudget::new(100), 50).await.expect_err("too large");
+        assert_eq!(refused.reason, Reason::BodyTooLarge);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_below_the_minimum_rate_is_cut_after_the_window() {
+        let clock = Clock::start();
+        let (sender, body) = Inbound::frames(1_000_000, RATE, clock);
+        let budget = ByteBudget::new(1_000_000);
+        let start = clock.now();
+        let reading = async { body.collect_whole(&budget, 1_000_000).await };
+        let trickling = async {
+            while sender.send(Ok(Bytes::from_static(b"x"))).await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        let (refused, ()) = tokio::join!(reading, trickling);
+        assert_eq!(refused.expect_err("slow").reason, Reason::BodyTooSlow);
+        let took = clock.now() - start;
+        assert!((Duration::from_secs(10)..Duration::from_secs(13)).contains(&took), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn faults_become_refusals() {
+        for (fault, reason) in [
+            (BodyFault::Malformed, Reason::BodyMalformed),
+            (BodyFault::Gone, Reason::BodyMalformed),
+            (BodyFault::TooSlow, Reason::BodyTooSlow),
+        ] {
+            let (sender, body) = Inbound::frames(100, RATE, Clock::start());
+            sender.send(Ok(Bytes::from_static(b"part"))).await.expect("open");
+            sender.send(Err(fault)).await.expect("open");
+            assert_eq!(body.collect_whole(&ByteBudget::new(100), 50).await.expect_err("fault").reason, reason);
+        }
+    }
+}

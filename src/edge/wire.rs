@@ -1,0 +1,228 @@
+//! The raw stream of one connection, with the framing guard in it, and the state its driver reads.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+
+use crate::clock::Clock;
+use crate::edge::connection::Connection;
+use crate::edge::framing::{Fault, Guard, Phase};
+use crate::edge::pace::Pace;
+
+/// What the raw stream and the service adapter tell the driver. Only the connection's own task locks it
+/// (and, with HTTP/2, its streams), never across an await.
+#[derive(Debug, Default)]
+pub(super) struct Wire {
+    /// HTTP/2 is spoken.
+    pub(super) http2: bool,
+    /// Heads the guard passed; wraps.
+    pub(super) heads: u32,
+    /// Requests handed to the service; wraps.
+    pub(super) calls: u32,
+    /// Requests whose answer has not been handed over to its last byte.
+    pub(super) in_service: u32,
+    /// What is wrong with the input.
+    pub(super) fault: Option<Fault>,
+    /// The fault is in a body, so the request it belongs to answers for it.
+    pub(super) fault_in_body: bool,
+    /// Since when a head has been incomplete.
+    pub(super) head_since: Option<Instant>,
+    /// Since when nothing has been in service; `None` while something is, and before the driver looked.
+    pub(super) idle_since: Option<Instant>,
+    /// How fast the peer reads.
+    pub(super) pace: Pace,
+    /// When the last request was answered, if a head had come behind it.
+    pub(super) answered: Option<Instant>,
+    /// hyper wrote an answer of its own, which was withheld.
+    pub(super) withheld: bool,
+    /// The pace of the HTTP/2 stream whose task is about to be started.
+    pub(super) stream_pace: Option<Arc<Mutex<Pace>>>,
+}
+
+impl Wire {
+    /// Whether anything is still to be answered or written.
+    pub(super) fn owing(&self) -> bool {
+        self.in_service > 0 || self.heads != self.calls || self.pace.waiting()
+    }
+}
+
+/// A stream whose first bytes may have been read already, and whose HTTP/1 input is watched.
+#[derive(Debug)]
+pub(super) struct Guarded<IO> {
+    io: IO,
+    connection: Arc<Connection>,
+    clock: Clock,
+    /// Bytes read while the protocol was being told apart.
+    prefix: Prefix,
+    /// `None` for HTTP/2.
+    guard: Option<Guard>,
+}
+
+/// A few bytes that were read ahead.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Prefix {
+    bytes: [u8; PREFACE.len()],
+    from: u8,
+    to: u8,
+}
+
+/// The first bytes of an HTTP/2 connection (RFC 9113 section 3.4).
+pub(super) const PREFACE: [u8; 24] = *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+impl Prefix {
+    /// What was read ahead and not taken.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(usize::from(self.from)..usize::from(self.to)).unwrap_or_default()
+    }
+
+    /// Room for more.
+    pub(super) fn room(&mut self) -> &mut [u8] {
+        self.bytes.get_mut(usize::from(self.to)..).unwrap_or_default()
+    }
+
+    /// `count` bytes were put into the room.
+    pub(super) fn filled(&mut self, count: usize) {
+        self.to = self.to.saturating_add(count as u8).min(PREFACE.len() as u8);
+    }
+
+    fn take(&mut self, buf: &mut ReadBuf<'_>) {
+        let count = self.bytes().len().min(buf.remaining());
+        buf.put_slice(self.bytes().get(..count).unwrap_or_default());
+        self.from = self.from.saturating_add(count as u8);
+    }
+}
+
+impl<IO> Guarded<IO> {
+    pub(super) fn new(io: IO, prefix: Prefix, guard: Option<Guard>, connection: Arc<Connection>, clock: Clock) -> Self {
+        Self { io, connection, clock, prefix, guard }
+    }
+
+    /// The stream and the guard, to wait with and to go on with later.
+    pub(super) fn into_parts(self) -> (IO, Option<Guard>) {
+        (self.io, self.guard)
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(guard) = &this.guard
+            && this.connection.wire.lock().fault.is_some()
+        {
+            // A body that went wrong ends here, which its reader sees. After a faulty head nothing more is to be
+            // read: the driver ends the connection once the answers owed are written.
+            return if guard.phase() == Phase::Body { Poll::Ready(Ok(())) } else { Poll::Pending };
+        }
+        let before = buf.filled().len();
+        if this.prefix.bytes().is_empty() {
+            ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        } else {
+            this.prefix.take(buf);
+        }
+        let Some(guard) = &mut this.guard else { return Poll::Ready(Ok(())) };
+        let read = buf.filled().get(before..).unwrap_or_default();
+        if read.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let fed = guard.feed(read);
+        let mut wire = this.connection.wire.lock();
+        let same_head = wire.heads == guard.heads();
+        wire.heads = guard.heads();
+        wire.fault = fed.fault;
+        wire.fault_in_body = fed.fault.is_some() && guard.phase() == Phase::Body;
+        wire.idle_since = None;
+        wire.head_since = match guard.phase() {
+            // A head that is complete in one read costs no clock.
+            Phase::Head => wire.head_since.filter(|_| same_head).or_else(|| Some(this.clock.now())),
+            Phase::Between | Phase::Body => None,
+        };
+        drop(wire);
+        buf.set_filled(before + fed.passed);
+        if fed.passed == 0 && guard.phase() != Phase::Body {
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> Guarded<IO> {
+    /// hyper answers some requests by itself, with nothing but a status. The guard leaves it no reason to; should it
+    /// find one, the caller still gets an answer it can read.
+    fn is_hypers_own(&self, start: &[u8]) -> bool {
+        if self.guard.is_none() {
+            return false;
+        }
+        let mut wire = self.connection.wire.lock();
+        let unasked = wire.in_service == 0 && wire.heads != wire.calls && start.starts_with(b"HTTP/1.1 4");
+        if unasked {
+            wire.withheld = true;
+            wire.fault.get_or_insert(Fault::Unreadable);
+        }
+        wire.withheld
+    }
+
+    fn note(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let mut wire = self.connection.wire.lock();
+        match &result {
+            Poll::Ready(Ok(written)) => {
+                if wire.pace.waiting() {
+                    wire.pace.resume(self.clock.now());
+                }
+                wire.pace.moved(*written as u64);
+            }
+            Poll::Pending => {
+                if !wire.pace.waiting() {
+                    wire.pace.wait(self.clock.now());
+                }
+            }
+            Poll::Ready(Err(_)) => {}
+        }
+        drop(wire);
+        result
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Guarded<IO> {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.is_hypers_own(bytes) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        let result = Pin::new(&mut this.io).poll_write(cx, bytes);
+        this.note(result)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let first = slices.iter().find(|slice| !slice.is_empty());
+        if first.is_some_and(|first| this.is_hypers_own(first)) {
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
+        let result = Pin::new(&mut this.io).poll_write_vectored(cx, slices);
+        this.note(result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let result = Pin::new(&mut this.io).poll_flush(cx);
+        let _ = this.note(result.is_ready().then_some(Ok(0)).map_or(Poll::Pending, Poll::Ready));
+        result
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}

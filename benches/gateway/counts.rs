@@ -1,0 +1,169 @@
+//! Figures that do not depend on how busy the machine is: instructions and system calls per proxied call.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use crate::load::{self, Until};
+use crate::target::{Kind, Stage, installed};
+use crate::{Common, Outcome, report};
+
+/// How to count instructions.
+#[derive(Args)]
+pub struct InstructionOptions {
+    /// Calls of the shorter run; the figure is the difference of the two, so that start and end fall out.
+    #[arg(long, default_value_t = 2000)]
+    fewer: u64,
+    /// Calls of the longer run.
+    #[arg(long, default_value_t = 6000)]
+    more: u64,
+    /// Connections of the caller.
+    #[arg(long, default_value_t = 16)]
+    connections: u32,
+    /// Fail above so many instructions per call.
+    #[arg(long)]
+    gate: Option<f64>,
+    /// Keep the longer run's callgrind output here, to read with `callgrind_annotate`.
+    #[arg(long)]
+    profile: Option<PathBuf>,
+    /// Write the figures here.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// How to count system calls.
+#[derive(Args)]
+pub struct SyscallOptions {
+    /// Connections of the caller.
+    #[arg(long, default_value_t = 64)]
+    connections: u32,
+    /// Fail above so many system calls per call.
+    #[arg(long)]
+    gate: Option<f64>,
+    /// Write the figures here.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// User-space instructions per call, counted by callgrind over all threads.
+pub fn instructions(common: &Common, options: &InstructionOptions) -> Outcome<bool> {
+    if !installed("valgrind") {
+        return Err("valgrind is not installed".into());
+    }
+    if options.more <= options.fewer {
+        return Err("--more must be above --fewer".into());
+    }
+    let stage = Stage::set(0)?;
+    let mut figures = Vec::new();
+    for kind in kinds(common) {
+        let fewer = instructions_of(&stage, &kind, options.fewer, options.connections)?;
+        let more = instructions_of(&stage, &kind, options.more, options.connections)?;
+        if let (Kind::Gateway | Kind::Command(_), Some(file)) = (&kind, &options.profile) {
+            fs::copy(profile_of(&stage), file)?;
+        }
+        figures.push((kind.name(), more.saturating_sub(fewer) as f64 / (options.more - options.fewer) as f64));
+    }
+    let rows: Vec<Vec<String>> =
+        figures.iter().map(|(name, count)| vec![(*name).to_owned(), format!("{count:.0}")]).collect();
+    report::table(&["target", "user instructions per call"], &rows);
+    finish("instructions per call", &figures, options.gate, options.json.as_deref())
+}
+
+/// The gateway, and nginx without its log.
+fn kinds(common: &Common) -> Vec<Kind> {
+    Kind::chosen(common).into_iter().filter(|kind| !matches!(kind, Kind::Nginx { access_log: true })).collect()
+}
+
+fn profile_of(stage: &Stage) -> PathBuf {
+    stage.directory.path().join("callgrind.out")
+}
+
+fn instructions_of(stage: &Stage, kind: &Kind, calls: u64, connections: u32) -> Outcome<u64> {
+    let profile = profile_of(stage);
+    if profile.exists() {
+        fs::remove_file(&profile)?;
+    }
+    let wrapper = ["valgrind", "--tool=callgrind", "--fair-sched=try"].map(str::to_owned);
+    let wrapper = [&wrapper[..], &[format!("--callgrind-out-file={}", profile.display())]].concat();
+    let mut target = stage.start(kind, &wrapper)?;
+    load::closed_loop(target.port, connections, &load::row_requests(&stage.key), Until::Requests(calls), || Ok(()))?;
+    if !target.process.end() {
+        return Err(format!("{} did not end when asked to, so its instructions are not known", kind.name()).into());
+    }
+    let text = fs::read_to_string(&profile)?;
+    let total = text.lines().find_map(|line| line.strip_prefix("summary:").or_else(|| line.strip_prefix("totals:")));
+    Ok(total.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).ok_or("callgrind wrote no total")?)
+}
+
+/// System calls per call while the target is saturated, counted by strace over all threads.
+pub fn syscalls(common: &Common, options: &SyscallOptions) -> Outcome<bool> {
+    if !installed("strace") {
+        return Err("strace is not installed".into());
+    }
+    let stage = Stage::set(0)?;
+    let (mut figures, mut rows) = (Vec::new(), Vec::new());
+    for kind in kinds(common) {
+        let calls = syscalls_of(&stage, &kind, options.connections)?;
+        let total: f64 = calls.iter().map(|(_, count)| count).sum();
+        let most: Vec<String> = calls
+            .iter()
+            .filter(|(_, count)| *count >= 0.01)
+            .map(|(name, count)| format!("{name} {count:.2}"))
+            .collect();
+        rows.push(vec![kind.name().to_owned(), format!("{total:.2}"), most.join(", ")]);
+        figures.push((kind.name(), total));
+    }
+    report::table(&["target", "system calls per call", "of which"], &rows);
+    finish("system calls per call", &figures, options.gate, options.json.as_deref())
+}
+
+fn syscalls_of(stage: &Stage, kind: &Kind, connections: u32) -> Outcome<Vec<(String, f64)>> {
+    let target = stage.start(kind, &[])?;
+    let requests = load::row_requests(&stage.key);
+    let until =
+        |milliseconds| Until::Time { warm: Duration::from_millis(100), window: Duration::from_millis(milliseconds) };
+    load::closed_loop(target.port, connections, &requests, until(300), || Ok(()))?;
+    let output = stage.directory.path().join("strace.txt");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-qq", "-c", "-o"]).arg(&output);
+    for pid in target.processes() {
+        strace.args(["-p", &pid.to_string()]);
+    }
+    let mut strace = strace.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    std::thread::sleep(Duration::from_millis(700));
+    let served = stage.served()?;
+    let load = load::closed_loop(target.port, connections, &requests, until(2000), || Ok(()));
+    let answered = stage.served()? - served;
+    if let Some(pid) = i32::try_from(strace.id()).ok().and_then(Pid::from_raw) {
+        kill_process(pid, Signal::INT)?;
+    }
+    strace.wait()?;
+    load?;
+    let text = fs::read_to_string(&output)?;
+    let mut calls: Vec<(String, f64)> = text.lines().filter_map(|line| strace_line(line, answered)).collect();
+    if calls.is_empty() {
+        return Err("strace saw nothing: may it attach to processes here?".into());
+    }
+    calls.sort_by(|one, other| other.1.total_cmp(&one.1));
+    Ok(calls)
+}
+
+/// `% time, seconds, usecs/call, calls[, errors], name`, without the sum.
+fn strace_line(line: &str, answered: u64) -> Option<(String, f64)> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let count: u64 = words.get(3)?.parse().ok()?;
+    let name = *words.last()?;
+    (name != "total").then(|| (name.to_owned(), count as f64 / answered.max(1) as f64))
+}
+
+fn finish(what: &str, figures: &[(&str, f64)], gate: Option<f64>, file: Option<&Path>) -> Outcome<bool> {
+    let named = figures.iter().map(|(name, figure)| ((*name).to_owned(), json!(figure)));
+    report::json(file, &json!({what: named.collect::<serde_json::Map<_, _>>()}))?;
+    let own = figures.first().map_or(f64::NAN, |(_, figure)| *figure);
+    Ok(report::within(what, own, gate))
+}

@@ -1,0 +1,340 @@
+//! Starts what is measured, on its own core, and ends it again.
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use tempfile::TempDir;
+
+use crate::load::{self, Client};
+use crate::{Common, LOAD_CORE, Outcome, TARGET_CORE, measure};
+
+/// How long a target may take until it answers; slow because valgrind is.
+const START_PATIENCE: Duration = Duration::from_mins(1);
+/// How long a target may take to end after it was asked to.
+const END_PATIENCE: Duration = Duration::from_secs(20);
+/// Bodies the measured gateway may hold in memory, all together.
+pub const BUFFERED_MIB: u64 = 64;
+
+/// A program to become.
+#[derive(Args)]
+pub struct Pinned {
+    /// The core it runs on.
+    #[arg(long)]
+    core: usize,
+    /// The program and its arguments.
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+/// Only returns if it fails.
+pub fn become_pinned(pinned: &Pinned) -> Box<dyn Error> {
+    if let Err(error) = pin(pinned.core).and_then(|()| raise_open_files()) {
+        return error;
+    }
+    let mut words = pinned.command.iter();
+    let program = words.next().map(String::as_str).unwrap_or_default();
+    format!("{program}: {}", Command::new(program).args(words).exec()).into()
+}
+
+/// Puts this process on one core, if the machine has that many.
+pub fn pin(core: usize) -> Outcome<()> {
+    if std::thread::available_parallelism()?.get() > core.max(LOAD_CORE) || core == TARGET_CORE {
+        let mut cores = CpuSet::new();
+        cores.set(core);
+        sched_setaffinity(None, &cores)?;
+    }
+    Ok(())
+}
+
+/// As many open files as this process may have.
+pub fn raise_open_files() -> Outcome<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    Ok(())
+}
+
+/// What can be measured.
+#[derive(Clone)]
+pub enum Kind {
+    /// This project's binary, everything on.
+    Gateway,
+    /// nginx as a plain reverse proxy, one worker.
+    Nginx { access_log: bool },
+    /// Any command.
+    Command(String),
+}
+
+impl Kind {
+    /// The name in tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Gateway => "weirkeeper",
+            Self::Nginx { access_log: false } => "nginx",
+            Self::Nginx { access_log: true } => "nginx, access log",
+            Self::Command(_) => "command",
+        }
+    }
+
+    /// What this run is about, first; then nginx if it is installed and wanted.
+    pub fn chosen(common: &Common) -> Vec<Self> {
+        let mut kinds = vec![common.target_cmd.clone().map_or(Self::Gateway, Self::Command)];
+        if !common.no_nginx && installed("nginx") {
+            kinds.extend([Self::Nginx { access_log: false }, Self::Nginx { access_log: true }]);
+        }
+        kinds
+    }
+}
+
+/// Whether a program can be started.
+pub fn installed(program: &str) -> bool {
+    let version = if program == "nginx" { "-v" } else { "--version" };
+    let found = Command::new(program).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    found.is_ok_and(|status| status.success())
+}
+
+/// A process that this run started. It is ended when this is dropped.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Process {
+    fn start(core: usize, command: &[String], log: &Path) -> Outcome<Self> {
+        let output = File::create(log)?;
+        let child = Command::new(std::env::current_exe()?)
+            .args(["pinned", "--core", &core.to_string(), "--"])
+            .args(command)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()?;
+        Ok(Self { child, log: log.to_owned() })
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to end, waits, and ends it for good if it does not; whether it ended by itself.
+    pub fn end(&mut self) -> bool {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // It may have ended already; then waiting is all that is left.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let deadline = Instant::now() + END_PATIENCE;
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        false
+    }
+
+    fn wait_until_up(&mut self, port: u16, request: &[u8]) -> Outcome<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let deadline = Instant::now() + START_PATIENCE;
+        let mut last = String::from("nothing listened");
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                last = format!("it ended with {status}");
+                break;
+            }
+            let attempt = runtime.block_on(async {
+                tokio::time::timeout(Duration::from_secs(10), async {
+                    Client::connect(port).await?.exchange(request).await
+                })
+                .await
+            });
+            match attempt {
+                Ok(Ok(answer)) if answer.status == 200 => return Ok(()),
+                Ok(Ok(answer)) => {
+                    last = format!("it answered {}: {}", answer.status, String::from_utf8_lossy(&answer.body));
+                    break;
+                }
+                Ok(Err(error)) => last = error.to_string(),
+                Err(_) => "no answer within 10 seconds".clone_into(&mut last),
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines.get(lines.len().saturating_sub(8)..).unwrap_or_default().join("\n  ");
+        Err(format!("did not come up: {last}\n  {tail}").into())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The place where all targets of a run live: a directory, an origin, the caller's key.
+pub struct Stage {
+    pub directory: TempDir,
+    pub origin_port: u16,
+    pub key: String,
+    _origin: Process,
+}
+
+impl Stage {
+    /// Starts the origin.
+    pub fn set(blob_bytes: u64) -> Outcome<Self> {
+        let directory = tempfile::tempdir()?;
+        let origin_port = free_port()?;
+        let key = weirkeeper::config::key::generate().map_err(|_| "no randomness for a key")?.to_string();
+        let own = std::env::current_exe()?.display().to_string();
+        let words = ["origin", "--port", &origin_port.to_string(), "--blob-bytes", &blob_bytes.to_string()];
+        let command: Vec<String> = std::iter::once(own).chain(words.map(str::to_owned)).collect();
+        let mut origin = Process::start(LOAD_CORE, &command, &directory.path().join("origin.log"))?;
+        origin.wait_until_up(origin_port, &first_row(&key))?;
+        Ok(Self { directory, origin_port, key, _origin: origin })
+    }
+
+    /// Starts a target, behind `wrapper` if that is not empty, and checks its answer against the origin's.
+    pub fn start(&self, kind: &Kind, wrapper: &[String]) -> Outcome<Target> {
+        let port = free_port()?;
+        let mut command = wrapper.to_vec();
+        command.extend(self.command(kind, port)?);
+        let log = self.directory.path().join(format!("{port}.log"));
+        let name = kind.name();
+        let mut process = Process::start(TARGET_CORE, &command, &log)?;
+        process.wait_until_up(port, &first_row(&self.key)).map_err(|error| format!("{name} {error}"))?;
+        self.check(port).map_err(|error| format!("{name}: {error}"))?;
+        Ok(Target { kind: kind.clone(), port, process })
+    }
+
+    fn command(&self, kind: &Kind, port: u16) -> Outcome<Vec<String>> {
+        let file = self.directory.path().join(format!("{port}.conf"));
+        let path = file.display().to_string();
+        match kind {
+            Kind::Command(command) => {
+                let (own, upstream) = (port.to_string(), self.origin_port.to_string());
+                let words = command.split_whitespace();
+                Ok(words.map(|word| word.replace("{port}", &own).replace("{upstream}", &upstream)).collect())
+            }
+            Kind::Gateway => {
+                fs::write(&file, self.gateway_config(port)?)?;
+                Ok([env!("CARGO_BIN_EXE_weirkeeper"), "serve", "--config", &path].map(str::to_owned).to_vec())
+            }
+            Kind::Nginx { access_log } => {
+                fs::write(&file, self.nginx_config(port, *access_log))?;
+                Ok(["nginx", "-p", &self.directory.path().display().to_string(), "-c", &path]
+                    .map(str::to_owned)
+                    .to_vec())
+            }
+        }
+    }
+
+    /// One runtime, for one core; a caller known by its key, rules to check, metrics and access log on.
+    fn gateway_config(&self, port: u16) -> Outcome<String> {
+        let (admin, upstream) = (free_port()?, self.origin_port);
+        let log = self.directory.path().join(format!("{port}-access.log"));
+        let log = log.display();
+        let digest = weirkeeper::config::key::sha256_hex(&self.key);
+        Ok(format!(
+            "listeners: [{{address: \"127.0.0.1:{port}\"}}]\n\
+             admin: {{address: \"127.0.0.1:{admin}\"}}\n\
+             runtimes: 1\n\
+             limits: {{body_bytes: 2GiB, buffered_bytes_total: {BUFFERED_MIB}MiB, idle: 600s}}\n\
+             log: {{access: {{file: \"{log}\"}}}}\n\
+             orgs: [{{name: bench, instance_url: \"http://127.0.0.1:{upstream}\"}}]\n\
+             callers:\n\
+             - name: storefront\n  \
+               match: {{key_sha256: \"{digest}\"}}\n  \
+               class: interactive\n  \
+               allow: {{objects: [Account, ContentVersion], families: [rest, bulk]}}\n\
+             - {{name: anyone, match: any, class: standard}}\n\
+             policy: {{mode: observe}}\n"
+        ))
+    }
+
+    fn nginx_config(&self, port: u16, access_log: bool) -> String {
+        let (directory, upstream) = (self.directory.path().display(), self.origin_port);
+        let log = if access_log {
+            format!("{directory}/{port}-access.log combined buffer=64k flush=1s")
+        } else {
+            "off".to_owned()
+        };
+        let spill: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .map(|what| format!("{what}_temp_path {directory}/{port}-{what};\n"))
+            .concat();
+        format!(
+            "daemon off;\nmaster_process off;\nworker_processes 1;\npid {directory}/{port}.pid;\nerror_log stderr error;\n\
+             events {{ worker_connections 15000; }}\n\
+             http {{\naccess_log {log};\ntcp_nodelay on;\nkeepalive_timeout 600s;\nkeepalive_requests 1000000000;\n{spill}\
+             client_max_body_size 0;\n\
+             upstream origin {{ server 127.0.0.1:{upstream}; keepalive 512; keepalive_requests 1000000000; }}\n\
+             server {{\nlisten 127.0.0.1:{port} backlog=4096;\n\
+             location / {{\nproxy_pass http://origin;\nproxy_http_version 1.1;\nproxy_set_header Connection \"\";\n\
+             proxy_set_header Host $host;\nproxy_buffer_size 8k;\nproxy_buffers 16 8k;\n}}\n}}\n}}\n"
+        )
+    }
+
+    /// The body must be the origin's, byte for byte, and the headers that matter must have come through.
+    fn check(&self, port: u16) -> Outcome<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let request = first_row(&self.key);
+        let (direct, through) = runtime.block_on(async {
+            let direct = Client::connect(self.origin_port).await?.exchange(&request).await?;
+            let through = Client::connect(port).await?.exchange(&request).await?;
+            std::io::Result::Ok((direct, through))
+        })?;
+        if direct.status != through.status || direct.body != through.body {
+            return Err(format!("the answer differs from the origin's: status {}", through.status).into());
+        }
+        for name in ["etag", "last-modified", "content-type"] {
+            if direct.header(name) != through.header(name) {
+                return Err(format!("{name} is {:?}, not {:?}", through.header(name), direct.header(name)).into());
+            }
+        }
+        if through.header("sforce-limit-info").is_none() {
+            return Err("sforce-limit-info is missing".into());
+        }
+        Ok(())
+    }
+
+    /// Answers the origin has given so far.
+    pub fn served(&self) -> Outcome<u64> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let request = first_row(&self.key);
+        let answer = runtime.block_on(async { Client::connect(self.origin_port).await?.exchange(&request).await })?;
+        let info = answer.header("sforce-limit-info").unwrap_or_default();
+        let used = info.strip_prefix("api-usage=").and_then(|rest| rest.split('/').next()?.parse().ok());
+        Ok(used.ok_or("the origin does not count")?)
+    }
+}
+
+fn first_row(key: &str) -> Vec<u8> {
+    load::row_requests(key).first().cloned().unwrap_or_default()
+}
+
+/// A port nobody listens on now.
+fn free_port() -> Outcome<u16> {
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A target that is up and gives the right answer.
+pub struct Target {
+    pub kind: Kind,
+    pub port: u16,
+    pub process: Process,
+}
+
+impl Target {
+    /// All its processes.
+    pub fn processes(&self) -> Vec<u32> {
+        measure::tree(self.process.id())
+    }
+}

@@ -3,7 +3,6 @@
 //! A reload makes a new [`Live`] and swaps it in; a request keeps the one it started with. What must survive a reload
 //! (connections, metrics, the hash key of principals) is handed from one to the next.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +12,17 @@ use http::HeaderValue;
 use ipnet::IpNet;
 use smol_str::SmolStr;
 
-use crate::call::{CallerId, Class, OrgId};
-use crate::config::{Config, PolicyMode};
+use zeroize::Zeroizing;
+
+use crate::call::{CallerId, Class, Family, OrgId};
+use crate::config::{Allow, Caller, Config, Org, PolicyMode, Roots, Secret, Upstream};
 use crate::edge::callers::Callers;
 use crate::edge::jwt::Issuers;
-use crate::exchange::connect::Origin;
-use crate::exchange::upstream::Timeouts;
-use crate::salesforce::Costs;
-use crate::salesforce::credential::PrincipalKey;
+use crate::edge::{headers, pem};
+use crate::exchange::{self, Connector, Limits, MemoryDial, Origin, Target, Timeouts, TlsSettings};
+use crate::salesforce::{Costs, PrincipalKey};
 use crate::stages::policy::{Mode, Rules};
+use crate::telemetry::{Names, Telemetry};
 
 /// The one place that holds the configuration in force.
 pub type InForce = Arc<ArcSwap<Live>>;
@@ -44,11 +45,15 @@ pub struct Live {
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Bodies longer than this are streamed.
-    pub stream_above: u64,
+    pub stream_above: usize,
     /// Bodies longer than this are refused.
-    pub body_bytes: u64,
+    pub body_bytes: usize,
     /// Bytes of an answer that are read ahead of a slow caller.
     pub read_ahead: usize,
+    /// How each org is reached, in the order of their ids.
+    pub targets: Vec<Target>,
+    /// The names of orgs and callers, for the telemetry.
+    pub names: Arc<Names>,
     orgs: Vec<LiveOrg>,
     by_caller: Vec<LiveCaller>,
     hosts: AHashMap<SmolStr, OrgId>,
@@ -61,7 +66,7 @@ pub struct LiveOrg {
     /// Its name.
     pub name: SmolStr,
     /// Where its API is.
-    pub origin: Arc<Origin>,
+    pub origin: Origin,
     /// What undocumented answers cost.
     pub costs: Costs,
     /// How long to wait for what, by family.
@@ -70,7 +75,7 @@ pub struct LiveOrg {
 
 impl LiveOrg {
     /// How long to wait for a call of `family`.
-    pub fn timeouts(&self, family: crate::call::Family) -> Timeouts {
+    pub fn timeouts(&self, family: Family) -> Timeouts {
         self.timeouts.get(family.index()).copied().unwrap_or_default()
     }
 }
@@ -90,7 +95,95 @@ pub struct LiveCaller {
     pub stamp: HeaderValue,
 }
 
+/// Why a checked configuration cannot be put in force.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unusable(String);
+
+/// What outlives every configuration of a process.
+#[derive(Clone)]
+pub struct Lasting {
+    /// Names of orgs and callers go to the metrics.
+    pub telemetry: Telemetry,
+    /// The hash key of principals, if the configuration gives none: made up at start.
+    pub made_up_key: Zeroizing<[u8; 32]>,
+    /// How orgs are reached, if not by TCP: the seam for simulations inside this process.
+    pub dial: Option<MemoryDial>,
+}
+
+impl std::fmt::Debug for Lasting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lasting").field("dial", &self.dial.is_some()).finish_non_exhaustive()
+    }
+}
+
 impl Live {
+    /// Arranges `config`; `earlier` is what it replaces.
+    pub fn new(config: Config, lasting: &Lasting, earlier: Option<&Self>) -> Result<Self, Unusable> {
+        let config = Arc::new(config);
+        let connector = connector(&config.upstream, lasting.dial.as_ref())?;
+        let mut orgs = Vec::with_capacity(config.orgs.len());
+        let mut targets = Vec::with_capacity(config.orgs.len());
+        for org in &config.orgs {
+            let origin = Origin::parse(&org.instance.to_string())
+                .map_err(|error| Unusable(format!("orgs.{}.instance_url: {error}", org.name)))?;
+            targets.push(Target {
+                origin: origin.clone(),
+                connector: connector.clone(),
+                limits: Limits {
+                    connections: config.upstream.connections_per_runtime,
+                    age: config.upstream.connection_age,
+                    ..Limits::default()
+                },
+            });
+            let timeouts = Family::ALL.iter().map(|family| timeouts(&config.upstream, *family)).collect();
+            orgs.push(LiveOrg { name: org.name.clone(), origin, costs: costs(org), timeouts });
+        }
+        let principal_key = match &config.principal_key {
+            Some(secret) => PrincipalKey::new(secret.expose().as_bytes()),
+            None => PrincipalKey::new(&*lasting.made_up_key),
+        };
+        let issuers = Issuers::new(&config.callers);
+        if let Some(earlier) = earlier {
+            issuers.adopt(&earlier.issuers);
+        }
+        let names = lasting.telemetry.set_names(
+            config.orgs.iter().map(|org| org.name.clone()),
+            config.callers.iter().map(|caller| caller.name.clone()),
+        );
+        let named = config.callers.iter().flat_map(|caller| caller.allow.objects.iter().flatten());
+        lasting.telemetry.learn_objects(named.map(SmolStr::as_str));
+        let hosts = config.orgs.iter().enumerate().flat_map(|(place, org)| {
+            org.hosts.iter().map(move |host| (host.clone(), OrgId(place as u16)))
+        });
+        let only_org = match config.orgs.as_slice() {
+            [org] if org.hosts.is_empty() => Some(OrgId(0)),
+            _ => None,
+        };
+        Ok(Self {
+            generation: earlier.map_or(1, |earlier| earlier.generation + 1),
+            callers: Callers::new(&config.callers),
+            issuers,
+            policy_mode: match config.policy {
+                PolicyMode::Off => Mode::Off,
+                PolicyMode::Observe => Mode::Observe,
+                PolicyMode::Enforce => Mode::Enforce,
+            },
+            principal_key,
+            trusted_proxies: config.trusted_proxies.clone(),
+            stream_above: usize::try_from(config.limits.stream_above).unwrap_or(usize::MAX),
+            body_bytes: usize::try_from(config.limits.body_bytes).unwrap_or(usize::MAX),
+            read_ahead: config.upstream.read_ahead,
+            hosts: hosts.collect(),
+            only_org,
+            by_caller: config.callers.iter().map(LiveCaller::new).collect(),
+            orgs,
+            targets,
+            names,
+            config,
+        })
+    }
+
     /// The org that `host` (lower case, without port) leads to.
     pub fn org_by_host(&self, host: &str) -> Option<OrgId> {
         self.only_org.or_else(|| self.hosts.get(host).copied())
@@ -106,8 +199,75 @@ impl Live {
         self.by_caller.get(usize::from(id.0))
     }
 
-    /// All orgs.
+    /// All orgs, in the order of their ids.
     pub fn orgs(&self) -> &[LiveOrg] {
         &self.orgs
     }
+}
+
+impl LiveCaller {
+    /// Arranges one caller.
+    pub fn new(caller: &Caller) -> Self {
+        let Allow { families, objects, operations } = &caller.allow;
+        Self {
+            name: caller.name.clone(),
+            rules: Rules::new(families.as_deref(), objects.as_deref(), operations.as_deref()),
+            class: caller.class,
+            deadline: caller.deadline,
+            stamp: headers::call_options_for(&caller.name),
+        }
+    }
+}
+
+/// What undocumented answers of `org` cost, in the words of the cost table.
+pub fn costs(org: &Org) -> Costs {
+    Costs {
+        not_modified: org.costs.not_modified.0,
+        client_error: org.costs.client_error.0,
+        server_error: org.costs.server_error.0,
+        refusal: org.costs.refusal.0,
+        oauth: org.costs.oauth.0,
+        limits: org.costs.limits.0,
+    }
+}
+
+fn timeouts(upstream: &Upstream, family: Family) -> Timeouts {
+    let usual = Timeouts::default();
+    Timeouts {
+        connect: upstream.connect,
+        first_byte: upstream.first_byte,
+        idle: upstream.idle,
+        total: upstream.total.get(family).unwrap_or(usual.total),
+    }
+}
+
+/// How every org is reached: by TLS with the configured roots, perhaps through the egress proxy.
+fn connector(upstream: &Upstream, dial: Option<&MemoryDial>) -> Result<Connector, Unusable> {
+    let settings = TlsSettings {
+        roots: match upstream.roots {
+            Roots::Platform => exchange::Roots::Platform,
+            Roots::Bundled => exchange::Roots::Bundled,
+        },
+        extra_roots: match &upstream.extra_roots {
+            Some(path) => pem::certificates(path).map_err(Unusable)?,
+            None => Vec::new(),
+        },
+        identity: match &upstream.client_certificate {
+            Some(pair) => Some(exchange::ClientIdentity {
+                chain: pem::certificates(&pair.certificate).map_err(Unusable)?,
+                key: pem::private_key(&pair.key).map_err(Unusable)?,
+            }),
+            None => None,
+        },
+        http2: upstream.http2,
+    };
+    let tls = settings.build().map_err(|error| Unusable(format!("upstream: {error}")))?;
+    let base = match dial {
+        Some(dial) => Connector::memory(Arc::clone(dial)),
+        None => Connector::tcp(),
+    };
+    let proxy = upstream.proxy.as_ref().map(|proxy| {
+        exchange::Proxy::new(&proxy.host, proxy.port, proxy.credentials.as_ref().map(Secret::expose))
+    });
+    Ok(base.with_tls(tls).with_proxy(proxy))
 }

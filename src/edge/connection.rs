@@ -1,14 +1,12 @@
 //! What is known about one accepted connection, and a request that arrived on it.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use zeroize::Zeroizing;
+use parking_lot::{Mutex, MutexGuard};
 
-use crate::call::{CallerId, OrgId, Principal};
 use crate::edge::inbound::Inbound;
+use crate::edge::remembered::Remembered;
 use crate::edge::wire::Wire;
 
 /// A request as it arrived. The head is the caller's own: no rule of [`crate::edge::headers`] was applied to it.
@@ -33,8 +31,8 @@ pub struct Connection {
     pub secure: bool,
     /// The client certificate it was opened with, already verified.
     pub certificate: Option<PeerCertificate>,
-    /// What the last request proved about its sender.
-    remembered: Mutex<Option<Remembered>>,
+    /// What its requests proved about their sender.
+    remembered: Mutex<Remembered>,
     /// State shared by the raw stream, hyper and the driver.
     pub(super) wire: Mutex<Wire>,
 }
@@ -47,7 +45,7 @@ impl Connection {
             listener,
             secure: false,
             certificate: None,
-            remembered: Mutex::new(None),
+            remembered: Mutex::default(),
             wire: Mutex::new(Wire::default()),
         }
     }
@@ -72,50 +70,9 @@ impl Connection {
         self.wire.lock().http2
     }
 
-    /// What an earlier request with the same Host and credential bytes proved, if `epoch` (the generation of the
-    /// configuration it was judged by) is still the same. Compares in constant time, so a token costs no hash.
-    pub fn recall(&self, host: &[u8], credential: &[u8], epoch: u64) -> Option<Known> {
-        let remembered = self.remembered.lock();
-        let entry = remembered.as_ref()?;
-        let same = entry.epoch == epoch
-            && *entry.host == *host
-            && aws_lc_rs::constant_time::verify_slices_are_equal(&entry.credential, credential).is_ok();
-        same.then_some(entry.known)
-    }
-
-    /// Remembers what a request proved. One entry is kept: connections that alternate between credentials gain nothing.
-    pub fn remember(&self, host: &[u8], credential: &[u8], epoch: u64, known: Known) {
-        let entry = Remembered { host: host.into(), credential: Zeroizing::new(credential.into()), epoch, known };
-        *self.remembered.lock() = Some(entry);
-    }
-
-    /// Forgets it, for example because Salesforce no longer accepts the credential.
-    pub fn forget(&self) {
-        *self.remembered.lock() = None;
-    }
-}
-
-/// Who sent a request, as far as Host and credential say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Known {
-    /// The org its Host leads to.
-    pub org: OrgId,
-    /// The caller it was identified as.
-    pub caller: CallerId,
-    /// The Salesforce user or session of its token.
-    pub principal: Principal,
-}
-
-struct Remembered {
-    host: Box<[u8]>,
-    credential: Zeroizing<Box<[u8]>>,
-    epoch: u64,
-    known: Known,
-}
-
-impl fmt::Debug for Remembered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Remembered").field("known", &self.known).field("epoch", &self.epoch).finish_non_exhaustive()
+    /// What its requests proved so far. Never held across an await.
+    pub fn remembered(&self) -> MutexGuard<'_, Remembered> {
+        self.remembered.lock()
     }
 }
 
@@ -130,23 +87,4 @@ pub struct PeerCertificate {
     pub uris: Vec<String>,
     /// SHA-256 of the whole certificate.
     pub fingerprint: [u8; 32],
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_recalls_exactly_what_was_proven() {
-        let connection = Connection::new(([127, 0, 0, 1], 1).into(), 0);
-        let known = Known { org: OrgId(1), caller: CallerId(2), principal: Principal([3; 16]) };
-        connection.remember(b"a.internal", b"Bearer canary", 7, known);
-        assert_eq!(connection.recall(b"a.internal", b"Bearer canary", 7), Some(known));
-        assert_eq!(connection.recall(b"b.internal", b"Bearer canary", 7), None);
-        assert_eq!(connection.recall(b"a.internal", b"Bearer canarz", 7), None);
-        assert_eq!(connection.recall(b"a.internal", b"Bearer canary", 8), None, "reloaded");
-        assert!(!format!("{connection:?}").contains("canary"));
-        connection.forget();
-        assert_eq!(connection.recall(b"a.internal", b"Bearer canary", 7), None);
-    }
 }

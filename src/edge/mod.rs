@@ -5,19 +5,22 @@
 //! gateway's own answers. Nothing here knows what a request means; who calls is decided elsewhere.
 
 mod adapter;
+pub mod callers;
 pub mod connection;
 pub mod drain;
 pub mod framing;
 mod http2;
 pub mod inbound;
+pub mod jwt;
 pub mod limits;
 pub mod pace;
 pub mod refuse;
+pub mod remembered;
 pub mod serve;
 mod wire;
 
 pub use adapter::EdgeService;
-pub use connection::{Arrival, Connection, Known, PeerCertificate};
+pub use connection::{Arrival, Connection, PeerCertificate};
 pub use drain::Drain;
 pub use inbound::{Gathered, Inbound};
 pub use limits::{Counts, Edge, Limits};

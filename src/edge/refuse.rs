@@ -35,19 +35,28 @@ closed_list! {
     }
 }
 
+/// What a request's headers say about the form of its answer; read before the head travels on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wants {
+    xml: bool,
+    json: bool,
+}
+
+impl Wants {
+    /// Reads `Accept` and `Content-Type`.
+    pub fn of(headers: &HeaderMap) -> Self {
+        Self { xml: asks_for_xml(headers), json: prefers_json(headers) }
+    }
+}
+
 impl Shape {
-    /// The form for a request of `family` with these headers.
-    pub fn of(family: Family, headers: &HeaderMap) -> Self {
+    /// The form for a request of `family` that wants this.
+    pub fn of(family: Family, wants: Wants) -> Self {
         match family {
             Family::Soap => Self::SoapFault,
-            Family::Bulk1 => {
-                if prefers_json(headers) {
-                    Self::BulkJson
-                } else {
-                    Self::BulkXml
-                }
-            }
-            _ if asks_for_xml(headers) => Self::Xml,
+            Family::Bulk1 if wants.json => Self::BulkJson,
+            Family::Bulk1 => Self::BulkXml,
+            _ if wants.xml => Self::Xml,
             _ => Self::Json,
         }
     }
@@ -334,15 +343,15 @@ mod tests {
     #[test]
     fn shapes_follow_family_and_headers() {
         let mut headers = HeaderMap::new();
-        assert_eq!(Shape::of(Family::Rest, &headers), Shape::Json);
-        assert_eq!(Shape::of(Family::Soap, &headers), Shape::SoapFault);
-        assert_eq!(Shape::of(Family::Bulk1, &headers), Shape::BulkXml);
+        assert_eq!(Shape::of(Family::Rest, Wants::of(&headers)), Shape::Json);
+        assert_eq!(Shape::of(Family::Soap, Wants::of(&headers)), Shape::SoapFault);
+        assert_eq!(Shape::of(Family::Bulk1, Wants::of(&headers)), Shape::BulkXml);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=UTF-8"));
-        assert_eq!(Shape::of(Family::Bulk1, &headers), Shape::BulkJson);
+        assert_eq!(Shape::of(Family::Bulk1, Wants::of(&headers)), Shape::BulkJson);
         headers.insert(ACCEPT, HeaderValue::from_static("application/XML"));
-        assert_eq!(Shape::of(Family::Bulk1, &headers), Shape::BulkXml);
-        assert_eq!(Shape::of(Family::Query, &headers), Shape::Xml);
-        assert_eq!(Shape::of(Family::Soap, &headers), Shape::SoapFault);
+        assert_eq!(Shape::of(Family::Bulk1, Wants::of(&headers)), Shape::BulkXml);
+        assert_eq!(Shape::of(Family::Query, Wants::of(&headers)), Shape::Xml);
+        assert_eq!(Shape::of(Family::Soap, Wants::of(&headers)), Shape::SoapFault);
     }
 
     #[test]

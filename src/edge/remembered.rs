@@ -27,6 +27,13 @@ struct RememberedPrincipal {
     principal: Principal,
 }
 
+impl std::fmt::Debug for Remembered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let known = self.principal.as_ref().map(|known| known.principal);
+        f.debug_struct("Remembered").field("principal", &known).finish_non_exhaustive()
+    }
+}
+
 impl Remembered {
     /// What `shown` proved under the configuration of `generation`, if that still holds at `wall`.
     pub fn proof(&self, shown: &[u8], generation: u64, wall: Duration) -> Option<Proof> {

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use ahash::AHashSet;
 use tower::{Layer, Service};
 
-use crate::call::{Call, Family, Operation, Part};
+use crate::call::{Call, Family, Meaning, ObjectName, Operation, Part, Reach};
 use crate::refusal::{Reason, Refusal};
 use crate::stages::way::Way;
 use crate::stages::{Passage, Reply};
@@ -37,7 +37,7 @@ pub struct Rules {
 
 impl Rules {
     /// Rules that allow only what the given lists name; object names are compared without case.
-    pub fn new(families: Option<&[Family]>, objects: Option<&[String]>, operations: Option<&[Operation]>) -> Self {
+    pub fn new(families: Option<&[Family]>, objects: Option<&[ObjectName]>, operations: Option<&[Operation]>) -> Self {
         Self {
             families: families.map(|list| list.iter().fold(0, |bits, family| bits | 1 << family.index())),
             operations: operations.map(|list| list.iter().fold(0, |bits, operation| bits | 1 << operation.index())),
@@ -57,18 +57,23 @@ impl Rules {
 
     /// Judges the call and each of its parts; the text says which rule refuses.
     pub fn judge(&self, call: &Call) -> Result<(), String> {
-        if self.allow_everything() {
+        // Which API versions exist reveals nothing of the org and costs nothing.
+        if self.allow_everything() || call.meaning.family == Family::Versions {
             return Ok(());
         }
-        let meaning = &call.meaning;
-        if meaning.parts.is_empty() {
-            let whole = Part { family: meaning.family, operation: meaning.operation, object: meaning.object.clone() };
+        let Meaning { family, operation, object, reach, parts, .. } = &call.meaning;
+        let whole = Part { family: *family, operation: *operation, object: object.clone(), reach: *reach };
+        if parts.is_empty() {
             return self.judge_part(&whole);
         }
-        // The envelope itself must be allowed as a family; what it does is judged by its parts.
-        self.judge_family(meaning.family)?;
-        meaning.parts.iter().enumerate().try_for_each(|(place, part)| {
-            self.judge_part(part).map_err(|why| format!("{why} (subrequest {})", place + 1))
+        if *operation == Operation::Mixed {
+            // An envelope must be allowed as a family; what it does is judged by its parts.
+            self.judge_family(*family)?;
+        } else {
+            self.judge_part(&whole)?;
+        }
+        parts.iter().enumerate().try_for_each(|(place, part)| {
+            self.judge_part(part).map_err(|why| format!("{why} (part {} of the request)", place + 1))
         })
     }
 
@@ -82,36 +87,35 @@ impl Rules {
     }
 
     fn judge_part(&self, part: &Part) -> Result<(), String> {
-        // Discovering which API versions exist reveals nothing of the org and costs nothing.
-        if part.family == Family::Versions {
-            return Ok(());
-        }
         self.judge_family(part.family)?;
         if let Some(bits) = self.operations
             && bits & (1 << part.operation.index()) == 0
         {
             return Err(format!("This caller's rules do not allow the operation \"{}\".", part.operation));
         }
-        if let Some(objects) = &self.objects {
-            match &part.object {
-                Some(object) if objects.contains(object.to_ascii_lowercase().as_str()) => {}
-                Some(object) => return Err(format!("This caller's rules do not allow the object \"{object}\".")),
-                None if about_objects(part) => {
-                    return Err("This caller's rules name the objects it may use, and this request's object cannot be told."
-                        .to_owned());
-                }
-                None => {}
-            }
+        match &self.objects {
+            Some(allowed) => judge_objects(allowed, part),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
-/// Whether a call without a known object may still reach records, so that object rules must refuse it.
-fn about_objects(part: &Part) -> bool {
-    !matches!(part.operation, Operation::Limits | Operation::Login | Operation::Poll)
-        && !matches!(part.family, Family::Versions | Family::Oauth)
-        && !(part.family == Family::Rest && matches!(part.operation, Operation::Describe))
+/// Object rules let pass only what they can see whole.
+fn judge_objects(allowed: &AHashSet<Box<str>>, part: &Part) -> Result<(), String> {
+    if let Some(object) = &part.object
+        && !allowed.contains(object.to_ascii_lowercase().as_str())
+    {
+        return Err(format!("This caller's rules do not allow the object \"{object}\"."));
+    }
+    match part.reach {
+        Reach::Nothing | Reach::Named | Reach::Continued => Ok(()),
+        Reach::Related => Err("This caller's rules name the objects it may use, and this request reaches others through \
+                               relationships."
+            .to_owned()),
+        Reach::Unknown => Err("This caller's rules name the objects it may use, and which ones this request touches \
+                               cannot be told."
+            .to_owned()),
+    }
 }
 
 /// Puts [`Policy`] on the road.
@@ -162,9 +166,13 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::{ApiCalls, CallerId, Class, Idempotency, Meaning, OrgId, Principal};
+    use crate::call::{ApiCalls, CallerId, Class, Idempotency, OrgId, Principal};
 
-    fn call(family: Family, operation: Operation, object: Option<&str>, parts: Vec<Part>) -> Call {
+    fn part(family: Family, operation: Operation, object: Option<&str>, reach: Reach) -> Part {
+        Part { family, operation, object: object.map(Into::into), reach }
+    }
+
+    fn call(whole: Part, parts: Vec<Part>) -> Call {
         Call {
             org: OrgId(0),
             caller: CallerId(0),
@@ -172,9 +180,10 @@ mod tests {
             class: Class::Standard,
             deadline: None,
             meaning: Meaning {
-                family,
-                operation,
-                object: object.map(Into::into),
+                family: whole.family,
+                operation: whole.operation,
+                object: whole.object,
+                reach: whole.reach,
                 template: "",
                 version: None,
                 cost: ApiCalls(1),
@@ -186,50 +195,68 @@ mod tests {
         }
     }
 
-    fn part(operation: Operation, object: &str) -> Part {
-        Part { family: Family::Rest, operation, object: Some(object.into()) }
+    fn row(operation: Operation, object: &str) -> Part {
+        part(Family::Rest, operation, Some(object), Reach::Named)
     }
 
     #[test]
     fn a_caller_without_rules_may_do_anything() {
-        assert_eq!(Rules::default().judge(&call(Family::Apex, Operation::Execute, None, vec![])), Ok(()));
+        let apex = part(Family::Apex, Operation::Execute, None, Reach::Unknown);
+        assert_eq!(Rules::default().judge(&call(apex, vec![])), Ok(()));
     }
 
     #[test]
     fn an_unlisted_family_object_or_operation_is_refused_by_name() {
         let rules = Rules::new(
             Some(&[Family::Rest]),
-            Some(&["Account".to_owned()]),
+            Some(&["Account".into()]),
             Some(&[Operation::Read, Operation::Describe]),
         );
-        assert_eq!(rules.judge(&call(Family::Rest, Operation::Read, Some("account"), vec![])), Ok(()));
+        assert_eq!(rules.judge(&call(row(Operation::Read, "account"), vec![])), Ok(()));
         for (refused, word) in [
-            (call(Family::Query, Operation::Query, Some("Account"), vec![]), "query"),
-            (call(Family::Rest, Operation::Delete, Some("Account"), vec![]), "delete"),
-            (call(Family::Rest, Operation::Read, Some("Contact"), vec![]), "Contact"),
+            (part(Family::Query, Operation::Query, Some("Account"), Reach::Named), "query"),
+            (row(Operation::Delete, "Account"), "delete"),
+            (row(Operation::Read, "Contact"), "Contact"),
         ] {
-            let why = rules.judge(&refused).unwrap_err();
+            let why = rules.judge(&call(refused, vec![])).unwrap_err();
             assert!(why.contains(word), "{why}");
         }
     }
 
     #[test]
     fn one_forbidden_subrequest_refuses_the_whole_composite() {
-        let rules = Rules::new(None, Some(&["Account".to_owned()]), Some(&[Operation::Read]));
-        let good = part(Operation::Read, "Account");
-        let fine = call(Family::Composite, Operation::Mixed, None, vec![good.clone(), good.clone()]);
-        assert_eq!(rules.judge(&fine), Ok(()));
-        let hidden =
-            call(Family::Composite, Operation::Mixed, None, vec![good, part(Operation::Delete, "Account")]);
-        assert!(rules.judge(&hidden).unwrap_err().contains("subrequest 2"));
+        let rules = Rules::new(None, Some(&["Account".into()]), Some(&[Operation::Read]));
+        let envelope = part(Family::Composite, Operation::Mixed, None, Reach::Named);
+        let good = row(Operation::Read, "Account");
+        assert_eq!(rules.judge(&call(envelope.clone(), vec![good.clone(), good.clone()])), Ok(()));
+        let hidden = call(envelope, vec![good, row(Operation::Delete, "Account")]);
+        assert!(rules.judge(&hidden).unwrap_err().contains("part 2"));
+    }
+
+    #[test]
+    fn a_query_is_judged_by_every_object_it_names() {
+        let rules = Rules::new(None, Some(&["Account".into()]), None);
+        let query = part(Family::Query, Operation::Query, Some("Account"), Reach::Named);
+        let joined = part(Family::Query, Operation::Query, Some("Contact"), Reach::Named);
+        assert_eq!(rules.judge(&call(query.clone(), vec![])), Ok(()));
+        assert!(rules.judge(&call(query, vec![joined])).unwrap_err().contains("Contact"));
     }
 
     #[test]
     fn object_rules_refuse_what_cannot_be_told() {
-        let rules = Rules::new(None, Some(&["Account".to_owned()]), None);
-        assert!(rules.judge(&call(Family::Apex, Operation::Execute, None, vec![])).is_err());
-        assert!(rules.judge(&call(Family::Other, Operation::Unknown, None, vec![])).is_err());
-        assert_eq!(rules.judge(&call(Family::Rest, Operation::Limits, None, vec![])), Ok(()));
-        assert_eq!(rules.judge(&call(Family::Versions, Operation::Read, None, vec![])), Ok(()));
+        let rules = Rules::new(None, Some(&["Account".into()]), None);
+        for refused in [
+            part(Family::Apex, Operation::Execute, None, Reach::Unknown),
+            part(Family::Query, Operation::Query, Some("Account"), Reach::Related),
+        ] {
+            assert!(rules.judge(&call(refused, vec![])).is_err());
+        }
+        for passes in [
+            part(Family::Rest, Operation::Limits, None, Reach::Nothing),
+            part(Family::Query, Operation::Query, None, Reach::Continued),
+            part(Family::Versions, Operation::Read, None, Reach::Nothing),
+        ] {
+            assert_eq!(rules.judge(&call(passes, vec![])), Ok(()));
+        }
     }
 }

@@ -4,19 +4,20 @@
 //! above `stream_above` are the exception and stream. What a composite, batch, graph or SOAP request asks for stands in
 //! its body, so that body is always read whole.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use http_body::Body as _;
 use tower::{Layer, Service};
 
-use crate::body::Payload;
+use crate::body::{ByteBudget, Payload};
 use crate::call::{Call, Principal};
-use crate::edge::inbound::Inbound;
+use crate::edge::inbound::{Gathered, Inbound};
 use crate::live::Live;
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::{self, BodyError, credential};
 use crate::stages::way::Way;
 use crate::stages::{Known, Passage, Reply};
-use crate::body::ByteBudget;
 
 /// Puts [`Understand`] on the road.
 #[derive(Debug, Clone)]
@@ -54,21 +55,18 @@ where
     }
 
     fn call(&mut self, known: Known) -> Self::Future {
-        let (mut passage, body) = match by_head(known) {
+        let (passage, body) = match by_head(known) {
             Ok(understood) => understood,
             Err(refusal) => return Way::refused(refusal),
         };
         match body {
             None => Way::onward(self.inner.call(passage)),
-            Some(body) if streams(&passage, &body) => {
-                passage.payload = Payload::Stream(body);
-                Way::onward(self.inner.call(passage))
-            }
             Some(body) => {
                 // The clone is one reference count for each layer below; the readiness contract is kept because every
                 // layer of this road is always ready.
                 let mut inner = self.inner.clone();
                 let buffers = self.buffers.clone();
+                let mut passage = passage;
                 Way::waits(async move {
                     by_body(&mut passage, body, &buffers).await?;
                     inner.call(passage).await
@@ -106,7 +104,7 @@ fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
     drop(outcome);
 
     let call = Call { org, caller, principal, class, meaning, deadline };
-    let body = (!seen.body.is_empty()).then_some(seen.body);
+    let body = (!seen.body.is_end_stream()).then_some(seen.body);
     let passage = Passage {
         call,
         head: seen.head,
@@ -118,23 +116,27 @@ fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
     Ok((passage, body))
 }
 
-/// Whether the body goes on as it arrives. Its length is known from the head or not at all.
-fn streams(passage: &Passage, body: &Inbound) -> bool {
-    if salesforce::needs_body(&passage.call.meaning) {
-        return false;
-    }
-    body.declared_length().is_none_or(|length| length > passage.live.stream_above)
-}
-
-/// Reads the body whole, then everything it tells.
+/// Reads the body, and everything it tells if it tells anything.
 async fn by_body(passage: &mut Passage, body: Inbound, buffers: &ByteBudget) -> Result<(), Refusal> {
-    let (bytes, held) = body.collect_whole(buffers).await?;
-    let live = &passage.live;
+    let speaks = salesforce::needs_body(&passage.call.meaning);
+    let live = Arc::clone(&passage.live);
+    let (bytes, held) = if speaks {
+        body.collect_whole(buffers, live.body_bytes).await?
+    } else {
+        match body.gather(buffers, live.stream_above).await? {
+            Gathered::Empty => return Ok(()),
+            Gathered::Whole(bytes, held) => (bytes, held),
+            Gathered::Longer(body) => {
+                passage.payload = Payload::Stream(body);
+                return Ok(());
+            }
+        }
+    };
     passage.record.lock().bytes_in = bytes.len() as u64;
-    if salesforce::needs_body(&passage.call.meaning) {
-        by_content(&mut passage.call, live, &passage.head.headers, &bytes)?;
-        let mut outcome = passage.record.lock();
+    if speaks {
+        by_content(&mut passage.call, &live, &passage.head.headers, &bytes)?;
         let meaning = &passage.call.meaning;
+        let mut outcome = passage.record.lock();
         outcome.operation = meaning.operation;
         outcome.object.clone_from(&meaning.object);
         outcome.principal = passage.call.principal;

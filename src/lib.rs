@@ -2,4 +2,5 @@
 
 pub mod call;
 pub mod clock;
+pub mod salesforce;
 pub mod tasks;

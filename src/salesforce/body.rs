@@ -129,8 +129,9 @@ pub(crate) fn kind(meaning: &Meaning) -> Option<Kind> {
         "/composite/batch" if post => Some(Kind::Batch),
         "/composite/graph" if post => Some(Kind::Graph),
         "/composite/tree/{object}" if post => Some(Kind::Tree),
-        "/composite/sobjects" => Some(Kind::Records),
-        "/composite/sobjects/{object}/Id" | "/composite/sobjects/{object}/{field}" => Some(Kind::Records),
+        "/composite/sobjects" | "/composite/sobjects/{object}/Id" | "/composite/sobjects/{object}/{field}" => {
+            Some(Kind::Records)
+        }
         "/graphql" if post => Some(Kind::Graphql),
         "/jobs/ingest" if post => Some(Kind::IngestJob),
         "/jobs/query" if post => Some(Kind::QueryJob),

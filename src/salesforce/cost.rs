@@ -51,7 +51,7 @@ pub(crate) enum Price {
 
 impl Price {
     /// The cost as far as the head tells: the most it can be.
-    pub(crate) fn from_head(self, costs: &Costs) -> ApiCalls {
+    pub(crate) fn at_most(self, costs: &Costs) -> ApiCalls {
         ApiCalls(match self {
             Self::One => 1,
             Self::Free => 0,

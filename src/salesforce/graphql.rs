@@ -69,7 +69,7 @@ impl<'a> Definitions<'a> {
                 }
                 _ => return Err(BodyError::Graphql),
             };
-            let at = lexer.to_selections()?;
+            let at = lexer.skip_to_selections()?;
             lexer.skip_balanced()?;
             if !fragment {
                 all.operations.push(Definition { name, mutation, at });
@@ -271,7 +271,7 @@ impl<'a> Lexer<'a> {
     }
 
     /// Passes over variables, type conditions and directives; returns the offset of the `{` behind them.
-    fn to_selections(&mut self) -> Result<usize, BodyError> {
+    fn skip_to_selections(&mut self) -> Result<usize, BodyError> {
         loop {
             match self.peek()?.ok_or(BodyError::Graphql)? {
                 Token::Punctuator(b'{') => return Ok(self.at),
@@ -304,7 +304,8 @@ impl<'a> Lexer<'a> {
                 Token::Punctuator(b'(') => closers.push(b')'),
                 Token::Punctuator(b'[') => closers.push(b']'),
                 Token::Punctuator(close @ (b'}' | b')' | b']')) => {
-                    if closers.pop() != Some(close) {
+                    let expected = closers.pop();
+                    if expected != Some(close) {
                         return Err(BodyError::Graphql);
                     }
                 }
@@ -447,7 +448,7 @@ mod tests {
         /// Each further connection field costs one call more.
         #[test]
         fn cost_grows_with_fields(fields in 0u32..30) {
-            let body: String = (0..fields).map(|at| format!("a{at}: Account{{x}} ")).collect();
+            let body = (0..fields).map(|at| format!("a{at}: Account{{x}}")).collect::<Vec<_>>().join(" ");
             prop_assert_eq!(count(&format!("{{uiapi{{query{{{body}}}}}}}")).unwrap().0, fields);
         }
     }

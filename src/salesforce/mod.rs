@@ -59,7 +59,7 @@ fn head(method: &Method, path_and_query: &str, costs: &Costs) -> Meaning {
         reach: spot.reach,
         template: spot.template,
         version: route.version,
-        cost: spot.price.from_head(costs),
+        cost: spot.price.at_most(costs),
         idempotency,
         long_poll: spot.family == Family::Cometd && method == Method::POST,
         method,

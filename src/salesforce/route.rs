@@ -120,17 +120,18 @@ impl Does {
         match (self, method) {
             (Self::ReadsByPost(operation), &Method::POST) => (operation, Safe),
             (Self::Report, &Method::POST) => (Op::Read, Safe),
-            (Self::Rows | Self::Row | Self::ExternalId | Self::ById | Self::Tree, &Method::POST) => {
-                (Op::Create, Unsafe)
-            }
-            (Self::Row, &Method::PATCH) => (Op::Update, Idempotent),
+            (
+                Self::Rows | Self::Row | Self::ExternalId | Self::ById | Self::Collection | Self::Tree | Self::Resource,
+                &Method::POST,
+            ) => (Op::Create, Unsafe),
+            (Self::Row | Self::Collection, &Method::PATCH) | (Self::Resource, &Method::PUT) => (Op::Update, Idempotent),
             (Self::ExternalId, &Method::PATCH) => (Op::Upsert, Idempotent),
             (Self::ById, &Method::PATCH) => (Op::Upsert, Unsafe),
-            (Self::Row | Self::ExternalId | Self::ById | Self::Collection, &Method::DELETE) => (Op::Delete, Idempotent),
-            (Self::Collection | Self::Resource, &Method::POST) => (Op::Create, Unsafe),
-            (Self::Collection, &Method::PATCH) | (Self::Resource, &Method::PUT) => (Op::Update, Idempotent),
+            (
+                Self::Row | Self::ExternalId | Self::ById | Self::Collection | Self::Report | Self::Resource,
+                &Method::DELETE,
+            ) => (Op::Delete, Idempotent),
             (Self::Report | Self::Resource, &Method::PATCH) => (Op::Update, Unsafe),
-            (Self::Report | Self::Resource, &Method::DELETE) => (Op::Delete, Idempotent),
             (Self::Container, &Method::POST) => (Op::Mixed, Unsafe),
             (Self::Action | Self::Graph, _) => (Op::Execute, Unsafe),
             _ => (Op::Unknown, Unsafe),
@@ -190,7 +191,7 @@ fn named(spot: Option<Spot>, names: &[&str], version: Option<ApiVersion>) -> Rou
         if name.is_none() {
             spot.reach = Reach::Unknown;
         }
-        name.map(|name| ObjectName::new(name))
+        name.map(ObjectName::new)
     });
     Route { spot, object, version }
 }

@@ -68,13 +68,16 @@ fn envelope(document: &[u8]) -> Result<Scanner<'_>, BodyError> {
     }
 }
 
+/// A local name and raw attributes.
+type Element<'a> = (&'a [u8], &'a [u8]);
+
 /// The local name of the next element at `depth + 1`; `None` when the element at `depth` ends.
 fn next_child<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Result<Option<&'a [u8]>, XmlError> {
     Ok(next_element(scanner, depth)?.map(|(name, _)| name))
 }
 
 /// Like [`next_child`], with the raw attributes.
-fn next_element<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Result<Option<(&'a [u8], &'a [u8])>, XmlError> {
+fn next_element<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Result<Option<Element<'a>>, XmlError> {
     loop {
         match scanner.next()? {
             Some(Event::Start { name, attributes }) => return Ok(Some((name, attributes))),
@@ -193,10 +196,9 @@ fn row_operation(name: &[u8]) -> (Operation, Idempotency, Reach) {
         | b"describeNouns" => (Op::Describe, Safe, Reach::Nothing),
         name if name.starts_with(b"describe") => (Op::Describe, Safe, Reach::Unknown),
         b"create" => (Op::Create, Unsafe, Reach::Unknown),
-        b"update" => (Op::Update, Idempotent, Reach::Unknown),
+        b"update" | b"undelete" => (Op::Update, Idempotent, Reach::Unknown),
         b"upsert" => (Op::Upsert, Unsafe, Reach::Unknown),
         b"delete" | b"emptyRecycleBin" => (Op::Delete, Idempotent, Reach::Unknown),
-        b"undelete" => (Op::Update, Idempotent, Reach::Unknown),
         b"merge" | b"convertLead" => (Op::Update, Unsafe, Reach::Unknown),
         b"login" => (Op::Login, Unsafe, Reach::Nothing),
         b"logout" | b"invalidateSessions" => (Op::Login, Idempotent, Reach::Nothing),

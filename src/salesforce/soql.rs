@@ -284,7 +284,7 @@ impl<'a> Scan<'a> {
                 }
                 self.relate(word)?;
             }
-            Place::Alias if is("from") => return Err(QueryDoubt::Clause),
+            Place::Alias | Place::Clauses if is("from") => return Err(QueryDoubt::Clause),
             Place::Alias if CLAUSES.iter().any(|clause| is(clause)) => level.place = Place::Clauses,
             Place::Alias if is("as") => {}
             Place::Alias => {
@@ -293,7 +293,6 @@ impl<'a> Scan<'a> {
                 }
                 level.aliases.push(word);
             }
-            Place::Clauses if is("from") => return Err(QueryDoubt::Clause),
             Place::Select | Place::Clauses => self.note_path(word),
         }
         Ok(())

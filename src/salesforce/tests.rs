@@ -43,7 +43,7 @@ const ID: &str = "001D000000IqhSLIAZ";
 #[test]
 #[rustfmt::skip]
 fn resources_of_a_version() {
-    let rows: &[Row] = &[
+    const ROWS: &[Row] = &[
         ("GET", "", "", "rest", "read", "-", 1, "safe", "nothing"),
         ("GET", "/limits", "/limits", "rest", "limits", "-", 2, "safe", "nothing"),
         ("POST", "/limits", "/limits", "rest", "unknown", "-", 2, "unsafe", "nothing"),
@@ -185,8 +185,8 @@ fn resources_of_a_version() {
         ("GET", "/compactLayouts?q=Account", "/compactLayouts", "rest", "describe", "-", 1, "safe", "unknown"),
         ("GET", "/quickActions", "/quickActions", "rest", "describe", "-", 1, "safe", "unknown"),
     ];
-    check("/services/data/v62.0", "/services/data/{version}", rows);
-    for (method, path, ..) in rows {
+    check("/services/data/v62.0", "/services/data/{version}", ROWS);
+    for (method, path, ..) in ROWS {
         assert_eq!(meaning(method, &format!("/services/data/v62.0{path}")).version, Some(ApiVersion(620)), "{path}");
     }
 }

@@ -153,6 +153,24 @@ closed_list! {
     }
 }
 
+closed_list! {
+    /// Whether the objects that a call names are all the objects it touches; ordered from certain to unknown.
+    ///
+    /// A rule about objects can be kept only as far as this goes.
+    Reach {
+        /// Touches no object: versions, limits, tokens.
+        Nothing = "nothing",
+        /// Exactly the objects named by the call and its parts.
+        Named = "named",
+        /// Continues an earlier call that named them: a query page, a job.
+        Continued = "continued",
+        /// Also objects behind relationship names, which only a describe could resolve.
+        Related = "related",
+        /// Nobody can tell from the request.
+        Unknown = "unknown",
+    }
+}
+
 /// An org's place in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OrgId(pub u16);
@@ -211,14 +229,16 @@ pub struct Meaning {
     pub family: Family,
     /// What it does.
     pub operation: Operation,
-    /// The object it is about, if there is exactly one.
+    /// The object it is about, if there is exactly one; the FROM object of a query.
     pub object: Option<ObjectName>,
+    /// How far the named objects are all there is.
+    pub reach: Reach,
     /// The route with its variable parts named, for example `/services/data/{version}/sobjects/{object}/{id}`:
     /// the only form of the path that may become a label or a log field.
     pub template: &'static str,
     /// API version in the path.
     pub version: Option<ApiVersion>,
-    /// What Salesforce charges for it if it succeeds.
+    /// What Salesforce charges for it if it succeeds; until a needed body is read, the most it can be.
     pub cost: ApiCalls,
     /// Whether it may be repeated.
     pub idempotency: Idempotency,
@@ -226,11 +246,13 @@ pub struct Meaning {
     pub method: http::Method,
     /// A CometD long poll: no slot, no age, no timeout under 120 s, no read-ahead (facts 6.7).
     pub long_poll: bool,
-    /// The subrequests of composite, batch and graph, and the SOAP operation: each must be allowed on its own.
+    /// The subrequests of composite, batch and graph, the operations of a SOAP envelope, the objects of a collection and
+    /// those a query names besides its FROM object: each must be allowed on its own.
     pub parts: Box<[Part]>,
 }
 
-/// One subrequest of a composite, batch or graph request, or the operation inside a SOAP envelope.
+/// One subrequest of a composite, batch or graph request, the operation inside a SOAP envelope, or one more object of a
+/// collection or query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     /// The API it belongs to.
@@ -239,6 +261,8 @@ pub struct Part {
     pub operation: Operation,
     /// The object it is about, if there is exactly one.
     pub object: Option<ObjectName>,
+    /// How far the named object is all there is.
+    pub reach: Reach,
 }
 
 /// A request, understood.

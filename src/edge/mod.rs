@@ -8,12 +8,15 @@ mod adapter;
 pub mod connection;
 pub mod drain;
 pub mod framing;
+pub mod headers;
 mod http2;
 pub mod inbound;
 pub mod limits;
 pub mod pace;
+pub mod proxies;
 pub mod refuse;
 pub mod serve;
+pub mod target;
 mod wire;
 
 pub use adapter::EdgeService;

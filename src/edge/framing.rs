@@ -208,6 +208,7 @@ impl Guard {
                 head_at = at;
             }
             let in_head = self.phase() != Phase::Body;
+            let in_request_line = self.in_request_line();
             // A head is looked at up to the byte that makes it too large, so that the verdict does not depend on
             // how the input was cut.
             let room =
@@ -219,7 +220,7 @@ impl Guard {
             if in_head {
                 self.head.bytes = self.head.bytes.saturating_add(u32::try_from(used).unwrap_or(u32::MAX));
                 if self.head.bytes > self.limits.bytes {
-                    let fault = if self.in_request_line() { Fault::UriTooLong } else { Fault::HeadTooLarge };
+                    let fault = if in_request_line { Fault::UriTooLong } else { Fault::HeadTooLarge };
                     return self.fail(fault, head_at);
                 }
                 if self.phase() != Phase::Head {
@@ -505,9 +506,7 @@ impl Guard {
                 self.keep_name(&[byte]);
                 byte.is_ascii_alphabetic()
             }
-            Field::Host => {
-                byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']' | b'%' | b'~')
-            }
+            Field::Host => is_host_byte(byte),
             Field::Plain => true,
         };
         if fits { self.to(State::Value(field, Spot::Inside), 1) } else { Err(bad_value(field)) }
@@ -615,6 +614,11 @@ fn check_name(name: &[u8]) -> Result<(), Fault> {
     }
     let bad = name.iter().find(|byte| !TOKEN[usize::from(**byte)]);
     Err(if bad == Some(&b'\n') { Fault::BareLf } else { Fault::FieldName })
+}
+
+/// Bytes a Host may have. RFC 3986 allows more, which no host name uses.
+pub(super) fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']')
 }
 
 fn bad_value(field: Field) -> Fault {

@@ -9,14 +9,17 @@ pub mod callers;
 pub mod connection;
 pub mod drain;
 pub mod framing;
+pub mod headers;
 mod http2;
 pub mod inbound;
 pub mod jwt;
 pub mod limits;
 pub mod pace;
+pub mod proxies;
 pub mod refuse;
 pub mod remembered;
 pub mod serve;
+pub mod target;
 mod wire;
 
 pub use adapter::EdgeService;

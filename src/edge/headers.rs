@@ -1,0 +1,294 @@
+//! Which headers pass, in each direction, and which the gateway sets. Maps are edited in place.
+
+use bytes::{BufMut, BytesMut};
+use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
+
+use crate::outcome::RequestId;
+
+/// `Sforce-Call-Options`: the client's name in Salesforce's event logs (facts 3.5).
+pub const CALL_OPTIONS: HeaderName = HeaderName::from_static("sforce-call-options");
+/// `X-SFDC-REQUEST-ID`: the request's id in Salesforce's event logs.
+pub const SFDC_REQUEST_ID: HeaderName = HeaderName::from_static("x-sfdc-request-id");
+
+const OURS: &str = "weirkeeper-";
+
+/// Fields between two neighbours only (RFC 9110 section 7.6.1), and those of proxies.
+const HOP_BY_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// What else is removed on the way to Salesforce: proxy credentials, the HTTP/2 offer, what hyper has already answered, and
+/// who stands before us, which is none of Salesforce's business and could be forged.
+const NOT_UPSTREAM: [HeaderName; 10] = [
+    header::PROXY_AUTHORIZATION,
+    header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("http2-settings"),
+    header::EXPECT,
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-forwarded-proto"),
+    HeaderName::from_static("x-forwarded-host"),
+    HeaderName::from_static("x-forwarded-port"),
+    HeaderName::from_static("x-real-ip"),
+];
+
+const NOT_DOWNSTREAM: [HeaderName; 2] =
+    [header::PROXY_AUTHENTICATE, HeaderName::from_static("proxy-authentication-info")];
+
+/// Fields `Connection` cannot take away from the other end, whatever it names: they say what the message is, how long
+/// it is, whom it is for and who sent it.
+const END_TO_END: [HeaderName; 12] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::SET_COOKIE,
+    header::CACHE_CONTROL,
+    header::ACCEPT,
+    HeaderName::from_static("x-sfdc-session"),
+    HeaderName::from_static("soapaction"),
+    HeaderName::from_static("sforce-call-options"),
+];
+
+/// Removes what must not reach Salesforce: hop-by-hop fields and those `Connection` names, forwarding fields, and
+/// everything that is for the gateway.
+pub fn strip_request(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    remove_all(headers, &NOT_UPSTREAM);
+    // Collected first, because a map cannot be edited while it is read; usually there is none.
+    let ours: SmallVec<[HeaderName; 2]> =
+        headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
+/// Removes what must not reach the caller. `Weirkeeper-*` fields of an upstream are removed too, so that only the
+/// gateway can speak for itself.
+pub fn strip_response(headers: &mut HeaderMap) {
+    strip_hop_by_hop(headers);
+    remove_all(headers, &NOT_DOWNSTREAM);
+    let ours: SmallVec<[HeaderName; 2]> =
+        headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
+    for name in ours {
+        headers.remove(name);
+    }
+}
+
+fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        remove_named_by_connection(headers);
+    }
+    remove_all(headers, &HOP_BY_HOP);
+}
+
+fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+fn remove_named_by_connection(headers: &mut HeaderMap) {
+    let mut named: SmallVec<[HeaderName; 4]> = SmallVec::new();
+    for value in headers.get_all(header::CONNECTION) {
+        for token in value.as_bytes().split(|byte| *byte == b',') {
+            if let Ok(name) = HeaderName::from_bytes(token.trim_ascii())
+                && headers.contains_key(&name)
+                && !END_TO_END.contains(&name)
+            {
+                named.push(name);
+            }
+        }
+    }
+    for name in named {
+        headers.remove(name);
+    }
+}
+
+/// Replaces Host.
+pub fn set_host(headers: &mut HeaderMap, host: &HeaderValue) {
+    headers.insert(header::HOST, host.clone());
+}
+
+/// Sets `X-SFDC-REQUEST-ID`, whatever the caller sent.
+pub fn stamp_request_id(headers: &mut HeaderMap, id: RequestId) {
+    if let Ok(value) = HeaderValue::from_bytes(&id.hex()) {
+        headers.insert(SFDC_REQUEST_ID, value);
+    }
+}
+
+/// Sets `client=<caller>` in `Sforce-Call-Options`, keeping the other options (`defaultNamespace`, for example).
+/// `alone` is `client=<caller>` made once for each caller, so that the usual request costs one reference count.
+pub fn stamp_call_options(headers: &mut HeaderMap, alone: &HeaderValue) {
+    match headers.entry(CALL_OPTIONS) {
+        Entry::Vacant(empty) => {
+            empty.insert(alone.clone());
+        }
+        Entry::Occupied(mut sent) => {
+            let mut merged = BytesMut::from(alone.as_bytes());
+            for value in sent.iter() {
+                for option in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    if !option.is_empty() && !is_client(option) {
+                        merged.put_slice(b", ");
+                        merged.put_slice(option);
+                    }
+                }
+            }
+            let merged = HeaderValue::from_maybe_shared(merged.freeze()).unwrap_or_else(|_| alone.clone());
+            sent.insert(merged);
+        }
+    }
+}
+
+/// The client name a caller gave itself in `Sforce-Call-Options`.
+pub fn client_of(headers: &HeaderMap) -> Option<&str> {
+    headers.get_all(CALL_OPTIONS).iter().find_map(|value| {
+        let options = value.to_str().ok()?.split(',');
+        options.map(str::trim).find(|option| is_client(option.as_bytes())).and_then(|option| {
+            let (_, name) = option.split_once('=')?;
+            Some(name.trim()).filter(|name| !name.is_empty())
+        })
+    })
+}
+
+/// `client=<caller>`; what a header cannot hold becomes `_`.
+pub fn call_options_for(caller: &str) -> HeaderValue {
+    let safe: String = caller
+        .chars()
+        .map(|char| if char.is_ascii_graphic() && !matches!(char, ',' | '=' | '"' | ';') { char } else { '_' })
+        .collect();
+    HeaderValue::from_str(&format!("client={safe}")).unwrap_or(HeaderValue::from_static("client=_"))
+}
+
+fn is_client(option: &[u8]) -> bool {
+    let name = option.split(|byte| *byte == b'=').next().unwrap_or_default();
+    name.trim_ascii().eq_ignore_ascii_case(b"client")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn only_end_to_end_headers_reach_salesforce() {
+        let mut headers = map(&[
+            ("host", "a"),
+            ("authorization", "Bearer x"),
+            ("connection", "keep-alive, X-Private"),
+            ("x-private", "1"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authorization", "Basic x"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "trailers"),
+            ("trailer", "x"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("http2-settings", "x"),
+            ("expect", "100-continue"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("forwarded", "for=10.0.0.1"),
+            ("weirkeeper-key", "secret"),
+            ("weirkeeper-class", "batch"),
+            ("sforce-query-options", "batchSize=200"),
+            ("accept-encoding", "gzip"),
+        ]);
+        strip_request(&mut headers);
+        assert_eq!(names(&headers), ["accept-encoding", "authorization", "host", "sforce-query-options"]);
+    }
+
+    #[test]
+    fn connection_cannot_take_the_message_apart() {
+        let mut headers = map(&[
+            ("connection", "close, Host, content-length, Authorization, X-SFDC-Session, Content-Type"),
+            ("connection", "if-match"),
+            ("host", "a"),
+            ("content-length", "5"),
+            ("content-type", "application/json"),
+            ("authorization", "Bearer x"),
+            ("x-sfdc-session", "y"),
+        ]);
+        headers.append("connection", HeaderValue::from_static("x-hop"));
+        headers.append("x-hop", HeaderValue::from_static("1"));
+        strip_request(&mut headers);
+        assert_eq!(names(&headers), ["authorization", "content-length", "content-type", "host", "x-sfdc-session"]);
+    }
+
+    #[test]
+    fn answers_lose_hop_by_hop_headers_and_keep_the_rest() {
+        let mut headers = map(&[
+            ("connection", "x-internal"),
+            ("x-internal", "1"),
+            ("keep-alive", "timeout=5"),
+            ("weirkeeper-refused", "forged"),
+            ("proxy-authenticate", "Basic"),
+            ("sforce-limit-info", "api-usage=1/5000"),
+            ("set-cookie", "BrowserId=x"),
+        ]);
+        strip_response(&mut headers);
+        assert_eq!(names(&headers), ["set-cookie", "sforce-limit-info"]);
+    }
+
+    #[test]
+    fn the_callers_name_is_merged_into_the_call_options() {
+        let alone = call_options_for("billing");
+        for (sent, merged) in [
+            (None, "client=billing"),
+            (Some("client=SomeTool/1.0"), "client=billing"),
+            (Some("defaultNamespace=acme"), "client=billing, defaultNamespace=acme"),
+            (Some("Client = x , defaultNamespace=acme,"), "client=billing, defaultNamespace=acme"),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(sent) = sent {
+                headers.insert(CALL_OPTIONS, HeaderValue::from_static(sent));
+            }
+            stamp_call_options(&mut headers, &alone);
+            assert_eq!(headers[CALL_OPTIONS], merged);
+            assert_eq!(headers.get_all(CALL_OPTIONS).iter().count(), 1);
+        }
+    }
+
+    #[test]
+    fn the_client_a_caller_names_is_found() {
+        assert_eq!(client_of(&map(&[("sforce-call-options", "defaultNamespace=a, client=Tool/1")])), Some("Tool/1"));
+        assert_eq!(client_of(&map(&[("sforce-call-options", "client=")])), None);
+        assert_eq!(client_of(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn the_request_id_is_ours() {
+        let mut headers = map(&[("x-sfdc-request-id", "forged")]);
+        stamp_request_id(&mut headers, RequestId(0xfe));
+        assert_eq!(headers[SFDC_REQUEST_ID], "000000000000000000000000000000fe");
+    }
+
+    proptest! {
+        #[test]
+        fn any_caller_name_makes_one_option(name in any::<String>()) {
+            let value = call_options_for(&name);
+            let text = value.to_str().expect("ascii");
+            prop_assert_eq!(text.matches(',').count(), 0);
+            prop_assert_eq!(text.matches('=').count(), 1);
+        }
+    }
+}

@@ -115,6 +115,6 @@ fn main() -> ExitCode {
 /// Puts this process, which makes the load, on its core and lets it hold many connections.
 fn prepare() -> Outcome<()> {
     target::pin(LOAD_CORE)?;
-    target::raise_open_files()?;
-    Ok(())
+    target::prefer();
+    target::raise_open_files()
 }

@@ -355,6 +355,12 @@ fn callers_are_told_apart() {
         r#"salesforce.acme.intern leads to no org; did you mean "salesforce.acme.internal"?"#,
     );
 
+    // An org with a mistake still has its hosts.
+    let bad_org = "orgs: [{name: A, instance_url: 'https://a.b', hosts: [h]}]\n";
+    one(&format!("{bad_org}callers: [{{name: a, match: {{host: h}}}}]\n"), "\"A\" is not a name");
+    let bad_host = "orgs: [{name: a, instance_url: 'https://a.b', hosts: [h, '-']}]\n";
+    one(&format!("{bad_host}callers: [{{name: a, match: {{host: i}}}}]\n"), "\"-\" is not a host name");
+
     let config = good(&with(
         "{name: a, match: any, class: batch, deadline: 1m30s, allow: {families: [rest], operations: [read]}}",
     ));
@@ -415,6 +421,12 @@ fn the_schema_explains_every_key_and_is_draft_7() {
         }
     }
     assert!(keys > 60, "{keys}");
+    let required = |section: &str| schema["definitions"][section]["required"].clone();
+    assert_eq!(schema["required"], serde_json::json!(["orgs"]));
+    assert_eq!(required("OrgFile"), serde_json::json!(["instance_url", "name"]));
+    assert_eq!(required("CallerFile"), serde_json::json!(["match", "name"]));
+    assert_eq!(required("ListenerFile"), serde_json::json!(["address"]));
+    assert_eq!(required("LimitsFile"), serde_json::Value::Null);
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
 use schemars::transform::{RecursiveTransform, Transform as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::file::ConfigFile;
 
@@ -22,6 +22,12 @@ fn tidy(schema: &mut Schema) {
             tidied.replace_range(start..end, "");
         }
         *text = tidied;
+    }
+    if let Some(Value::Array(variants)) = schema.get_mut("oneOf")
+        && variants.iter().any(|variant| variant.get("const") == Some(&Value::from("off")))
+    {
+        let description = "What YAML 1.1 makes of an unquoted `off`.";
+        variants.push(json!({ "const": false, "type": "boolean", "description": description }));
     }
     let Some(Value::Object(properties)) = schema.get_mut("properties") else { return };
     let mut required = Vec::new();

@@ -371,6 +371,25 @@ fn callers_are_told_apart() {
 }
 
 #[test]
+fn a_file_of_nothing_but_mistakes_has_an_end() {
+    let problems = bad(&format!("{ORG}callers: [{}]\n", "{class: x}, ".repeat(300)));
+    assert_eq!(problems.len(), 201);
+    assert!(problems[0].contains("more than 200 mistakes"), "{}", problems[0]);
+}
+
+#[test]
+fn off_survives_yaml_1_1() {
+    for off in ["off", "false", "'off'"] {
+        let config = good(&format!("{ORG}policy: {{mode: {off}}}\nlog: {{access: {off}}}\n"));
+        assert_eq!((config.policy, config.log.access), (PolicyMode::Off, AccessTo::Off));
+    }
+    one(
+        &format!("{ORG}policy: {{mode: no}}\n"),
+        r#"policy.mode: unknown policy mode "no"; known: off, observe, enforce"#,
+    );
+}
+
+#[test]
 fn what_is_no_yaml_or_no_map_is_one_problem() {
     one("orgs: [\n", "1:7: unclosed bracket");
     one("- a\n", "1:1: expected a map of keys, found a list");

@@ -3,7 +3,7 @@
 //! These types are the only definition of the file format. The strict reader, the JSON Schema, the defaults and
 //! the configuration shown to operators come from them, and the doc comment of a field is its reference text.
 //! A new key is a field here, and what it means is a line in [`super::check`]. Keys that must be given are
-//! `Option` with `schemars(required)`: the check reports them all together, which Serde would not.
+//! `Option` with `schemars(required)`: Serde takes their absence, and the check reports all that are missing.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -212,6 +212,7 @@ pub struct UpstreamFile {
     /// Time between two pieces of a response body.
     pub idle: Text<Period>,
     /// Time a whole exchange may take, by family; families that are not named have no such bound.
+    #[schemars(extend("propertyNames" = { "$ref": "#/definitions/Family" }))]
     pub total: BTreeMap<Family, Text<Period>>,
     /// A connection of this age is given no further request.
     pub connection_age: Text<Period>,

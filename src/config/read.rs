@@ -38,6 +38,12 @@ pub fn read(tree: &mut Tree, problems: &mut Vec<Problem>) -> Option<ConfigFile> 
             return None;
         }
     }
+    problems.push(Problem {
+        place: tree.root().place,
+        path: String::new(),
+        reason: format!("more than {MAX_PROBLEMS} mistakes, of which only so many are shown"),
+        hint: None,
+    });
     None
 }
 
@@ -256,7 +262,7 @@ impl<'de> Deserializer<'de> for Reader<'de> {
             known(name, &entry.key, variants).map_err(|failure| failure.at_key(entry.node.id))?;
             visitor.visit_enum(Variant { name: &entry.key, content: Some(self.inside(&entry.node)) })
         } else {
-            let text = self.text(&format!("one of {}", variants.join(", ")))?;
+            let text = off(self.text(&format!("one of {}", variants.join(", ")))?, variants);
             known(name, text, variants)?;
             visitor.visit_enum(Variant { name: text, content: None })
         }
@@ -273,6 +279,11 @@ impl<'de> Deserializer<'de> for Reader<'de> {
     serde::forward_to_deserialize_any! {
         f32 f64 char bytes byte_buf unit unit_struct tuple tuple_struct
     }
+}
+
+/// YAML 1.1, which Helm reads values with, makes `false` of an unquoted `off`.
+fn off<'a>(text: &'a str, variants: &[&str]) -> &'a str {
+    if text == "false" && variants.contains(&"off") { "off" } else { text }
 }
 
 /// Whether an enum has this variant. A long text is not repeated: it may be a key or token in the wrong place.

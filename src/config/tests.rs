@@ -355,6 +355,12 @@ fn callers_are_told_apart() {
         r#"salesforce.acme.intern leads to no org; did you mean "salesforce.acme.internal"?"#,
     );
 
+    // An org with a mistake still has its hosts.
+    let bad_org = "orgs: [{name: A, instance_url: 'https://a.b', hosts: [h]}]\n";
+    one(&format!("{bad_org}callers: [{{name: a, match: {{host: h}}}}]\n"), "\"A\" is not a name");
+    let bad_host = "orgs: [{name: a, instance_url: 'https://a.b', hosts: [h, '-']}]\n";
+    one(&format!("{bad_host}callers: [{{name: a, match: {{host: i}}}}]\n"), "\"-\" is not a host name");
+
     let config = good(&with(
         "{name: a, match: any, class: batch, deadline: 1m30s, allow: {families: [rest], operations: [read]}}",
     ));
@@ -362,6 +368,25 @@ fn callers_are_told_apart() {
     assert_eq!((caller.class, caller.deadline), (Class::Batch, Some(Duration::from_secs(90))));
     assert_eq!(caller.allow.families.as_deref(), Some([Family::Rest].as_slice()));
     assert_eq!(caller.allow.operations.as_deref(), Some([Operation::Read].as_slice()));
+}
+
+#[test]
+fn a_file_of_nothing_but_mistakes_has_an_end() {
+    let problems = bad(&format!("{ORG}callers: [{}]\n", "{class: x}, ".repeat(300)));
+    assert_eq!(problems.len(), 201);
+    assert!(problems[0].contains("more than 200 mistakes"), "{}", problems[0]);
+}
+
+#[test]
+fn off_survives_yaml_1_1() {
+    for off in ["off", "false", "'off'"] {
+        let config = good(&format!("{ORG}policy: {{mode: {off}}}\nlog: {{access: {off}}}\n"));
+        assert_eq!((config.policy, config.log.access), (PolicyMode::Off, AccessTo::Off));
+    }
+    one(
+        &format!("{ORG}policy: {{mode: no}}\n"),
+        r#"policy.mode: unknown policy mode "no"; known: off, observe, enforce"#,
+    );
 }
 
 #[test]
@@ -415,6 +440,12 @@ fn the_schema_explains_every_key_and_is_draft_7() {
         }
     }
     assert!(keys > 60, "{keys}");
+    let required = |section: &str| schema["definitions"][section]["required"].clone();
+    assert_eq!(schema["required"], serde_json::json!(["orgs"]));
+    assert_eq!(required("OrgFile"), serde_json::json!(["instance_url", "name"]));
+    assert_eq!(required("CallerFile"), serde_json::json!(["match", "name"]));
+    assert_eq!(required("ListenerFile"), serde_json::json!(["address"]));
+    assert_eq!(required("LimitsFile"), serde_json::Value::Null);
 }
 
 proptest! {

@@ -6,8 +6,8 @@ use smol_str::SmolStr;
 
 use super::{At, Check};
 use crate::call::Class;
-use crate::config::file::{AllowFile, CallerFile, CertificateFile, JwksFile, JwtFile, MatchFile};
-use crate::config::model::{Allow, Caller, CertificateName, Jwks, JwtMatch, Listener, Match, Org};
+use crate::config::file::{AllowFile, CertificateFile, ConfigFile, JwksFile, JwtFile, ListenerFile, MatchFile};
+use crate::config::model::{Allow, Caller, CertificateName, Jwks, JwtMatch, Match};
 use crate::config::problem::Fault;
 use crate::config::value::{Phrase, Text};
 
@@ -15,13 +15,8 @@ use crate::config::value::{Phrase, Text};
 const MAX_CALLERS: usize = 10_000;
 
 impl Check<'_> {
-    pub(super) fn callers(
-        &mut self,
-        at: &At,
-        written: &[CallerFile],
-        orgs: &[Org],
-        listeners: &[Listener],
-    ) -> Vec<Caller> {
+    pub(super) fn callers(&mut self, at: &At, file: &ConfigFile) -> Vec<Caller> {
+        let written = &file.callers;
         if written.is_empty() {
             return vec![anyone()];
         }
@@ -37,7 +32,7 @@ impl Check<'_> {
             let name = self.name(&at, caller.name.as_ref(), &mut names);
             let match_at = at.key("match");
             let way = if let Some(written) = &caller.matches {
-                self.reachable(&match_at, written, orgs, listeners);
+                self.reachable(&match_at, written, file);
                 self.way(&match_at, written)
             } else {
                 self.missing(&match_at, "say how it is recognised, such as {key_sha256: ...} or any");
@@ -118,24 +113,28 @@ impl Check<'_> {
         path
     }
 
-    /// Whether any request could be recognised this way.
-    fn reachable(&mut self, at: &At, way: &MatchFile, orgs: &[Org], listeners: &[Listener]) {
+    /// Whether any request could be recognised this way. Looks at what was written, for an org or a listener with a
+    /// mistake in another key still has its hosts and authorities.
+    fn reachable(&mut self, at: &At, way: &MatchFile, file: &ConfigFile) {
         match way {
-            MatchFile::Certificate(_) => {
-                let asked = |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
-                if !listeners.iter().any(asked) {
+            MatchFile::Certificate(_) if self.was_read("listeners") => {
+                let asks = |listener: &ListenerFile| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+                if !file.listeners.iter().any(asks) {
                     let fault = Fault::new("no listener asks clients for a certificate");
                     self.wrong(&at.key("certificate"), fault.hint("name the authorities in listeners[].tls.client_ca"));
                 }
             }
-            MatchFile::Host(host) => {
-                let hosts: Vec<&str> = orgs.iter().flat_map(|org| &org.hosts).map(SmolStr::as_str).collect();
-                if !hosts.is_empty() && !hosts.contains(&host.0.0.as_str()) {
-                    let fault = Fault::unknown("host", &host.0.0, &hosts);
-                    self.wrong(&at.key("host"), Fault { reason: format!("{} leads to no org", host.0.0), ..fault });
+            MatchFile::Host(Text(host)) if self.was_read("orgs") => {
+                let hosts: Vec<&str> =
+                    file.orgs.iter().flat_map(|org| &org.hosts).map(|host| host.0.0.as_str()).collect();
+                if !hosts.is_empty() && !hosts.contains(&host.0.as_str()) {
+                    let fault = Fault::unknown("host", &host.0, &hosts);
+                    self.wrong(&at.key("host"), Fault { reason: format!("{} leads to no org", host.0), ..fault });
                 }
             }
-            MatchFile::KeySha256(_)
+            MatchFile::Certificate(_)
+            | MatchFile::Host(_)
+            | MatchFile::KeySha256(_)
             | MatchFile::Network(_)
             | MatchFile::CallOptionsClient(_)
             | MatchFile::Jwt(_)

@@ -43,7 +43,7 @@ pub fn check(
     let limits = check.limits(&top.key("limits"), &file.limits);
     let upstream = check.upstream(&top.key("upstream"), &file.upstream, &limits);
     let orgs = check.orgs(&top.key("orgs"), &file.orgs);
-    let callers = check.callers(&top.key("callers"), &file.callers, &orgs, &listeners);
+    let callers = check.callers(&top.key("callers"), &file);
     let log = check.log(&top.key("log"), &file.log);
     let principal_key = file.principal_key.as_ref().and_then(|reference| {
         let at = top.key("principal_key");
@@ -129,10 +129,14 @@ impl Check<'_> {
     /// Notes a mistake, unless it only echoes one of reading.
     fn wrong(&mut self, at: &At, fault: Fault) {
         let (path, place) = self.locate(at);
-        let read = self.problems.get(..self.syntax_problems).unwrap_or_default();
-        if !speaks_of(read, &path) {
+        if self.was_read(&path) {
             self.problems.push(Problem { place, path, reason: fault.reason, hint: fault.hint });
         }
+    }
+
+    /// Whether reading had nothing to say of what is at `path`.
+    fn was_read(&self, path: &str) -> bool {
+        !speaks_of(self.problems.get(..self.syntax_problems).unwrap_or_default(), path)
     }
 
     /// The path as it was written, and its place.

@@ -1,0 +1,136 @@
+//! Sizes and durations.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::Written;
+use crate::config::problem::Fault;
+
+/// A number of bytes: `512`, `16KiB`, `1MiB`, `2GiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Size(pub u64);
+
+const SIZE_UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+impl Written for Size {
+    const NAME: &'static str = "Size";
+    const DESCRIPTION: &'static str = "A number of bytes: 512B, 16KiB, 1MiB or 2GiB.";
+    const PATTERN: &'static str = "^[0-9]+(B|KiB|MiB|GiB)$";
+
+    fn read(text: &str) -> Result<Self, Fault> {
+        let hint = "write a whole number with B, KiB, MiB or GiB, such as 16KiB";
+        let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        let factor = match unit {
+            "B" => 1,
+            _ => SIZE_UNITS
+                .iter()
+                .find(|(name, _)| *name == unit)
+                .map(|(_, factor)| *factor)
+                .ok_or_else(|| Fault::new("not a size").hint(hint))?,
+        };
+        let number: u64 = digits.parse().map_err(|_| Fault::new("not a size").hint(hint))?;
+        number
+            .checked_mul(factor)
+            .filter(|bytes| *bytes <= 1 << 50)
+            .map(Self)
+            .ok_or_else(|| Fault::new("this size is beyond all bounds").hint("1PiB is the most"))
+    }
+
+    fn write(&self) -> String {
+        SIZE_UNITS
+            .iter()
+            .find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor))
+            .map_or_else(|| format!("{}B", self.0), |(unit, factor)| format!("{}{unit}", self.0 / factor))
+    }
+}
+
+/// A length of time: `500ms`, `10s`, `1h30m`, `1d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Period(pub Duration);
+
+/// Units from large to small, in milliseconds.
+const PERIOD_UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+
+impl Written for Period {
+    const NAME: &'static str = "Duration";
+    const DESCRIPTION: &'static str = "A length of time: 500ms, 10s, 5m, 1h30m or 1d, units from large to small.";
+    const PATTERN: &'static str = "^([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?$";
+
+    fn read(text: &str) -> Result<Self, Fault> {
+        let wrong = || {
+            Fault::new("not a duration")
+                .hint("write whole numbers with d, h, m, s or ms, from large to small, such as 10s or 1h30m")
+        };
+        let mut rest = text;
+        let mut total = 0_u64;
+        let mut units = PERIOD_UNITS.iter();
+        while !rest.is_empty() {
+            let (digits, tail) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?);
+            let (unit, after) = tail.split_at(tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len()));
+            let number: u64 = digits.parse().map_err(|_| wrong())?;
+            let factor = units.by_ref().find(|(name, _)| *name == unit).map(|(_, factor)| *factor).ok_or_else(wrong)?;
+            total = number.checked_mul(factor).and_then(|ms| total.checked_add(ms)).ok_or_else(wrong)?;
+            rest = after;
+        }
+        if text.is_empty() {
+            return Err(wrong());
+        }
+        if total > 366 * 86_400_000 {
+            return Err(Fault::new("this duration is beyond all bounds").hint("366d is the most"));
+        }
+        Ok(Self(Duration::from_millis(total)))
+    }
+
+    fn write(&self) -> String {
+        let mut rest = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        if rest == 0 {
+            return "0s".to_owned();
+        }
+        let mut text = String::new();
+        for (unit, factor) in PERIOD_UNITS {
+            if rest >= factor {
+                let _ = write!(text, "{}{unit}", rest / factor);
+                rest %= factor;
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(text: &str) -> Option<u64> {
+        Size::read(text).ok().map(|size| size.0)
+    }
+
+    fn millis(text: &str) -> Option<u128> {
+        Period::read(text).ok().map(|period| period.0.as_millis())
+    }
+
+    #[test]
+    fn sizes_are_whole_and_have_a_unit() {
+        assert_eq!(size("16KiB"), Some(16 << 10));
+        assert_eq!(size("0B"), Some(0));
+        assert_eq!(size("2GiB"), Some(2 << 30));
+        for wrong in
+            ["", "16", "KiB", "16 KiB", "16KB", "16kib", "1.5MiB", "-1B", "+1B", "１KiB", "99999999999999999GiB"]
+        {
+            assert_eq!(size(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn durations_go_from_large_to_small_and_have_units() {
+        assert_eq!(millis("1h30m"), Some(5_400_000));
+        assert_eq!(millis("1d2h3m4s5ms"), Some(93_784_005));
+        assert_eq!(millis("500ms"), Some(500));
+        assert_eq!(millis("0s"), Some(0));
+        for wrong in
+            ["", "10", "s", "10 s", "1m1h", "1s1s", "1.5s", "-1s", "1y", "367d", "99999999999999999999d", "1sx"]
+        {
+            assert_eq!(millis(wrong), None, "{wrong:?}");
+        }
+    }
+}

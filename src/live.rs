@@ -52,6 +52,8 @@ pub struct Live {
     pub read_ahead: usize,
     /// How each org is reached, in the order of their ids.
     pub targets: Vec<Target>,
+    /// The generation that last changed how orgs are reached: connections made since then can be kept.
+    pub targets_epoch: u64,
     /// The names of orgs and callers, for the telemetry.
     pub names: Arc<Names>,
     orgs: Vec<LiveOrg>,
@@ -153,6 +155,12 @@ impl Live {
         );
         let named = config.callers.iter().flat_map(|caller| caller.allow.objects.iter().flatten());
         lasting.telemetry.learn_objects(named.map(SmolStr::as_str));
+        let generation = earlier.map_or(1, |earlier| earlier.generation + 1);
+        let targets_epoch = match earlier {
+            // What can be compared is; roots and client certificates come from files that may have changed.
+            Some(earlier) if earlier.config.reaches_like(&config) => earlier.targets_epoch,
+            _ => generation,
+        };
         let hosts = config.orgs.iter().enumerate().flat_map(|(place, org)| {
             org.hosts.iter().map(move |host| (host.clone(), OrgId(place as u16)))
         });
@@ -161,7 +169,8 @@ impl Live {
             _ => None,
         };
         Ok(Self {
-            generation: earlier.map_or(1, |earlier| earlier.generation + 1),
+            generation,
+            targets_epoch,
             callers: Callers::new(&config.callers),
             issuers,
             policy_mode: match config.policy {

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
@@ -73,6 +74,26 @@ impl RequestId {
             place[1] = DIGITS[usize::from(byte & 15)];
         }
         text
+    }
+}
+
+/// Makes request ids that are unique for this process and, almost surely, across processes.
+#[derive(Debug)]
+pub struct RequestIds {
+    prefix: u64,
+    next: AtomicU64,
+}
+
+impl RequestIds {
+    /// Ids that start with `prefix`, which should be random.
+    pub fn new(prefix: u64) -> Self {
+        Self { prefix, next: AtomicU64::new(1) }
+    }
+
+    /// The next id.
+    pub fn next(&self) -> RequestId {
+        let count = self.next.fetch_add(1, Ordering::Relaxed);
+        RequestId(u128::from(self.prefix) << 64 | u128::from(count))
     }
 }
 

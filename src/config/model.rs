@@ -76,6 +76,14 @@ impl Config {
         position(self.callers.iter().map(|caller| &caller.name), name).map(CallerId)
     }
 
+    /// Whether orgs are reached just as under `other`, so that open connections can be kept. Where files decide about
+    /// that, which may have changed, it never is.
+    pub fn reaches_like(&self, other: &Self) -> bool {
+        let files = |config: &Self| config.upstream.extra_roots.is_some() || config.upstream.client_certificate.is_some();
+        let places = |config: &Self| config.orgs.iter().map(|org| org.instance.clone()).collect::<Vec<_>>();
+        !files(self) && !files(other) && self.upstream == other.upstream && places(self) == places(other)
+    }
+
     /// Certificates, keys, CAs, key sets and secret files that this configuration read: when one of them changes,
     /// what was made of it must be made again.
     pub fn referenced_files(&self) -> &[PathBuf] {
@@ -165,7 +173,7 @@ pub struct Limits {
 }
 
 /// How Salesforce is reached.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upstream {
     /// The egress proxy all connections go through by `CONNECT`.
     pub proxy: Option<EgressProxy>,
@@ -194,7 +202,7 @@ pub struct Upstream {
 }
 
 /// An HTTP proxy that opens tunnels by `CONNECT`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EgressProxy {
     /// Host name or address, without brackets.
     pub host: SmolStr,

@@ -7,7 +7,8 @@ use smallvec::SmallVec;
 use crate::outcome::RequestId;
 
 /// `Sforce-Call-Options`: the client's name in Salesforce's event logs (facts 3.5).
-pub const CALL_OPTIONS: HeaderName = HeaderName::from_static("sforce-call-options");
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const CALL_OPTIONS: HeaderName = HeaderName::from_static("sforce-call-options");
 /// `X-SFDC-REQUEST-ID`: the request's id in Salesforce's event logs.
 pub const SFDC_REQUEST_ID: HeaderName = HeaderName::from_static("x-sfdc-request-id");
 
@@ -124,6 +125,19 @@ pub fn stamp_request_id(headers: &mut HeaderMap, id: RequestId) {
     if let Ok(value) = HeaderValue::from_bytes(&id.hex()) {
         headers.insert(SFDC_REQUEST_ID, value);
     }
+}
+
+/// The trace id of a valid W3C `traceparent`.
+pub fn trace_id(headers: &HeaderMap) -> Option<RequestId> {
+    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
+    let mut fields = text.split('-');
+    let (version, trace, parent) = (fields.next()?, fields.next()?, fields.next()?);
+    let lower_hex = |field: &str| field.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let formed = version.len() == 2 && version != "ff" && trace.len() == 32 && parent.len() == 16;
+    if !formed || ![version, trace, parent].into_iter().all(lower_hex) {
+        return None;
+    }
+    u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0).map(RequestId)
 }
 
 /// Sets `client=<caller>` in `Sforce-Call-Options`, keeping the other options (`defaultNamespace`, for example).

@@ -15,6 +15,7 @@ pub mod inbound;
 pub mod jwt;
 pub mod limits;
 pub mod pace;
+pub mod pem;
 pub mod proxies;
 pub mod refuse;
 pub mod remembered;

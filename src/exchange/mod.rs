@@ -37,7 +37,7 @@ pub use body::UpstreamBody;
 pub use connect::{Connector, MemoryDial, Origin, OriginError, Scheme};
 pub use failure::{Cause, Failure, Sent};
 pub use plan::{Limits, Plan, Timeouts};
-pub use proxy::{Proxy, ProxyError};
+pub use proxy::Proxy;
 pub use stats::{ConnectCounts, OrgStats};
 pub use tls::{ClientIdentity, Roots, TlsSettings, TlsSetupError};
 pub use upstream::{Target, Upstream};

@@ -4,7 +4,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use std::fmt;
 use std::io;
-use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zeroize::Zeroizing;
 
@@ -34,20 +33,6 @@ impl fmt::Display for Proxy {
     }
 }
 
-/// Why an address of a proxy cannot be used. Never shows the address, which may hold a password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum ProxyError {
-    /// Not a URL with a host.
-    #[error("not a URL; write http://HOST:PORT")]
-    NotAUrl,
-    /// Another scheme.
-    #[error("only http:// proxies are supported")]
-    Scheme,
-    /// The credentials are not percent-encoded UTF-8.
-    #[error("the user name or password is not percent-encoded UTF-8")]
-    Credentials,
-}
-
 /// Why the proxy made no tunnel.
 #[derive(Debug)]
 pub(super) enum TunnelError {
@@ -60,29 +45,10 @@ pub(super) enum TunnelError {
 }
 
 impl Proxy {
-    /// Reads `http://[USER:PASSWORD@]HOST[:PORT]`; the port is 3128 unless given.
-    pub fn parse(url: &str) -> Result<Self, ProxyError> {
-        let uri: http::Uri = url.parse().map_err(|_| ProxyError::NotAUrl)?;
-        if uri.scheme() != Some(&http::uri::Scheme::HTTP) {
-            return Err(ProxyError::Scheme);
-        }
-        let authority = uri.authority().ok_or(ProxyError::NotAUrl)?;
-        let authorization = match authority.as_str().rsplit_once('@') {
-            None => None,
-            Some((userinfo, _)) => {
-                let plain = Zeroizing::new(
-                    percent_encoding::percent_decode_str(userinfo)
-                        .decode_utf8()
-                        .map_err(|_| ProxyError::Credentials)?
-                        .into_owned(),
-                );
-                Some(Zeroizing::new(format!("Basic {}", STANDARD.encode(plain.as_bytes()))))
-            }
-        };
-        if authority.host().is_empty() {
-            return Err(ProxyError::NotAUrl);
-        }
-        Ok(Self { host: authority.host().into(), port: authority.port_u16().unwrap_or(3_128), authorization })
+    /// The proxy at `host`:`port`; `credentials` are `user:password`.
+    pub fn new(host: &str, port: u16, credentials: Option<&str>) -> Self {
+        let basic = |plain: &str| Zeroizing::new(format!("Basic {}", STANDARD.encode(plain)));
+        Self { host: host.into(), port, authorization: credentials.map(basic) }
     }
 
     /// The proxy's host.
@@ -149,15 +115,11 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn an_address_is_read_and_its_password_never_shown() {
-        let proxy = Proxy::parse("http://svc:p%40ss@egress.acme.internal:8080").expect("valid");
+    fn a_password_is_sent_and_never_shown() {
+        let proxy = Proxy::new("egress.acme.internal", 8080, Some("svc:p@ss"));
         assert_eq!(proxy.to_string(), "egress.acme.internal:8080");
         assert_eq!(proxy.authorization.as_deref().map(String::as_str), Some("Basic c3ZjOnBAc3M="));
         assert!(!format!("{proxy:?}").contains("ss@") && !format!("{proxy:?}").contains("Basic"));
-        assert_eq!(Proxy::parse("http://egress").expect("valid").port(), 3_128);
-        assert_eq!(Proxy::parse("https://egress:1").unwrap_err(), ProxyError::Scheme);
-        assert_eq!(Proxy::parse("egress:1").unwrap_err(), ProxyError::Scheme);
-        assert_eq!(Proxy::parse("").unwrap_err(), ProxyError::NotAUrl);
     }
 
     /// What [`read_answer`] makes of `answer`, the proxy closing after it.

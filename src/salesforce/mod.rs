@@ -11,6 +11,7 @@ mod body;
 mod cost;
 mod credential;
 mod data;
+pub mod errors;
 mod graphql;
 mod json;
 mod method;

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::HeaderName;
-use tokio::time::Instant;
+use smol_str::{SmolStr, StrExt as _};
 use tower::{Layer, Service};
 
 use crate::call::Class;
 use crate::clock::Clock;
 use crate::edge::callers::{Evidence, Proof, Stranger};
-use crate::edge::{proxies, target};
+use crate::config::key::{self, Shape};
+use crate::edge::{headers, proxies, target};
 use crate::refusal::{Reason, Refusal};
 use crate::stages::way::Way;
 use crate::stages::{Known, Reply, Seen};
@@ -67,7 +68,8 @@ where
 
 impl<S> Identify<S> {
     fn identify(&self, mut seen: Seen) -> Result<Known, Refusal> {
-        let host = target::normalize(&mut seen.head)?;
+        target::normalise(&mut seen.head)?;
+        let host = SmolStr::new(target::host_of(&seen.head)?.host).to_ascii_lowercase_smolstr();
         let live = &seen.live;
         let org = live.org_by_host(&host).ok_or_else(|| {
             Refusal::new(Reason::UnknownOrg, "No org is configured for the Host name of this request.")
@@ -75,10 +77,16 @@ impl<S> Identify<S> {
         seen.record.lock().org = Some(org);
 
         let proof = self.proof(&seen);
-        let address = proxies::client_address(seen.connection.peer().ip(), &seen.head.headers, &live.trusted_proxies);
-        let client = call_options_client(&seen.head.headers);
+        let address = proxies::client(
+            seen.connection.peer,
+            seen.connection.secure,
+            &seen.head.headers,
+            &live.trusted_proxies,
+        )
+        .address;
+        let client = headers::client_of(&seen.head.headers);
         let evidence =
-            Evidence { proof: &proof, certificate: seen.connection.certificate(), host: &host, address, client };
+            Evidence { proof: &proof, certificate: seen.connection.certificate.as_ref(), host: &host, address, client };
         let found = live.callers.identify(&evidence);
         let mut outcome = seen.record.lock();
         outcome.remote = Some(address);
@@ -113,16 +121,20 @@ impl<S> Identify<S> {
 
 /// What a key or token proves, and until when that holds.
 fn judge(shown: &[u8], seen: &Seen, wall: Duration) -> (Proof, Option<Duration>) {
-    if crate::config::key::is_key(shown) {
-        return (seen.live.callers.by_key(shown), None);
-    }
     let Ok(text) = std::str::from_utf8(shown) else {
         return (Proof::Rejected("This is neither a gateway key nor a token."), None);
     };
-    match seen.live.issuers.verify(text, wall) {
-        Ok(claims) => (seen.live.callers.by_claims(&claims), Some(claims.expires)),
-        // Keys of an issuer may arrive later: a rejected token is judged anew each time.
-        Err(why) => (Proof::Rejected(why), Some(wall)),
+    match key::shape(text) {
+        Shape::Damaged => {
+            (Proof::Rejected("This gateway key is damaged: it was cut off, or a character is wrong."), None)
+        }
+        // Operators may also have keys they made themselves; a token has its three parts.
+        Shape::NotAKey if text.matches('.').count() == 2 => match seen.live.issuers.verify(text, wall) {
+            Ok(claims) => (seen.live.callers.by_claims(&claims), Some(claims.expires)),
+            // Keys of an issuer may arrive later: a rejected token is judged anew each time.
+            Err(why) => (Proof::Rejected(why), Some(wall)),
+        },
+        Shape::Key | Shape::NotAKey => (seen.live.callers.by_key(shown), None),
     }
 }
 
@@ -131,16 +143,6 @@ fn unknown(stranger: Stranger) -> Refusal {
         Stranger::BadProof(why) => Refusal::new(Reason::UnknownCaller, why),
         Stranger::Unmatched => Refusal::new(Reason::UnknownCaller, "No configured caller matches this request."),
     }
-}
-
-/// The `client=` in `Sforce-Call-Options`, if it is a plausible name.
-fn call_options_client(headers: &HeaderMap) -> Option<&str> {
-    let options = headers.get("sforce-call-options")?.to_str().ok()?;
-    options.split(',').find_map(|option| {
-        let (name, value) = option.split_once('=')?;
-        let value = value.trim();
-        (name.trim().eq_ignore_ascii_case("client") && !value.is_empty() && value.len() <= 100).then_some(value)
-    })
 }
 
 /// The caller's class, lowered if the request asks for it. It cannot be raised.
@@ -185,14 +187,5 @@ mod tests {
         assert_eq!(earlier(short, long), short);
         assert_eq!(earlier(None, long), long);
         assert_eq!(earlier(None, None), None);
-    }
-
-    #[test]
-    fn the_client_name_is_found_among_the_call_options() {
-        let mut headers = HeaderMap::new();
-        headers.insert("sforce-call-options", "defaultNamespace=ns, client=Billing/2".parse().unwrap());
-        assert_eq!(call_options_client(&headers), Some("Billing/2"));
-        headers.insert("sforce-call-options", "client=".parse().unwrap());
-        assert_eq!(call_options_client(&headers), None);
     }
 }

@@ -17,6 +17,7 @@ use crate::stages::answer::Answer;
 
 pub mod answer;
 pub mod identify;
+mod inflate;
 pub mod observe;
 pub mod policy;
 pub mod send;

@@ -8,7 +8,6 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -24,7 +23,7 @@ use crate::clock::Clock;
 use crate::edge::connection::Arrival;
 use crate::edge::refuse::{self, Shape};
 use crate::live::{InForce, Live};
-use crate::outcome::{Ending, Outcome, Reader, Record, RequestId, Source};
+use crate::outcome::{Ending, Outcome, Reader, Record, RequestIds, Source};
 use crate::refusal::{Reason, Refusal};
 use crate::stages::answer::Answer;
 use crate::stages::{Reply, Seen};
@@ -36,26 +35,6 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Status of a request whose caller left before the end of its answer.
 const CALLER_LEFT: u16 = 499;
-
-/// Makes request ids that are unique for this process and, almost surely, across processes.
-#[derive(Debug)]
-pub struct RequestIds {
-    prefix: u64,
-    next: AtomicU64,
-}
-
-impl RequestIds {
-    /// Ids that start with `prefix`, which should be random.
-    pub fn new(prefix: u64) -> Self {
-        Self { prefix, next: AtomicU64::new(1) }
-    }
-
-    /// The next id.
-    pub fn next(&self) -> RequestId {
-        let count = self.next.fetch_add(1, Ordering::Relaxed);
-        RequestId(u128::from(self.prefix) << 64 | u128::from(count))
-    }
-}
 
 /// Puts [`Observe`] on the road.
 #[derive(Debug, Clone)]
@@ -130,6 +109,7 @@ impl Reader for View {
             now: outcome.ended.unwrap_or_else(|| self.clock.now()),
             remote: outcome.remote,
             http: outcome.http,
+            continues: false,
         };
         self.recorder.finish(outcome, &finish);
     }

@@ -1,33 +1,63 @@
 //! Send: the last stage. Makes the message Salesforce gets, sends it, and reads what the answer cost.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::Response;
+use parking_lot::Mutex;
 use tower::Service;
 
-use crate::body::ReplyBody;
-use crate::call::Call;
+use crate::body::{ByteBudget, ReplyBody};
+use crate::call::{Call, OrgId};
+use crate::clock::Clock;
 use crate::edge::headers;
 use crate::edge::inbound::Inbound;
-use crate::exchange::{Plan, Upstream, UpstreamBody};
+use crate::exchange::{OrgStats, Plan, Upstream, UpstreamBody};
 use crate::live::{Live, LiveOrg};
 use crate::outcome::{FailureKind, Record};
 use crate::refusal::{Reason, Refusal};
-use crate::salesforce::cost;
+use crate::salesforce::{charged, charged_if_refused};
 use crate::stages::answer::{Answer, Learning};
 use crate::stages::way::Waiting;
 use crate::stages::{Passage, Reply};
+use crate::tasks::Tasks;
 
-/// The stage: one attempt at Salesforce.
+/// The stage: one attempt at Salesforce. Cloning is one reference count.
 #[derive(Debug, Clone)]
-pub struct Send {
-    upstream: Upstream<Inbound>,
+pub struct Send(Arc<Ways>);
+
+/// The way to Salesforce of one runtime, made anew when a reload changes how orgs are reached.
+#[derive(Debug)]
+struct Ways {
+    clock: Clock,
+    tasks: Tasks,
+    buffers: ByteBudget,
+    current: Mutex<Option<(u64, Upstream<Inbound>)>>,
 }
 
 impl Send {
-    /// Sends over the connections of this runtime.
-    pub fn new(upstream: Upstream<Inbound>) -> Self {
-        Self { upstream }
+    /// Keeps its connections in this runtime.
+    pub fn new(clock: Clock, tasks: Tasks, buffers: ByteBudget) -> Self {
+        Self(Arc::new(Ways { clock, tasks, buffers, current: Mutex::default() }))
+    }
+
+    /// The connections of this runtime to `org`.
+    pub fn stats(&self, org: OrgId) -> Option<OrgStats> {
+        self.0.current.lock().as_ref().and_then(|(_, upstream)| upstream.stats(org))
+    }
+
+    /// The way to Salesforce under `live`. Calls that began under an earlier configuration keep theirs.
+    fn upstream(&self, live: &Live) -> Upstream<Inbound> {
+        let mut current = self.0.current.lock();
+        match &*current {
+            Some((epoch, upstream)) if *epoch == live.targets_epoch => upstream.clone(),
+            _ => {
+                let ways = &self.0;
+                let upstream = Upstream::new(live.targets.iter().cloned(), ways.clock, &ways.tasks, &ways.buffers);
+                *current = Some((live.targets_epoch, upstream.clone()));
+                upstream
+            }
+        }
     }
 }
 
@@ -41,7 +71,7 @@ impl Service<Passage> for Send {
     }
 
     fn call(&mut self, passage: Passage) -> Self::Future {
-        let upstream = self.upstream.clone();
+        let upstream = self.upstream(&passage.live);
         Box::pin(send(upstream, passage))
     }
 }
@@ -64,7 +94,7 @@ async fn send(upstream: Upstream<Inbound>, passage: Passage) -> Result<Reply, Re
 fn outgoing(head: &mut http::request::Parts, call: &Call, org: &LiveOrg, live: &Live, record: &Record) {
     headers::strip_request(&mut head.headers);
     if let Some(caller) = live.caller(call.caller) {
-        headers::stamp_client(&mut head.headers, &caller.stamp);
+        headers::stamp_call_options(&mut head.headers, &caller.stamp);
     }
     let id = headers::trace_id(&head.headers).unwrap_or_else(|| record.lock().id);
     headers::stamp_request_id(&mut head.headers, id);
@@ -77,7 +107,7 @@ fn answered(mut response: Response<UpstreamBody>, call: &Call, org: &LiveOrg, re
     let status = response.status();
     let failed = status.is_client_error() || status.is_server_error();
     if let Some(exchange) = record.lock().exchanges.last_mut() {
-        exchange.charged = cost::charged(call.meaning.cost, status, &org.costs);
+        exchange.charged = charged(call.meaning.cost, status, &org.costs);
         if failed {
             exchange.failure = Some(FailureKind::Status);
         }
@@ -85,7 +115,7 @@ fn answered(mut response: Response<UpstreamBody>, call: &Call, org: &LiveOrg, re
     if !failed {
         return response.map(|body| ReplyBody::Stream(Answer::Plain(body)));
     }
-    let if_refused = cost::charged_if_refused(call.meaning.cost, &org.costs);
+    let if_refused = charged_if_refused(call.meaning.cost, &org.costs);
     let (head, body) = response.into_parts();
     let learning = Learning::new(body, &head.headers, record, if_refused);
     Response::from_parts(head, ReplyBody::Stream(Answer::Learning(Box::new(learning))))

@@ -7,17 +7,19 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http_body::Body as _;
 use tower::{Layer, Service};
 
 use crate::body::{ByteBudget, Payload};
-use crate::call::{Call, Principal};
+use crate::call::{Call, Family, Principal};
 use crate::edge::inbound::{Gathered, Inbound};
 use crate::live::Live;
 use crate::refusal::{Reason, Refusal};
-use crate::salesforce::{self, BodyError, credential};
+use crate::salesforce::{self, CredentialError};
+use crate::stages::policy::Mode;
 use crate::stages::way::Way;
-use crate::stages::{Known, Passage, Reply};
+use crate::stages::{Known, Passage, Reply, inflate};
 
 /// Puts [`Understand`] on the road.
 #[derive(Debug, Clone)]
@@ -82,15 +84,15 @@ fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
     let live = seen.live;
     let costs = live.org(org).map(|org| org.costs).unwrap_or_default();
     let path = seen.head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let meaning = salesforce::understand(&seen.head.method, path, &seen.head.headers, &costs);
+    let meaning = salesforce::understand(&seen.head.method, path, &costs);
 
-    let principal = match credential::in_head(&seen.head.headers) {
+    let principal = match salesforce::credentials(&seen.head.headers, None) {
         Ok(None) => Principal::NOBODY,
         Ok(Some(credential)) => seen
             .connection
             .remembered()
-            .principal(credential.as_bytes(), || credential::principal(&live.principal_key, &credential)),
-        Err(error) => return Err(Refusal::new(Reason::BadCredential, error.to_string())),
+            .principal(credential.secret().as_bytes(), || salesforce::principal(&live.principal_key, &credential)),
+        Err(error) => return Err(Refusal::new(Reason::BadCredential, sentence(&error))),
     };
 
     let mut outcome = seen.record.lock();
@@ -146,21 +148,30 @@ async fn by_body(passage: &mut Passage, body: Inbound, buffers: &ByteBudget) -> 
 }
 
 /// What a composite, batch, graph, collection, GraphQL or SOAP body says: parts, cost, object, credential.
-fn by_content(call: &mut Call, live: &Live, headers: &http::HeaderMap, bytes: &[u8]) -> Result<(), Refusal> {
-    let plain = salesforce::inflated(headers, bytes, live.body_bytes)
-        .map_err(|error| Refusal::new(Reason::BodyMalformed, error.to_string()))?;
+fn by_content(call: &mut Call, live: &Live, headers: &http::HeaderMap, bytes: &Bytes) -> Result<(), Refusal> {
+    let plain = inflate::plain(headers, bytes, live.body_bytes)?;
     let costs = live.org(call.org).map(|org| org.costs).unwrap_or_default();
     if let Err(error) = salesforce::read_body(&mut call.meaning, &plain, &costs) {
+        // Rules that cannot see what is inside must not let it pass. Without rules Salesforce may say what is wrong.
         let judged = live.caller(call.caller).is_some_and(|caller| caller.rules.need_parts());
-        if judged || matches!(error, BodyError::Forbidden(_)) {
-            // Rules that cannot see what is inside must not let it pass; Salesforce would refuse it too.
-            return Err(Refusal::new(Reason::BodyMalformed, error.to_string()));
+        if judged && live.policy_mode == Mode::Enforce {
+            return Err(Refusal::new(Reason::BodyMalformed, sentence(&error)));
         }
     }
-    match credential::in_body(headers, call.meaning.family, &plain) {
-        Ok(Some(credential)) => call.principal = credential::principal(&live.principal_key, &credential),
-        Ok(None) => {}
-        Err(error) => return Err(Refusal::new(Reason::BadCredential, error.to_string())),
+    if call.meaning.family == Family::Soap {
+        // The session of a SOAP call stands in its envelope.
+        match salesforce::credentials(headers, Some(&plain)) {
+            Ok(Some(credential)) => call.principal = salesforce::principal(&live.principal_key, &credential),
+            Ok(None) | Err(CredentialError::Envelope) => {}
+            Err(error) => return Err(Refusal::new(Reason::BadCredential, sentence(&error))),
+        }
     }
     Ok(())
+}
+
+/// An error as a sentence of an answer.
+fn sentence(error: &dyn std::error::Error) -> String {
+    let text = error.to_string();
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), chars.as_str()))
 }

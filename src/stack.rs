@@ -1,0 +1,83 @@
+//! The road: what happens to a request, in order.
+//!
+//! ```text
+//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Send
+//!                record     org and     Call,         may he?   message, connection,
+//!                metrics,   caller      complete      (and each answer, cost
+//!                log                    body          part)
+//! ```
+//!
+//! Every stage may end the journey with a `Refusal`, which Observe turns into an answer. All stages are always ready, so a
+//! clone of any level is as good as the original; cloning the whole road is a handful of reference counts.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::Response;
+use tower::{Service, ServiceBuilder};
+
+use crate::body::ByteBudget;
+use crate::clock::Clock;
+use crate::edge::Arrival;
+use crate::live::InForce;
+use crate::outcome::RequestIds;
+use crate::stages::identify::IdentifyLayer;
+use crate::stages::observe::{ObserveLayer, ObservedBody};
+use crate::stages::policy::PolicyLayer;
+use crate::stages::send::Send;
+use crate::stages::understand::UnderstandLayer;
+use crate::tasks::Tasks;
+use crate::telemetry::Telemetry;
+
+/// What all runtimes share.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    /// The configuration in force.
+    pub in_force: InForce,
+    /// Where outcomes go.
+    pub telemetry: Telemetry,
+    /// What time it is.
+    pub clock: Clock,
+    /// The bytes that may be buffered.
+    pub buffers: ByteBudget,
+    /// Names requests.
+    pub ids: Arc<RequestIds>,
+}
+
+/// What one runtime has for itself.
+#[derive(Debug, Clone)]
+pub struct Local {
+    /// Its tracked tasks.
+    pub tasks: Tasks,
+}
+
+/// A road for one runtime, and the way to Salesforce at its end (for its figures).
+pub fn build(
+    shared: &Shared,
+    local: &Local,
+) -> (
+    impl Service<Arrival, Response = Response<ObservedBody>, Error = Infallible, Future: std::marker::Send>
+    + Clone
+    + std::marker::Send
+    + 'static,
+    Send,
+) {
+    let send = Send::new(shared.clock, local.tasks.clone(), shared.buffers.clone());
+    let road = ServiceBuilder::new()
+        // Opens the record of the request, and closes it at the last byte; turns refusals into answers.
+        .layer(ObserveLayer {
+            in_force: Arc::clone(&shared.in_force),
+            recorder: Arc::new(shared.telemetry.recorder()),
+            clock: shared.clock,
+            ids: Arc::clone(&shared.ids),
+        })
+        // Which org, which caller, which class, which deadline.
+        .layer(IdentifyLayer { clock: shared.clock })
+        // What is asked; waits for a body that has to be complete or says what is asked.
+        .layer(UnderstandLayer { buffers: shared.buffers.clone() })
+        // May this caller do this, and everything inside it.
+        .layer(PolicyLayer)
+        // One attempt at Salesforce.
+        .service(send.clone());
+    (road, send)
+}

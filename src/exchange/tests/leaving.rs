@@ -68,7 +68,7 @@ async fn at_every_await_everything_is_given_back() {
 async fn the_connection_of_a_caller_that_left_is_used_again() {
     let (world, _, _) = slow(Limits::default(), KNOWN);
     let record = world.record();
-    assert!(leave_after(world.send(get(), &record), 2).await.is_none());
+    assert!(leave_after(world.send(get(), &record), 1).await.is_none());
     assert_eq!(world.stats().abandoned_running, 1);
     world.tasks.idle().await;
     let stats = world.stats();
@@ -108,7 +108,7 @@ async fn no_more_than_the_bound_go_on_and_none_for_ever() {
     });
     let record = world.record();
     for _ in 0..5 {
-        assert!(leave_after(world.send(get(), &record), 2).await.is_none());
+        assert!(leave_after(world.send(get(), &record), 1).await.is_none());
     }
     let stats = world.stats();
     assert_eq!((stats.abandoned_running, stats.abandoned, stats.cut), (2, 2, 3));
@@ -163,7 +163,7 @@ async fn a_long_poll_ends_with_its_caller() {
     let (mut world, _, answered) = slow(Limits::default(), KNOWN);
     world.plan.long_poll = true;
     let record = world.record();
-    assert!(leave_after(world.send(get(), &record), 2).await.is_none());
+    assert!(leave_after(world.send(get(), &record), 1).await.is_none());
     world.tasks.idle().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!((world.stats().cut, world.stats().open, answered.load(Ordering::SeqCst)), (1, 0, 0));

@@ -10,10 +10,10 @@ use crate::exchange::{Cause, Proxy, Roots, Sent, TlsSettings};
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
 
-fn authority() -> Issuer {
+fn authority(name: &str) -> Issuer {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, "Test authority");
+    params.distinguished_name.push(DnType::CommonName, name);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
@@ -70,7 +70,7 @@ async fn refused(world: &World) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_trusted_server_is_spoken_to() {
-    let issuer = authority();
+    let issuer = authority("Trusted");
     let world = world(server(&issuer, "acme.test", 2999), vec![issuer.der().clone()]);
     for _ in 0..3 {
         assert_eq!(world.get().await.unwrap(), (200, Some(Bytes::from_static(b"ok"))));
@@ -81,9 +81,9 @@ async fn a_trusted_server_is_spoken_to() {
 
 #[tokio::test(start_paused = true)]
 async fn an_untrusted_expired_or_misnamed_server_is_not() {
-    let issuer = authority();
+    let issuer = authority("Trusted");
     let trusted = vec![issuer.der().clone()];
-    let untrusted = refused(&world(server(&authority(), "acme.test", 2999), trusted.clone())).await;
+    let untrusted = refused(&world(server(&authority("Unknown"), "acme.test", 2999), trusted.clone())).await;
     assert!(untrusted.contains("not signed by a trusted authority"), "{untrusted}");
     let expired = refused(&world(server(&issuer, "acme.test", 2001), trusted.clone())).await;
     assert!(expired.contains("has expired"), "{expired}");

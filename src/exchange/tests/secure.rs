@@ -8,9 +8,9 @@ use tokio_rustls::TlsAcceptor;
 use super::*;
 use crate::exchange::{Cause, Proxy, Roots, Sent, TlsSettings};
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
+pub(super) type Issuer = CertifiedIssuer<'static, KeyPair>;
 
-fn authority(name: &str) -> Issuer {
+pub(super) fn authority(name: &str) -> Issuer {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, name);
@@ -18,7 +18,7 @@ fn authority(name: &str) -> Issuer {
 }
 
 /// A server of `name`, signed by `issuer`, good until `until` (year).
-fn server(issuer: &Issuer, name: &str, until: i32) -> Arc<ServerConfig> {
+pub(super) fn server(issuer: &Issuer, name: &str, until: i32) -> Arc<ServerConfig> {
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
     params.not_before = rcgen::date_time_ymd(2000, 1, 1);
     params.not_after = rcgen::date_time_ymd(until, 1, 1);
@@ -37,8 +37,8 @@ fn server(issuer: &Issuer, name: &str, until: i32) -> Arc<ServerConfig> {
     Arc::new(config)
 }
 
-pub(super) fn world(server: Arc<ServerConfig>, roots: Vec<CertificateDer<'static>>) -> World {
-    let tls = TlsSettings { roots: Roots::Bundled, extra_roots: roots, ..TlsSettings::default() }.build().unwrap();
+pub(super) fn world(server: Arc<ServerConfig>, roots: Vec<CertificateDer<'static>>, http2: bool) -> World {
+    let tls = TlsSettings { roots: Roots::Bundled, extra_roots: roots, http2, identity: None }.build().unwrap();
     World::at(
         "https://acme.test",
         Limits::default(),
@@ -71,7 +71,7 @@ async fn refused(world: &World) -> String {
 #[tokio::test(start_paused = true)]
 async fn a_trusted_server_is_spoken_to() {
     let issuer = authority("Trusted");
-    let world = world(server(&issuer, "acme.test", 2999), vec![issuer.der().clone()]);
+    let world = world(server(&issuer, "acme.test", 2999), vec![issuer.der().clone()], false);
     for _ in 0..3 {
         assert_eq!(world.get().await.unwrap(), (200, Some(Bytes::from_static(b"ok"))));
     }
@@ -83,11 +83,11 @@ async fn a_trusted_server_is_spoken_to() {
 async fn an_untrusted_expired_or_misnamed_server_is_not() {
     let issuer = authority("Trusted");
     let trusted = vec![issuer.der().clone()];
-    let untrusted = refused(&world(server(&authority("Unknown"), "acme.test", 2999), trusted.clone())).await;
+    let untrusted = refused(&world(server(&authority("Unknown"), "acme.test", 2999), trusted.clone(), false)).await;
     assert!(untrusted.contains("not signed by a trusted authority"), "{untrusted}");
-    let expired = refused(&world(server(&issuer, "acme.test", 2001), trusted.clone())).await;
+    let expired = refused(&world(server(&issuer, "acme.test", 2001), trusted.clone(), false)).await;
     assert!(expired.contains("has expired"), "{expired}");
-    let misnamed = refused(&world(server(&issuer, "other.test", 2999), trusted)).await;
+    let misnamed = refused(&world(server(&issuer, "other.test", 2999), trusted, false)).await;
     assert!(misnamed.contains("for another name") && misnamed.contains("other.test"), "{misnamed}");
 }
 

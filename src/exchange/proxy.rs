@@ -1,9 +1,10 @@
 //! The egress proxy: a tunnel through it by CONNECT.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use std::fmt;
 use std::io;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zeroize::Zeroizing;
@@ -67,22 +68,27 @@ impl Proxy {
             return Err(ProxyError::Scheme);
         }
         let authority = uri.authority().ok_or(ProxyError::NotAUrl)?;
-        let authorization = match authority.as_str().rsplit_once('@') {
-            None => None,
-            Some((userinfo, _)) => {
-                let plain = Zeroizing::new(
-                    percent_encoding::percent_decode_str(userinfo)
-                        .decode_utf8()
-                        .map_err(|_| ProxyError::Credentials)?
-                        .into_owned(),
-                );
-                Some(Zeroizing::new(format!("Basic {}", STANDARD.encode(plain.as_bytes()))))
-            }
-        };
         if authority.host().is_empty() {
             return Err(ProxyError::NotAUrl);
         }
-        Ok(Self { host: authority.host().into(), port: authority.port_u16().unwrap_or(3_128), authorization })
+        let credentials = match authority.as_str().rsplit_once('@') {
+            None => None,
+            Some((userinfo, _)) => Some(Zeroizing::new(
+                percent_encoding::percent_decode_str(userinfo)
+                    .decode_utf8()
+                    .map_err(|_| ProxyError::Credentials)?
+                    .into_owned(),
+            )),
+        };
+        let credentials = credentials.as_ref().map(|credentials| credentials.as_str());
+        Ok(Self::new(authority.host(), authority.port_u16().unwrap_or(3_128), credentials))
+    }
+
+    /// The proxy at `host`:`port`; `credentials` are `user:password`, as they are.
+    pub fn new(host: &str, port: u16, credentials: Option<&str>) -> Self {
+        let authorization =
+            credentials.map(|credentials| Zeroizing::new(format!("Basic {}", STANDARD.encode(credentials))));
+        Self { host: host.into(), port, authorization }
     }
 
     /// The proxy's host.
@@ -176,7 +182,7 @@ mod tests {
         assert!(matches!(answer(b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200").await, Err(TunnelError::Garbage)));
         assert!(matches!(answer(b"SSH-2.0-x\r\n\r\n").await, Err(TunnelError::Garbage)));
         assert!(matches!(answer(b"").await, Err(TunnelError::Broken(_))));
-        assert!(matches!(answer(&[b'x'; 20_000]).await, Err(TunnelError::Garbage)));
+        assert!(matches!(answer(&b"x".repeat(20_000)).await, Err(TunnelError::Garbage)));
     }
 
     proptest! {

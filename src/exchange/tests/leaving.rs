@@ -200,7 +200,7 @@ async fn leaving_while_it_is_read_ahead_gives_back_every_byte() {
         read_request(&mut io).await.unwrap();
         let _ = io.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await;
         let mut chunk = b"8000\r\n".to_vec();
-        chunk.extend_from_slice(&[5; 0x8000]);
+        chunk.extend_from_slice(&b"5".repeat(0x8000));
         chunk.extend_from_slice(b"\r\n");
         while io.write_all(&chunk).await.is_ok() {}
     });

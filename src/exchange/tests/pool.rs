@@ -99,9 +99,9 @@ async fn a_full_queue_and_a_passed_deadline_are_busy() {
         first.get().await.unwrap();
     });
     tokio::time::sleep(Duration::from_millis(1)).await;
-    let deadline = Some(world.clock.now() + Duration::from_secs(1));
+    let deadline = world.clock.now() + Duration::from_secs(1);
     let record = world.record();
-    let plan = Plan { deadline, ..world.plan() };
+    let plan = Plan { deadline: Some(deadline), ..world.plan() };
     let waiting = world.upstream.send(get(), &plan, &record);
     let full = async {
         tokio::task::yield_now().await;
@@ -111,7 +111,7 @@ async fn a_full_queue_and_a_passed_deadline_are_busy() {
     let waited = waited.unwrap_err();
     assert_eq!((waited.cause, full.cause), (Cause::Busy, Cause::Busy));
     assert!(full.detail.contains("queue") && full.detail.contains("acme.test"), "{}", full.detail);
-    assert_eq!(world.clock.now(), deadline.unwrap());
+    assert_eq!(world.clock.now(), deadline);
     assert!(attempts(&record).is_empty(), "nothing was sent");
     world.assert_settled().await;
 }

@@ -98,7 +98,12 @@ async fn pump(mut flow: Flow, writer: Writer) {
         .await;
         match piece {
             None => return flow.drain().await,
-            Some(Some(Ok(frame))) => writer.push(frame),
+            Some(Some(Ok(frame))) => {
+                writer.push(frame);
+                if flow.has_ended() {
+                    return writer.end(Ok(()));
+                }
+            }
             Some(Some(Err(fault))) => return writer.end(Err(fault)),
             Some(None) => return writer.end(Ok(())),
         }

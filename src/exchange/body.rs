@@ -120,6 +120,11 @@ impl Flow {
         }
     }
 
+    /// Whether the connection is not needed any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.conn.is_none()
+    }
+
     /// Ready when the exchange has taken as long as it may.
     pub(super) fn poll_total(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let by = self.terms.total_by;
@@ -224,7 +229,7 @@ impl Body for UpstreamBody {
             State::Ahead(reader) => reader.poll_piece(cx),
             State::Direct(flow) => {
                 let piece = ready!(flow.poll_piece(cx));
-                if flow.conn.is_none() {
+                if flow.has_ended() {
                     this.0 = State::Ended;
                 } else if let Some(room) = flow.ahead()
                     && let State::Direct(flow) = std::mem::replace(&mut this.0, State::Ended)

@@ -43,7 +43,8 @@ pub struct Origin {
     port: u16,
     authority: HeaderValue,
     uri_authority: http::uri::Authority,
-    tls_name: ServerName<'static>,
+    /// Whom the certificate must be for; `None` without TLS.
+    tls_name: Option<ServerName<'static>>,
 }
 
 /// Why a URL is no origin.
@@ -78,7 +79,10 @@ impl Origin {
             return Err(OriginError::Extra);
         }
         let host = uri_authority.host().trim_start_matches('[').trim_end_matches(']');
-        let tls_name = ServerName::try_from(host.to_owned()).map_err(|_| OriginError::Host)?;
+        let tls_name = match scheme {
+            Scheme::Http => None,
+            Scheme::Https => Some(ServerName::try_from(host.to_owned()).map_err(|_| OriginError::Host)?),
+        };
         let port = uri_authority.port_u16().unwrap_or(match scheme {
             Scheme::Http => 80,
             Scheme::Https => 443,
@@ -217,26 +221,25 @@ impl Connector {
                 tunnel(Wire::Tcp(tcp), proxy, origin).await?
             }
         };
-        match origin.scheme {
-            Scheme::Http => Ok((Io::Plain(wire), Protocol::Http1)),
-            Scheme::Https => self.secure(wire, origin).await,
+        match &origin.tls_name {
+            None => Ok((Io::Plain(wire), Protocol::Http1)),
+            Some(name) => self.secure(wire, origin, name.clone()).await,
         }
     }
 
-    async fn secure(&self, wire: Wire, origin: &Origin) -> Result<(Io, Protocol), Failure> {
+    async fn secure(&self, wire: Wire, origin: &Origin, name: ServerName<'static>) -> Result<(Io, Protocol), Failure> {
         let Some(config) = &self.tls else {
             return Err(Failure::unsent(
                 Cause::Tls,
                 format!("TLS is not set up, so {} cannot be reached.", origin.host),
             ));
         };
-        let stream =
-            TlsConnector::from(Arc::clone(config)).connect(origin.tls_name.clone(), wire).await.map_err(|error| {
-                Failure::unsent(
-                    Cause::Tls,
-                    format!("No TLS connection to {}{}: {}.", origin.host, self.via(), tls::reason(&error)),
-                )
-            })?;
+        let stream = TlsConnector::from(Arc::clone(config)).connect(name, wire).await.map_err(|error| {
+            Failure::unsent(
+                Cause::Tls,
+                format!("No TLS connection to {}{}: {}.", origin.host, self.via(), tls::reason(&error)),
+            )
+        })?;
         let protocol = match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Protocol::Http2,
             _ => Protocol::Http1,
@@ -345,6 +348,7 @@ mod tests {
             ("ftp://acme", OriginError::Scheme),
             ("https://acme/services", OriginError::Extra),
             ("https://user@acme", OriginError::Extra),
+            ("https://-/", OriginError::Host),
             ("https://acme/?x", OriginError::Extra),
         ] {
             assert_eq!(Origin::parse(url).unwrap_err(), error, "{url}");

@@ -23,34 +23,35 @@ pub struct Timeouts {
 const LONG_POLL: Duration = Duration::from_secs(125);
 
 impl Default for Timeouts {
-    /// Salesforce itself ends a call after ten minutes (facts 1.5).
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
             first_byte: Duration::from_mins(2),
             idle: Duration::from_mins(2),
-            total: Duration::from_secs(630),
+            total: Self::usual_total(Family::Rest),
         }
     }
 }
 
 impl Timeouts {
-    /// The timeouts of one call: as configured, except that bulk files may stream without a bound on the whole,
-    /// and that a long poll may stay silent for as long as Salesforce holds it.
-    #[must_use]
-    pub fn of(self, family: Family, long_poll: bool) -> Self {
-        const BULK_TOTAL: Duration = Duration::from_hours(6);
-        if long_poll {
-            return Self {
-                first_byte: self.first_byte.max(LONG_POLL),
-                idle: self.idle.max(LONG_POLL),
-                total: self.total.max(LONG_POLL),
-                ..self
-            };
-        }
+    /// How long a whole call of `family` may take unless the operator says otherwise: a little longer than
+    /// Salesforce itself lets it run, ten minutes, or 32 for a query (facts 1.4). Files of bulk jobs stream.
+    pub const fn usual_total(family: Family) -> Duration {
         match family {
-            Family::Bulk1 | Family::Bulk2 => Self { total: self.total.max(BULK_TOTAL), ..self },
-            _ => self,
+            Family::Query => Duration::from_mins(33),
+            Family::Bulk1 | Family::Bulk2 => Duration::from_hours(6),
+            _ => Duration::from_secs(630),
+        }
+    }
+
+    /// The same, but none so short that it would cut a long poll.
+    #[must_use]
+    pub fn for_long_poll(self) -> Self {
+        Self {
+            first_byte: self.first_byte.max(LONG_POLL),
+            idle: self.idle.max(LONG_POLL),
+            total: self.total.max(LONG_POLL),
+            ..self
         }
     }
 }
@@ -82,7 +83,7 @@ impl Plan {
             org: call.org,
             now,
             cost: call.meaning.cost,
-            timeouts: timeouts.of(call.meaning.family, long_poll),
+            timeouts: if long_poll { timeouts.for_long_poll() } else { timeouts },
             deadline: call.deadline,
             read_ahead: if long_poll { 0 } else { read_ahead },
             long_poll,
@@ -135,10 +136,14 @@ mod tests {
             idle: Duration::from_secs(3),
             total: Duration::from_secs(4),
         };
-        let poll = short.of(Family::Cometd, true);
-        assert!(poll.first_byte > Duration::from_secs(120) && poll.total > Duration::from_secs(120));
+        let poll = short.for_long_poll();
+        assert!(poll.first_byte > Duration::from_mins(2) && poll.total > Duration::from_mins(2));
         assert_eq!(poll.connect, short.connect);
-        assert_eq!(short.of(Family::Rest, false), short);
-        assert!(short.of(Family::Bulk2, false).total >= Duration::from_hours(1));
+    }
+
+    #[test]
+    fn nothing_is_cut_before_salesforce_would_end_it() {
+        assert!(Timeouts::usual_total(Family::Query) > Duration::from_mins(32));
+        assert!(Family::ALL.iter().all(|family| Timeouts::usual_total(*family) > Duration::from_mins(10)));
     }
 }

@@ -1,9 +1,10 @@
 //! The egress proxy: a tunnel through it by CONNECT.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use std::fmt;
 use std::io;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use zeroize::Zeroizing;
 
@@ -45,10 +46,11 @@ pub(super) enum TunnelError {
 }
 
 impl Proxy {
-    /// The proxy at `host`:`port`; `credentials` are `user:password`.
+    /// The proxy at `host`:`port`; `credentials` are `user:password`, as they are.
     pub fn new(host: &str, port: u16, credentials: Option<&str>) -> Self {
-        let basic = |plain: &str| Zeroizing::new(format!("Basic {}", STANDARD.encode(plain)));
-        Self { host: host.into(), port, authorization: credentials.map(basic) }
+        let authorization =
+            credentials.map(|credentials| Zeroizing::new(format!("Basic {}", STANDARD.encode(credentials))));
+        Self { host: host.into(), port, authorization }
     }
 
     /// The proxy's host.
@@ -138,7 +140,7 @@ mod tests {
         assert!(matches!(answer(b"HTTP/1.1 200 OK\r\n\r\nHTTP/1.1 200").await, Err(TunnelError::Garbage)));
         assert!(matches!(answer(b"SSH-2.0-x\r\n\r\n").await, Err(TunnelError::Garbage)));
         assert!(matches!(answer(b"").await, Err(TunnelError::Broken(_))));
-        assert!(matches!(answer(&[b'x'; 20_000]).await, Err(TunnelError::Garbage)));
+        assert!(matches!(answer(&b"x".repeat(20_000)).await, Err(TunnelError::Garbage)));
     }
 
     proptest! {

@@ -1,0 +1,154 @@
+//! TLS and the egress proxy: who is trusted, and what is said when it fails.
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio_rustls::TlsAcceptor;
+
+use super::*;
+use crate::exchange::{Cause, Proxy, Roots, Sent, TlsSettings};
+
+pub(super) type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+pub(super) fn authority(name: &str) -> Issuer {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A server of `name`, signed by `issuer`, good until `until` (year).
+pub(super) fn server(issuer: &Issuer, name: &str, until: i32) -> Arc<ServerConfig> {
+    let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+    params.not_after = rcgen::date_time_ymd(until, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.signed_by(&key, issuer).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![certificate.der().clone()],
+            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
+        )
+        .unwrap();
+    Arc::new(config)
+}
+
+pub(super) fn world(server: Arc<ServerConfig>, roots: Vec<CertificateDer<'static>>, http2: bool) -> World {
+    let tls = TlsSettings { roots: Roots::Bundled, extra_roots: roots, http2, identity: None }.build().unwrap();
+    World::at(
+        "https://acme.test",
+        Limits::default(),
+        |connector| connector.with_tls(tls),
+        move |_, io| {
+            let acceptor = TlsAcceptor::from(Arc::clone(&server));
+            async move {
+                let Ok(mut io) = acceptor.accept(io).await else { return };
+                let mut head = [0; 1_024];
+                while io.read(&mut head).await.is_ok_and(|read| read > 0) {
+                    io.write_all(OK).await.unwrap();
+                    io.flush().await.unwrap();
+                }
+            }
+        },
+    )
+}
+
+async fn refused(world: &World) -> String {
+    let record = world.record();
+    let failure = world.send(post("{}"), &record).await.unwrap_err();
+    assert_eq!((failure.cause, failure.sent), (Cause::Tls, Sent::Nothing));
+    assert!(failure.detail.contains("acme.test"), "{}", failure.detail);
+    assert!(attempts(&record).is_empty());
+    assert_eq!(world.stats().connects.tls, 1);
+    world.assert_settled().await;
+    failure.detail.into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_trusted_server_is_spoken_to() {
+    let issuer = authority("Trusted");
+    let world = world(server(&issuer, "acme.test", 2999), vec![issuer.der().clone()], false);
+    for _ in 0..3 {
+        assert_eq!(world.get().await.unwrap(), (200, Some(Bytes::from_static(b"ok"))));
+    }
+    assert_eq!(world.connections(), 1);
+    world.assert_settled().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_untrusted_expired_or_misnamed_server_is_not() {
+    let issuer = authority("Trusted");
+    let trusted = vec![issuer.der().clone()];
+    let untrusted = refused(&world(server(&authority("Unknown"), "acme.test", 2999), trusted.clone(), false)).await;
+    assert!(untrusted.contains("not signed by a trusted authority"), "{untrusted}");
+    let expired = refused(&world(server(&issuer, "acme.test", 2001), trusted.clone(), false)).await;
+    assert!(expired.contains("has expired"), "{expired}");
+    let misnamed = refused(&world(server(&issuer, "other.test", 2999), trusted, false)).await;
+    assert!(misnamed.contains("for another name") && misnamed.contains("other.test"), "{misnamed}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_without_tls_is_named_as_such() {
+    let tls = TlsSettings { roots: Roots::Bundled, ..TlsSettings::default() }.build().unwrap();
+    let plain = World::at(
+        "https://acme.test",
+        Limits::default(),
+        |connector| connector.with_tls(tls),
+        |_, mut io| async move {
+            let _ = io.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        },
+    );
+    let detail = refused(&plain).await;
+    assert!(detail.contains("does not speak TLS"), "{detail}");
+}
+
+fn through_proxy(answer: &'static [u8]) -> (World, mpsc::UnboundedReceiver<String>) {
+    let (asked, seen) = mpsc::unbounded_channel();
+    let proxy = Proxy::parse("http://svc:canary-secret@egress.test:3128").unwrap();
+    let world = World::at("http://acme.test", Limits::default(), |connector| connector.with_proxy(Some(proxy)), {
+        move |_, mut io| {
+            let asked = asked.clone();
+            async move {
+                let head = read_request(&mut io).await.unwrap();
+                asked.send(String::from_utf8(head).unwrap()).unwrap();
+                io.write_all(answer).await.unwrap();
+                answer_all(io, OK).await;
+            }
+        }
+    });
+    (world, seen)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_is_asked_for_a_tunnel_once() {
+    let (world, mut seen) = through_proxy(b"HTTP/1.1 200 Connection established\r\n\r\n");
+    for _ in 0..2 {
+        assert_eq!(world.get().await.unwrap().0, 200);
+    }
+    let head = seen.recv().await.unwrap();
+    assert!(head.starts_with("CONNECT acme.test:80 HTTP/1.1\r\nHost: acme.test:80\r\n"), "{head}");
+    assert!(head.contains("Proxy-Authorization: Basic c3ZjOmNhbmFyeS1zZWNyZXQ=\r\n"));
+    assert_eq!(world.connections(), 1);
+    world.assert_settled().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_refuses_is_named_with_its_status_and_never_with_its_password() {
+    for (answer, words) in [
+        (b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n".as_slice(), "status 407"),
+        (b"HTTP/1.1 403 Forbidden\r\n\r\n", "status 403"),
+        (b"220 smtp.test ready\r\n\r\n", "is no HTTP proxy"),
+    ] {
+        let (world, _seen) = through_proxy(answer);
+        let failure = world.get().await.unwrap_err();
+        assert_eq!((failure.cause, failure.sent), (Cause::Proxy, Sent::Nothing));
+        assert!(failure.detail.contains(words) && failure.detail.contains("egress.test:3128"), "{}", failure.detail);
+        assert!(!format!("{failure:?}").contains("canary"));
+        assert_eq!(world.stats().connects.proxy, 1);
+        world.assert_settled().await;
+    }
+}

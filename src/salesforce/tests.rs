@@ -83,6 +83,7 @@ fn resources_of_a_version() {
         ("PATCH", "/sobjects/Account/Id/001D000000IqhSL", "/sobjects/{object}/Id/{id}", "rest", "upsert", "Account", 1, "unsafe", "named"),
         ("GET", "/sobjects/Account/Key__c/a%2Fb", "/sobjects/{object}/{field}/{value}", "rest", "read", "Account", 1, "safe", "named"),
         ("PATCH", "/sobjects/Account/Key__c/a%2Fb%25?updateOnly=true", "/sobjects/{object}/{field}/{value}", "rest", "upsert", "Account", 1, "idempotent", "named"),
+        ("PATCH", "/sobjects/Account/Key__c/password", "/sobjects/{object}/{field}/{value}", "rest", "upsert", "Account", 1, "idempotent", "named"),
         ("DELETE", "/sobjects/Account/Key__c/7", "/sobjects/{object}/{field}/{value}", "rest", "delete", "Account", 1, "idempotent", "named"),
         ("GET", "/sobjects/Document/015D0000000NdJOIA0/body", "/sobjects/{object}/{id}/{blob}", "rest", "read", "Document", 1, "safe", "named"),
         ("GET", "/sobjects/ContentVersion/068D00000000pgOIAQ/VersionData", "/sobjects/{object}/{id}/{blob}", "rest", "read", "ContentVersion", 1, "safe", "named"),

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use rustix::io::Errno;
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setpriority_process, setrlimit};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, getrlimit, kill_process, set_parent_process_death_signal, setpriority_process,
+    setrlimit,
+};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use tempfile::TempDir;
 
@@ -42,6 +45,10 @@ pub fn become_pinned(pinned: &Pinned) -> Box<dyn Error> {
         return error;
     }
     prefer();
+    // Should the bench be killed, nothing it started outlives it.
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        return error.into();
+    }
     let mut words = pinned.command.iter();
     let program = words.next().map(String::as_str).unwrap_or_default();
     format!("{program}: {}", Command::new(program).args(words).exec()).into()

@@ -2,4 +2,6 @@
 
 pub mod call;
 pub mod clock;
+#[cfg(feature = "demo")]
+pub mod sim;
 pub mod tasks;

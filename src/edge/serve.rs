@@ -306,3 +306,8 @@ pub(super) async fn close<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO, edge: 
         if edge.drain.begun() { edge.limits.linger.min(Duration::from_millis(500)) } else { edge.limits.linger };
     let _ = tokio::time::timeout(patience, lingering).await;
 }
+
+#[cfg(test)]
+pub(super) mod rig;
+#[cfg(test)]
+mod tests;

@@ -54,7 +54,7 @@ where
             Waited::Late => return refuse_and_close(io, Fault::Late, &edge).await,
             Waited::Gone => return,
         }
-        http2 = prefix.bytes() == PREFACE;
+        http2 = sniff && prefix.bytes() == PREFACE;
         connection.wire.lock().http2 = http2;
     }
     if http2 {

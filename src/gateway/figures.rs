@@ -102,14 +102,13 @@ impl Parts {
                 connections: open.load(Ordering::Relaxed) as u64,
             })
             .collect();
-        snapshot.upstreams =
-            (0..live.orgs().len()).map(|place| upstream(&live, OrgId(place as u16), &ways)).collect();
+        snapshot.upstreams = (0..live.orgs().len()).map(|place| upstream(&live, OrgId(place as u16), &ways)).collect();
     }
 
     fn listeners(&self) -> Vec<ListenerSnapshot> {
         // Connections are counted by worker, refusals for the process: the first listener stands for all.
-        let refused = self.counts.turned_away.load(Ordering::Relaxed)
-            + self.counts.handshakes_failed.load(Ordering::Relaxed);
+        let refused =
+            self.counts.turned_away.load(Ordering::Relaxed) + self.counts.handshakes_failed.load(Ordering::Relaxed);
         let open: u64 = self.open.iter().map(|open| open.load(Ordering::Relaxed) as u64).sum();
         self.addresses
             .iter()
@@ -120,9 +119,10 @@ impl Parts {
                 tls: tls.is_some(),
                 connections: if place == 0 { open } else { 0 },
                 connections_refused: if place == 0 { refused } else { 0 },
-                certificate_not_after: tls
+                certificate_not_after_seconds: tls
                     .as_ref()
-                    .and_then(|tls| tls.not_after().duration_since(UNIX_EPOCH).ok()),
+                    .and_then(|tls| tls.not_after().duration_since(UNIX_EPOCH).ok())
+                    .map(|time| time.as_secs()),
             })
             .collect()
     }
@@ -134,7 +134,8 @@ fn upstream(live: &Live, org: OrgId, ways: &[(crate::stages::send::Send, crate::
         org: live.org(org).map(|org| org.name.to_string()).unwrap_or_default(),
         ..UpstreamSnapshot::default()
     };
-    let mut failed = [(FailureKind::Dns, 0), (FailureKind::Connect, 0), (FailureKind::Tls, 0), (FailureKind::Timeout, 0)];
+    let mut failed =
+        [(FailureKind::Dns, 0), (FailureKind::Connect, 0), (FailureKind::Tls, 0), (FailureKind::Timeout, 0)];
     for stats in ways.iter().filter_map(|(send, _)| send.stats(org)) {
         sum.idle += stats.idle as u64;
         sum.busy += stats.open.saturating_sub(stats.idle) as u64;

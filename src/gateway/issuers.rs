@@ -1,6 +1,5 @@
 //! Keeps the public keys of token issuers at hand: reads their files, fetches their URLs, now and again.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -51,7 +50,9 @@ pub fn keep(in_force: InForce, clock: Clock, tasks: &Tasks, log: Log) {
 
 async fn refresh(issuer: &Issuer, live: &Live, clock: Clock, tasks: &Tasks, log: &Log) {
     let read = match &issuer.source {
-        Jwks::File(path) => std::fs::read(path).map(Bytes::from).map_err(|error| format!("{}: {error}", path.display())),
+        Jwks::File(path) => {
+            std::fs::read(path).map(Bytes::from).map_err(|error| format!("{}: {error}", path.display()))
+        }
         Jwks::Url(url) => fetch(url, live, clock, tasks).await,
     };
     if let Err(why) = read.and_then(|keys| issuer.put(&keys)) {
@@ -62,7 +63,8 @@ async fn refresh(issuer: &Issuer, live: &Live, clock: Clock, tasks: &Tasks, log:
 
 /// Gets a key set, with the same roots and egress proxy as Salesforce's.
 async fn fetch(url: &http::Uri, live: &Live, clock: Clock, tasks: &Tasks) -> Result<Bytes, String> {
-    let base = format!("{}://{}", url.scheme_str().unwrap_or("https"), url.authority().map_or("", |name| name.as_str()));
+    let base =
+        format!("{}://{}", url.scheme_str().unwrap_or("https"), url.authority().map_or("", |name| name.as_str()));
     let origin = Origin::parse(&base).map_err(|error| error.to_string())?;
     let connector = live.targets.first().map(|target| target.connector.clone()).ok_or("no org is configured")?;
     let authority = origin.authority().clone();

@@ -129,7 +129,7 @@ impl Gateway {
         let addresses = addresses.map_err(system("cannot tell a listener's address"))?;
         let admin_address = admin_listener.local_addr().map_err(system("cannot tell the admin listener's address"))?;
 
-        let live = Live::new(config, &lasting, None)?;
+        let live = Live::new(Arc::new(config), &lasting, None)?;
         let config = Arc::clone(&live.config);
         let watcher = Watcher::new(&config);
         let in_force: InForce = Arc::new(ArcSwap::from_pointee(live));
@@ -170,16 +170,19 @@ impl Gateway {
             });
         }
         let reloads = Arc::new(figures::Reloads::new(clock));
-        figures::register(&telemetry, figures::Parts {
-            in_force: Arc::clone(&in_force),
-            buffers: buffers.clone(),
-            counts,
-            ways,
-            open: workers.open_counts(),
-            tls: tls.clone(),
-            addresses: addresses.clone(),
-            reloads: Arc::clone(&reloads),
-        });
+        figures::register(
+            &telemetry,
+            figures::Parts {
+                in_force: Arc::clone(&in_force),
+                buffers: buffers.clone(),
+                counts,
+                ways,
+                open: workers.open(),
+                tls: tls.clone(),
+                addresses: addresses.clone(),
+                reloads: Arc::clone(&reloads),
+            },
+        );
         issuers::keep(Arc::clone(&in_force), clock, &tasks, telemetry.log().clone());
 
         let gateway = Self {
@@ -303,14 +306,18 @@ impl Gateway {
         let live = self.in_force.load();
         let listeners: Vec<_> = self.addresses.iter().map(SocketAddr::to_string).collect();
         let orgs: Vec<_> = live.config.orgs.iter().map(|org| format!("{} ({})", org.name, org.instance)).collect();
-        self.telemetry.log().event(Level::Info, "started", &[
-            ("version", env!("CARGO_PKG_VERSION").into()),
-            ("listeners", listeners.join(", ").as_str().into()),
-            ("admin", self.admin_address.to_string().as_str().into()),
-            ("orgs", orgs.join(", ").as_str().into()),
-            ("callers", (live.config.callers.len() as u64).into()),
-            ("open_files_limit", open_files.unwrap_or(0).into()),
-        ]);
+        self.telemetry.log().event(
+            Level::Info,
+            "started",
+            &[
+                ("version", env!("CARGO_PKG_VERSION").into()),
+                ("listeners", listeners.join(", ").as_str().into()),
+                ("admin", self.admin_address.to_string().as_str().into()),
+                ("orgs", orgs.join(", ").as_str().into()),
+                ("callers", (live.config.callers.len() as u64).into()),
+                ("open_files_limit", open_files.unwrap_or(0).into()),
+            ],
+        );
     }
 }
 

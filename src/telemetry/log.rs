@@ -19,6 +19,8 @@ use crate::clock::Clock;
 
 /// How long lines gather before they are written.
 const GATHER: Duration = Duration::from_millis(50);
+/// Capacity a buffer keeps when little is logged.
+const USUAL_BYTES: usize = 64 << 10;
 
 closed_list! {
     /// How much an event matters.
@@ -325,6 +327,10 @@ impl Shared {
                 let (lines, dropped) = sink.write(scratch);
                 self.lines.fetch_add(lines, Ordering::Relaxed);
                 self.dropped.fetch_add(dropped, Ordering::Relaxed);
+                // Memory of a burst is given back once the burst is over.
+                if scratch.len() < scratch.capacity() / 4 {
+                    scratch.shrink_to(USUAL_BYTES);
+                }
             }
         }
     }

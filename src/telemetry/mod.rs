@@ -4,7 +4,7 @@
 //! API calls. `requests` count what callers asked, `api_calls_spent` what Salesforce was asked for: one to one only by accident.
 
 mod access;
-pub mod cells;
+mod cells;
 mod labels;
 mod line;
 mod log;
@@ -154,11 +154,6 @@ impl Telemetry {
     /// The log.
     pub fn log(&self) -> &Log {
         &self.0.log
-    }
-
-    /// The metrics that requests count.
-    pub fn metrics(&self) -> &Metrics {
-        &self.0.metrics
     }
 
     /// A recorder for one runtime.

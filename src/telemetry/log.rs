@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
-use super::line::{Line, Stamp, Value, event_text};
+use super::line::{Line, Stamp, Value, event_text, key};
 use super::output::{Memory, Output, Sink};
 use crate::call::closed_list;
 use crate::clock::Clock;
@@ -161,7 +161,7 @@ impl Log {
             EventFormat::Text => event_text(out, stamp, wall, level.as_str(), name, members),
             EventFormat::Json => {
                 let mut line = Line::begin(out, stamp, wall);
-                line.word("level", level.as_str());
+                line.word(key!("level"), level.as_str());
                 line.value("event", name.into());
                 for (key, value) in members {
                     line.value(key, *value);
@@ -339,9 +339,9 @@ impl Shared {
         let wall = self.clock.wall(self.clock.now());
         self.append(&self.events, |out, stamp| {
             let mut line = Line::begin(out, stamp, wall);
-            line.word("level", Level::Error.as_str());
-            line.word("event", "log_reopen_failed");
-            line.text("error", &error.to_string());
+            line.word(key!("level"), Level::Error.as_str());
+            line.word(key!("event"), "log_reopen_failed");
+            line.text(key!("error"), &error.to_string());
             line.end();
         });
     }

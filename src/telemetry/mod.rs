@@ -203,8 +203,12 @@ pub struct Recorder {
 impl Recorder {
     /// Counts and logs a request that ended. Exactly once for each.
     pub fn finish(&self, outcome: &Outcome, finish: &Finish<'_>) {
-        let object = self.counting.request(outcome, finish);
-        self.log(outcome, object, finish);
+        self.counting.request(outcome, finish, |words| {
+            if let Some(access) = &self.access {
+                let wall = self.shared.clock.wall(outcome.ended.unwrap_or(finish.now));
+                access.append(|out, stamp| access::write(out, stamp, wall, outcome, words, finish));
+            }
+        });
     }
 
     /// Counts the last attempt of a request whose end was recorded with [`Finish::continues`], now that the attempt has

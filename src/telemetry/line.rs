@@ -239,6 +239,9 @@ fn escape(out: &mut Vec<u8>, text: &str) {
 }
 
 fn decimal(out: &mut Vec<u8>, mut number: u64) {
+    if number < 10 {
+        return out.push(b'0' + number as u8);
+    }
     let mut digits = [0; 20];
     let mut length = 0;
     for digit in digits.iter_mut().rev() {

@@ -4,7 +4,7 @@
 //! API calls. `requests` count what callers asked, `api_calls_spent` what Salesforce was asked for: one to one only by accident.
 
 mod access;
-pub mod cells;
+mod cells;
 mod labels;
 mod line;
 mod log;
@@ -156,11 +156,6 @@ impl Telemetry {
         &self.0.log
     }
 
-    /// The metrics that requests count.
-    pub fn metrics(&self) -> &Metrics {
-        &self.0.metrics
-    }
-
     /// A recorder for one runtime.
     pub fn recorder(&self) -> Recorder {
         Recorder {
@@ -208,8 +203,12 @@ pub struct Recorder {
 impl Recorder {
     /// Counts and logs a request that ended. Exactly once for each.
     pub fn finish(&self, outcome: &Outcome, finish: &Finish<'_>) {
-        let object = self.counting.request(outcome, finish);
-        self.log(outcome, object, finish);
+        self.counting.request(outcome, finish, |words| {
+            if let Some(access) = &self.access {
+                let wall = self.shared.clock.wall(outcome.ended.unwrap_or(finish.now));
+                access.append(|out, stamp| access::write(out, stamp, wall, outcome, words, finish));
+            }
+        });
     }
 
     /// Counts the last attempt of a request whose end was recorded with [`Finish::continues`], now that the attempt has

@@ -258,6 +258,7 @@ fn filled(snapshot: &mut Snapshot) {
     snapshot.upstreams.push(UpstreamSnapshot {
         org: "prod".into(),
         idle: 1,
+        abandoned: 4,
         connects_failed: vec![(FailureKind::Dns, 2)],
         ..UpstreamSnapshot::default()
     });
@@ -289,6 +290,7 @@ fn every_metric_has_help_type_and_valid_samples() {
     let expiry = world.series("weirkeeper_certificate_expiry_seconds");
     let left: f64 = expiry[0].rsplit_once(' ').unwrap().1.parse().unwrap();
     assert!((0.0..=100.0).contains(&left), "{left}");
+    assert!(text.contains("weirkeeper_abandoned_calls{org=\"prod\"} 4\n"));
     assert!(text.contains("weirkeeper_upstream_connects_total{org=\"prod\",result=\"dns\"} 2\n"));
 }
 

@@ -156,9 +156,9 @@ impl Workers {
         }
     }
 
-    /// How many connections are open on each worker, to be read at any time.
-    pub fn open(&self) -> Vec<Arc<AtomicUsize>> {
-        self.dealer.seats.iter().map(|seat| Arc::clone(&seat.open)).collect()
+    /// Connections open on each worker.
+    pub fn open(&self) -> Vec<usize> {
+        self.dealer.seats.iter().map(|seat| seat.open.load(Ordering::Relaxed)).collect()
     }
 
     /// Waits until every worker has drained, after the drain has begun. Returns how many tasks had to be dropped.

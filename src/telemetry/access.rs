@@ -72,9 +72,6 @@ pub(super) fn write(
         let took = |exchange: &Exchange| exchange.ended.unwrap_or(ended).saturating_duration_since(exchange.sent);
         line.milliseconds(key!("upstream_ms"), outcome.exchanges.iter().map(took).sum());
     }
-    if finish.continues {
-        line.flag(key!("continues"), true);
-    }
     line.milliseconds(key!("duration_ms"), ended.saturating_duration_since(outcome.started));
     line.number(key!("bytes_in"), outcome.bytes_in);
     line.number(key!("bytes_out"), outcome.bytes_out);

@@ -177,18 +177,6 @@ pub struct Finish<'a> {
     pub remote: Option<IpAddr>,
     /// Which HTTP the caller speaks.
     pub http: http::Version,
-    /// The last attempt goes on without the caller; [`Recorder::record_abandoned`] will count it when it ends.
-    pub continues: bool,
-}
-
-impl Finish<'_> {
-    /// The attempts that count now.
-    fn counted<'o>(&self, outcome: &'o Outcome) -> &'o [Exchange] {
-        match outcome.exchanges.split_last() {
-            Some((_, before)) if self.continues => before,
-            _ => &outcome.exchanges,
-        }
-    }
 }
 
 /// Records the outcomes of one runtime. Share it by `Arc`; its locks are for the futures' sake, not for sharing between
@@ -209,12 +197,6 @@ impl Recorder {
                 access.append(|out, stamp| access::write(out, stamp, wall, outcome, words, finish));
             }
         });
-    }
-
-    /// Counts the last attempt of a request whose end was recorded with [`Finish::continues`], now that the attempt has
-    /// ended. Exactly once for each.
-    pub fn record_abandoned(&self, outcome: &Outcome, finish: &Finish<'_>) {
-        self.counting.abandoned(outcome, finish);
     }
 }
 

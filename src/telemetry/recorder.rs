@@ -76,7 +76,7 @@ impl Counting {
         let mut cache = self.cache.lock();
         cache.follow(finish.names);
         let object = cache.object(&self.shared, outcome);
-        let counted = finish.counted(outcome);
+        let counted = &outcome.exchanges;
         let charged = counted.iter().map(|exchange| u64::from(exchange.charged.0)).sum();
         let ended = outcome.ended.unwrap_or(finish.now);
         let duration = ended.saturating_duration_since(outcome.started);
@@ -113,19 +113,6 @@ impl Counting {
         if let Some(reason) = outcome.would_refuse {
             cache.rare(&self.shared, outcome, Rare::WouldRefuse(reason)).add(1);
         }
-    }
-
-    /// Counts the attempt that went on without its caller, now that it has ended.
-    pub(super) fn abandoned(&self, outcome: &Outcome, finish: &Finish<'_>) {
-        let Some(last) = outcome.exchanges.last() else { return };
-        let mut cache = self.cache.lock();
-        cache.follow(finish.names);
-        let labels = use_labels(&cache.names, outcome);
-        let ended = last.ended.unwrap_or(finish.now);
-        self.shared.metrics.api_calls_spent_total.cell(labels.clone()).add(u64::from(last.charged.0));
-        let upstream = self.shared.metrics.upstream_duration_seconds.cell(labels);
-        upstream.observe(ended.saturating_duration_since(last.sent));
-        cache.failures(&self.shared, outcome, std::slice::from_ref(last));
     }
 }
 

@@ -34,7 +34,6 @@ impl World {
             now: self.clock.now(),
             remote: Some([10, 1, 2, 3].into()),
             http: http::Version::HTTP_11,
-            continues: false,
         }
     }
 
@@ -159,25 +158,6 @@ fn refusals_failures_and_lost_writes_are_counted_by_their_names() {
     assert_eq!(line["refusal"], "outcome_unknown");
     assert_eq!(line["would_refuse"], "forbidden");
     assert_eq!((&line["attempts"], &line["charged"], &line["failure"]), (&2.into(), &4.into(), &"reset".into()));
-}
-
-#[test]
-fn a_call_that_outlives_its_caller_is_charged_once() {
-    let world = World::new(TelemetryOptions::default());
-    let mut outcome = world.read();
-    outcome.ending = Ending::CallerLeft;
-    outcome.status = 499;
-    outcome.exchanges[0].ended = None;
-    world.recorder.finish(&outcome, &Finish { continues: true, ..world.finish() });
-    assert_eq!(world.telemetry.status().totals.api_calls_spent, 0);
-    assert_eq!(world.last_line()["continues"], true);
-
-    outcome.exchanges[0].ended = Some(world.clock.now());
-    outcome.exchanges[0].charged = ApiCalls(2);
-    world.recorder.record_abandoned(&outcome, &world.finish());
-    let totals = world.telemetry.status().totals;
-    assert_eq!((totals.api_calls_spent, totals.requests), (2, 1));
-    assert_eq!(world.memory.text().lines().count(), 1);
 }
 
 #[test]

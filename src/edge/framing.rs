@@ -471,8 +471,10 @@ impl Guard {
         let end = memchr2(b'\r', b'\n', rest);
         let value = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
         // Branch-free, so that it is vectorised.
-        let bad = value.iter().fold(false, |bad, byte| bad | ((*byte < 0x20) & (*byte != b'\t')) | (*byte == 0x7f));
-        if bad {
+        let bad = value
+            .iter()
+            .fold(0, |bad, byte| bad | (u8::from(*byte < 0x20) & u8::from(*byte != b'\t')) | u8::from(*byte == 0x7f));
+        if bad != 0 {
             return Err(Fault::FieldValue);
         }
         match end.and_then(|end| rest.get(end)) {
@@ -516,7 +518,7 @@ impl Guard {
     fn length_digit(&mut self, byte: u8) -> bool {
         let longer = self.head.length.checked_mul(10).and_then(|length| length.checked_add(u64::from(byte - b'0')));
         match longer {
-            Some(length) if length <= i64::MAX as u64 => {
+            Some(length) if i64::try_from(length).is_ok() => {
                 self.head.length = length;
                 true
             }

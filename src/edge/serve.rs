@@ -26,7 +26,7 @@ use crate::edge::framing::{Fault, Guard, HeadLimits};
 use crate::edge::http2;
 use crate::edge::limits::Edge;
 use crate::edge::refuse::{self, RefusalContext, Shape};
-use crate::edge::wire::{Guarded, PREFACE, Prefix, Wire};
+use crate::edge::wire::{Guarded, PREFACE, Place, Prefix, Wire};
 use crate::outcome::RequestId;
 
 /// Bytes read and thrown away after an answer that ends a connection, so that the caller gets to read it.
@@ -194,7 +194,7 @@ where
             if let Poll::Ready(result) = http.poll_without_shutdown(cx) {
                 let wire = connection.wire.lock();
                 return Poll::Ready(match wire.fault {
-                    Some(fault) if wire.withheld => End::Fault(fault),
+                    Some(fault) if wire.place == Place::Hyper => End::Fault(fault),
                     _ if result.is_ok() => End::Finished,
                     _ => End::Gone,
                 });
@@ -205,7 +205,7 @@ where
             if let Some(fault) = wire.fault
                 && !owing
             {
-                return Poll::Ready(if wire.fault_in_body { End::Finished } else { End::Fault(fault) });
+                return Poll::Ready(if wire.place == Place::Body { End::Finished } else { End::Fault(fault) });
             }
             if draining {
                 if !owing && wire.head_since.is_none() {

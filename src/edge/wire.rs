@@ -28,8 +28,8 @@ pub(super) struct Wire {
     pub(super) in_service: u32,
     /// What is wrong with the input.
     pub(super) fault: Option<Fault>,
-    /// The fault is in a body, so the request it belongs to answers for it.
-    pub(super) fault_in_body: bool,
+    /// Where the fault is.
+    pub(super) place: Place,
     /// A request body is under way.
     pub(super) in_body: bool,
     /// Since when a head has been incomplete.
@@ -40,10 +40,20 @@ pub(super) struct Wire {
     pub(super) pace: Pace,
     /// When the last request was answered, if a head had come behind it.
     pub(super) answered: Option<Instant>,
-    /// hyper wrote an answer of its own, which was withheld.
-    pub(super) withheld: bool,
     /// The pace of the HTTP/2 stream whose task is about to be started.
     pub(super) stream_pace: Option<Arc<Mutex<Pace>>>,
+}
+
+/// Where a fault was found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In a head: the driver answers for it.
+    #[default]
+    Head,
+    /// In a body: the request it belongs to answers for it.
+    Body,
+    /// By hyper, which had written an answer of its own; it was withheld, and the driver answers.
+    Hyper,
 }
 
 impl Wire {
@@ -136,8 +146,8 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
         let same_head = wire.heads == guard.heads();
         wire.heads = guard.heads();
         wire.fault = fed.fault;
-        wire.fault_in_body = fed.fault.is_some() && guard.phase() == Phase::Body;
         wire.in_body = guard.phase() == Phase::Body;
+        wire.place = if wire.in_body { Place::Body } else { Place::Head };
         wire.idle_since = None;
         wire.head_since = match guard.phase() {
             // A head that is complete in one read costs no clock.
@@ -163,10 +173,10 @@ impl<IO: AsyncWrite + Unpin> Guarded<IO> {
         let mut wire = self.connection.wire.lock();
         let unasked = wire.in_service == 0 && wire.heads != wire.calls && start.starts_with(b"HTTP/1.1 4");
         if unasked {
-            wire.withheld = true;
+            wire.place = Place::Hyper;
             wire.fault.get_or_insert(Fault::Unreadable);
         }
-        wire.withheld
+        wire.place == Place::Hyper
     }
 
     fn note(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {

@@ -1,7 +1,5 @@
 //! Raw bytes against a served connection, on a paused clock.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 

@@ -11,7 +11,7 @@
 use memchr::{memchr, memchr2};
 
 pub use crate::edge::framing::fault::Fault;
-use crate::edge::framing::tables::{PATH, QUERY, TOKEN};
+use crate::edge::framing::tables::{HOST, PATH, QUERY, TOKEN};
 
 mod fault;
 mod tables;
@@ -277,22 +277,14 @@ impl Guard {
             State::Query => self.path(rest, &QUERY),
             State::Absolute { slashes } => self.absolute(first, slashes),
             State::Star => expect(first, b' ', Fault::Target).and_then(|()| self.to(State::Version(0), 1)),
+            State::Version(0) if rest.starts_with(b"HTTP/1.1\r\n") => self.to(State::LineStart, 10),
             State::Version(seen) => self.version(first, seen),
             State::RequestLf | State::ValueLf => {
                 expect(first, b'\n', Fault::BareCr).and_then(|()| self.to(State::LineStart, 1))
             }
-            State::LineStart => match first {
-                b'\r' => self.to(State::EndLf, 1),
-                b' ' | b'\t' => Err(Fault::Folded),
-                b'\n' => Err(Fault::BareLf),
-                _ => {
-                    self.head.count += 1;
-                    if self.head.count > self.limits.count {
-                        return Err(Fault::TooManyHeaders);
-                    }
-                    self.name_len = 0;
-                    self.to(State::Name, 0)
-                }
+            State::LineStart => match self.whole_lines(rest) {
+                0 => self.line_start(first),
+                used => Ok(used),
             },
             State::Name => self.field_name(rest),
             State::Value(Field::Plain, _) => self.plain_value(rest, State::ValueLf),
@@ -357,7 +349,14 @@ impl Guard {
     }
 
     fn path(&mut self, rest: &[u8], allowed: &[bool; 256]) -> Result<usize, Fault> {
-        let end = rest.iter().position(|byte| !allowed[usize::from(*byte)]);
+        // Up to what usually ends it all is well; else the first byte that is not decides.
+        let mut end = memchr2(b' ', b'?', rest);
+        let path = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
+        if !path.iter().fold(true, |good, byte| good & allowed[usize::from(*byte)])
+            || end.is_some_and(|end| rest.get(end).is_some_and(|byte| allowed[usize::from(*byte)]))
+        {
+            end = rest.iter().position(|byte| !allowed[usize::from(*byte)]);
+        }
         let length = end.unwrap_or(rest.len());
         if self.head.bytes as usize + length > TARGET_BYTES as usize {
             return Err(Fault::UriTooLong);
@@ -413,6 +412,74 @@ impl Guard {
         self.to(next, 1)
     }
 
+    fn line_start(&mut self, first: u8) -> Result<usize, Fault> {
+        match first {
+            b'\r' => self.to(State::EndLf, 1),
+            b' ' | b'\t' => Err(Fault::Folded),
+            b'\n' => Err(Fault::BareLf),
+            _ => {
+                self.head.count += 1;
+                if self.head.count > self.limits.count {
+                    return Err(Fault::TooManyHeaders);
+                }
+                self.name_len = 0;
+                self.to(State::Name, 0)
+            }
+        }
+    }
+
+    /// Takes the whole lines `rest` begins with, as long as nothing about them is doubtful: what this does not take, the
+    /// states below judge byte by byte, and they would have taken these lines, too. Nearly every line of nearly every head is
+    /// read here, at a fifth of the cost.
+    fn whole_lines(&mut self, rest: &[u8]) -> usize {
+        let mut at = 0;
+        while let Some(line) = rest.get(at..) {
+            let Some(used) = self.whole_line(line) else { break };
+            at += used;
+        }
+        at
+    }
+
+    fn whole_line(&mut self, line: &[u8]) -> Option<usize> {
+        let mut colon = 0;
+        for byte in line {
+            if !TOKEN[usize::from(*byte)] {
+                break;
+            }
+            colon += 1;
+        }
+        let (name, after) = line.split_at_checked(colon)?;
+        let after = after.strip_prefix(b":")?;
+        let end = first_control(after)?;
+        let (value, after) = after.split_at_checked(end)?;
+        if name.is_empty() || self.head.count >= self.limits.count || !after.starts_with(b"\r\n") {
+            return None;
+        }
+        match field_called(name) {
+            Field::Plain => {}
+            Field::Host => {
+                let host = value.trim_ascii();
+                if self.head.hosts > 0 || host.is_empty() || !host.iter().all(|byte| HOST[usize::from(*byte)]) {
+                    return None;
+                }
+                self.head.hosts = 1;
+            }
+            Field::Length => {
+                let digits = value.trim_ascii();
+                // Eighteen digits fit without a check.
+                let plain = matches!(digits.len(), 1..=18) && digits.iter().all(u8::is_ascii_digit);
+                if !plain || self.head.lengths > 0 || self.head.codings > 0 {
+                    return None;
+                }
+                self.head.lengths = 1;
+                self.head.length = digits.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0'));
+            }
+            Field::Coding => return None,
+        }
+        self.head.count += 1;
+        Some(colon + 1 + end + 2)
+    }
+
     fn field_name(&mut self, rest: &[u8]) -> Result<usize, Fault> {
         let colon = memchr(b':', rest);
         let name = colon.and_then(|colon| rest.get(..colon)).unwrap_or(rest);
@@ -457,30 +524,17 @@ impl Guard {
     }
 
     fn field(&self) -> Field {
-        let name = self.name.get(..self.name_len).unwrap_or_default();
-        match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => Field::Host,
-            14 if name.eq_ignore_ascii_case(b"content-length") => Field::Length,
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => Field::Coding,
-            _ => Field::Plain,
-        }
+        field_called(self.name.get(..self.name_len).unwrap_or_default())
     }
 
     /// A value nobody here reads: up to its CR, without control characters.
     fn plain_value(&mut self, rest: &[u8], after: State) -> Result<usize, Fault> {
-        let end = memchr2(b'\r', b'\n', rest);
-        let value = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
-        // Branch-free, so that it is vectorised.
-        let bad = value
-            .iter()
-            .fold(0, |bad, byte| bad | (u8::from(*byte < 0x20) & u8::from(*byte != b'\t')) | u8::from(*byte == 0x7f));
-        if bad != 0 {
-            return Err(Fault::FieldValue);
-        }
-        match end.and_then(|end| rest.get(end)) {
-            None => Ok(value.len()),
-            Some(b'\r') => self.to(after, value.len() + 1),
-            Some(_) => Err(Fault::BareLf),
+        let end = first_control(rest);
+        match end.and_then(|end| Some((end, rest.get(end)?))) {
+            None => Ok(rest.len()),
+            Some((end, b'\r')) => self.to(after, end + 1),
+            Some((_, b'\n')) => Err(Fault::BareLf),
+            Some(_) => Err(Fault::FieldValue),
         }
     }
 
@@ -618,9 +672,37 @@ fn check_name(name: &[u8]) -> Result<(), Fault> {
     Err(if bad == Some(&b'\n') { Fault::BareLf } else { Fault::FieldName })
 }
 
-/// Bytes a Host may have. RFC 3986 allows more, which no host name uses.
+/// Whether a Host may have this byte. RFC 3986 allows more, which no host name uses.
 pub(super) fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']')
+    HOST[usize::from(byte)]
+}
+
+fn field_called(name: &[u8]) -> Field {
+    match name.len() {
+        4 if name.eq_ignore_ascii_case(b"host") => Field::Host,
+        14 if name.eq_ignore_ascii_case(b"content-length") => Field::Length,
+        17 if name.eq_ignore_ascii_case(b"transfer-encoding") => Field::Coding,
+        _ => Field::Plain,
+    }
+}
+
+/// Where the first control character other than a tab is. Looks at eight bytes at a time.
+fn first_control(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES * 0x80;
+    let control = |byte: &u8| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f;
+    let (eights, rest) = bytes.as_chunks::<8>();
+    for (index, eight) in eights.iter().enumerate() {
+        let word = u64::from_le_bytes(*eight);
+        let deletes = word ^ (ONES * 0x7f);
+        let suspects = (word.wrapping_sub(ONES * 0x20) & !word) | (deletes.wrapping_sub(ONES) & !deletes);
+        if suspects & HIGH != 0
+            && let Some(found) = eight.iter().position(control)
+        {
+            return Some(index * 8 + found);
+        }
+    }
+    rest.iter().position(control).map(|found| eights.len() * 8 + found)
 }
 
 fn bad_value(field: Field) -> Fault {

@@ -10,10 +10,14 @@
 
 use memchr::{memchr, memchr2};
 
+use crate::edge::framing::chunked::up_to;
 pub use crate::edge::framing::fault::Fault;
+use crate::edge::framing::lines::{field_called, first_control};
 use crate::edge::framing::tables::{HOST, PATH, QUERY, TOKEN};
 
+mod chunked;
 mod fault;
+mod lines;
 mod tables;
 
 /// The longest `method` a head may have; Salesforce's longest is `OPTIONS`.
@@ -428,58 +432,6 @@ impl Guard {
         }
     }
 
-    /// Takes the whole lines `rest` begins with, as long as nothing about them is doubtful: what this does not take, the
-    /// states below judge byte by byte, and they would have taken these lines, too. Nearly every line of nearly every head is
-    /// read here, at a fifth of the cost.
-    fn whole_lines(&mut self, rest: &[u8]) -> usize {
-        let mut at = 0;
-        while let Some(line) = rest.get(at..) {
-            let Some(used) = self.whole_line(line) else { break };
-            at += used;
-        }
-        at
-    }
-
-    fn whole_line(&mut self, line: &[u8]) -> Option<usize> {
-        let mut colon = 0;
-        for byte in line {
-            if !TOKEN[usize::from(*byte)] {
-                break;
-            }
-            colon += 1;
-        }
-        let (name, after) = line.split_at_checked(colon)?;
-        let after = after.strip_prefix(b":")?;
-        let end = first_control(after)?;
-        let (value, after) = after.split_at_checked(end)?;
-        if name.is_empty() || self.head.count >= self.limits.count || !after.starts_with(b"\r\n") {
-            return None;
-        }
-        match field_called(name) {
-            Field::Plain => {}
-            Field::Host => {
-                let host = value.trim_ascii();
-                if self.head.hosts > 0 || host.is_empty() || !host.iter().all(|byte| HOST[usize::from(*byte)]) {
-                    return None;
-                }
-                self.head.hosts = 1;
-            }
-            Field::Length => {
-                let digits = value.trim_ascii();
-                // Eighteen digits fit without a check.
-                let plain = matches!(digits.len(), 1..=18) && digits.iter().all(u8::is_ascii_digit);
-                if !plain || self.head.lengths > 0 || self.head.codings > 0 {
-                    return None;
-                }
-                self.head.lengths = 1;
-                self.head.length = digits.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0'));
-            }
-            Field::Coding => return None,
-        }
-        self.head.count += 1;
-        Some(colon + 1 + end + 2)
-    }
-
     fn field_name(&mut self, rest: &[u8]) -> Result<usize, Fault> {
         let colon = memchr(b':', rest);
         let name = colon.and_then(|colon| rest.get(..colon)).unwrap_or(rest);
@@ -611,53 +563,6 @@ impl Guard {
         }
         used
     }
-
-    fn chunk_size(&mut self, byte: u8) -> Result<usize, Fault> {
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'f' => byte - b'a' + 10,
-            b'A'..=b'F' => byte - b'A' + 10,
-            b'\r' if self.digits > 0 => return self.to(State::ChunkLf, 1),
-            b';' if self.digits > 0 => return self.to(State::ChunkExtension, 1),
-            _ => return Err(Fault::ChunkSize),
-        };
-        self.digits += 1;
-        if self.digits > CHUNK_DIGITS || self.number >> 59 != 0 {
-            return Err(Fault::ChunkSize);
-        }
-        self.number = (self.number << 4) | u64::from(digit);
-        Ok(1)
-    }
-
-    fn chunk_extension(&mut self, rest: &[u8]) -> Result<usize, Fault> {
-        let used = self.plain_value(up_to(rest, EXTENSION_BYTES, self.extension_bytes), State::ChunkLf)?;
-        self.extension_bytes = self.extension_bytes.saturating_add(u16::try_from(used).unwrap_or(u16::MAX));
-        if self.extension_bytes > EXTENSION_BYTES { Err(Fault::ChunkExtension) } else { Ok(used) }
-    }
-
-    fn trailer_name(&mut self, rest: &[u8]) -> Result<usize, Fault> {
-        let rest = up_to(rest, TRAILER_BYTES, self.trailer_bytes);
-        let colon = memchr(b':', rest);
-        let name = colon.and_then(|colon| rest.get(..colon)).unwrap_or(rest);
-        check_name(name)?;
-        self.keep_name(name);
-        self.count_trailer(name.len())?;
-        match colon {
-            None => Ok(name.len()),
-            Some(_) if self.name_len == 0 => Err(Fault::FieldName),
-            Some(colon) => self.to(State::TrailerValue, colon + 1),
-        }
-    }
-
-    fn count_trailer(&mut self, used: usize) -> Result<(), Fault> {
-        self.trailer_bytes = self.trailer_bytes.saturating_add(u16::try_from(used).unwrap_or(u16::MAX));
-        if self.trailer_bytes > TRAILER_BYTES { Err(Fault::Trailers) } else { Ok(()) }
-    }
-}
-
-/// `rest` up to the byte that makes it more than `limit`.
-fn up_to(rest: &[u8], limit: u16, so_far: u16) -> &[u8] {
-    rest.get(..usize::from(limit.saturating_sub(so_far)) + 1).unwrap_or(rest)
 }
 
 fn expect(byte: u8, wanted: u8, fault: Fault) -> Result<(), Fault> {
@@ -675,34 +580,6 @@ fn check_name(name: &[u8]) -> Result<(), Fault> {
 /// Whether a Host may have this byte. RFC 3986 allows more, which no host name uses.
 pub(super) fn is_host_byte(byte: u8) -> bool {
     HOST[usize::from(byte)]
-}
-
-fn field_called(name: &[u8]) -> Field {
-    match name.len() {
-        4 if name.eq_ignore_ascii_case(b"host") => Field::Host,
-        14 if name.eq_ignore_ascii_case(b"content-length") => Field::Length,
-        17 if name.eq_ignore_ascii_case(b"transfer-encoding") => Field::Coding,
-        _ => Field::Plain,
-    }
-}
-
-/// Where the first control character other than a tab is. Looks at eight bytes at a time.
-fn first_control(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 255;
-    const HIGH: u64 = ONES * 0x80;
-    let control = |byte: &u8| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f;
-    let (eights, rest) = bytes.as_chunks::<8>();
-    for (index, eight) in eights.iter().enumerate() {
-        let word = u64::from_le_bytes(*eight);
-        let deletes = word ^ (ONES * 0x7f);
-        let suspects = (word.wrapping_sub(ONES * 0x20) & !word) | (deletes.wrapping_sub(ONES) & !deletes);
-        if suspects & HIGH != 0
-            && let Some(found) = eight.iter().position(control)
-        {
-            return Some(index * 8 + found);
-        }
-    }
-    rest.iter().position(control).map(|found| eights.len() * 8 + found)
 }
 
 fn bad_value(field: Field) -> Fault {

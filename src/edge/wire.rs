@@ -36,6 +36,8 @@ pub(super) struct Wire {
     pub(super) head_since: Option<Instant>,
     /// Since when nothing has been in service; `None` while something is, and before the driver looked.
     pub(super) idle_since: Option<Instant>,
+    /// Since when the peer has sent all it will send, while it is still owed an answer.
+    pub(super) half_closed: Option<Instant>,
     /// How fast the peer reads.
     pub(super) pace: Pace,
     /// When the last request was answered, if a head had come behind it.
@@ -120,6 +122,22 @@ impl<IO> Guarded<IO> {
     }
 }
 
+impl<IO> Guarded<IO> {
+    /// hyper gives up a request as soon as its input ends. Some callers close their side once they have asked, so while an
+    /// answer is owed the end is kept from hyper, and the driver waits a little.
+    fn end_of_input(&self) -> Poll<io::Result<()>> {
+        let in_body = self.guard.as_ref().is_some_and(|guard| guard.phase() == Phase::Body);
+        let mut wire = self.connection.wire.lock();
+        if in_body || !wire.owing() {
+            return Poll::Ready(Ok(()));
+        }
+        if wire.half_closed.is_none() {
+            wire.half_closed = Some(self.clock.now());
+        }
+        Poll::Pending
+    }
+}
+
 impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -139,7 +157,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
         let Some(guard) = &mut this.guard else { return Poll::Ready(Ok(())) };
         let read = buf.filled().get(before..).unwrap_or_default();
         if read.is_empty() {
-            return Poll::Ready(Ok(()));
+            return this.end_of_input();
         }
         let fed = guard.feed(read);
         let mut wire = this.connection.wire.lock();
@@ -237,5 +255,60 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Guarded<IO> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::edge::framing::HeadLimits;
+
+    fn guarded(heads: u32) -> (tokio::io::DuplexStream, Guarded<tokio::io::DuplexStream>, Arc<Connection>) {
+        let (near, far) = tokio::io::duplex(1024);
+        let connection = Arc::new(Connection::new(([192, 0, 2, 1], 1).into(), 0));
+        connection.wire.lock().heads = heads;
+        let guard = Guard::new(HeadLimits { bytes: 1024, count: 10 });
+        let raw = Guarded::new(far, Prefix::default(), Some(guard), Arc::clone(&connection), Clock::start());
+        (near, raw, connection)
+    }
+
+    #[tokio::test]
+    async fn an_answer_hyper_gives_alone_never_reaches_the_caller() {
+        let (mut near, mut raw, connection) = guarded(1);
+        raw.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await.expect("taken");
+        drop(raw);
+        let mut seen = Vec::new();
+        near.read_to_end(&mut seen).await.expect("closed");
+        assert!(seen.is_empty());
+        let wire = connection.wire.lock();
+        assert_eq!((wire.fault, wire.place), (Some(Fault::Unreadable), Place::Hyper));
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_the_road_does() {
+        let (mut near, mut raw, connection) = guarded(1);
+        connection.wire.lock().calls = 1;
+        raw.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n").await.expect("taken");
+        drop(raw);
+        let mut seen = Vec::new();
+        near.read_to_end(&mut seen).await.expect("closed");
+        assert_eq!(seen, b"HTTP/1.1 404 Not Found\r\n\r\n");
+    }
+
+    #[tokio::test]
+    async fn bytes_read_ahead_come_first_and_are_watched() {
+        let (mut near, raw, connection) = guarded(0);
+        let (io, guard) = raw.into_parts();
+        let mut prefix = Prefix::default();
+        prefix.room()[..6].copy_from_slice(b"GET / ");
+        prefix.filled(6);
+        let mut raw = Guarded::new(io, prefix, guard, Arc::clone(&connection), Clock::start());
+        near.write_all(b"HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("open");
+        let mut seen = vec![0; 27];
+        raw.read_exact(&mut seen).await.expect("whole");
+        assert_eq!(seen, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(connection.wire.lock().heads, 1);
     }
 }

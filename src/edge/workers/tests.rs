@@ -111,7 +111,7 @@ async fn a_drain_stops_accepting_and_drops_what_does_not_end() {
 
 #[cfg(feature = "demo")]
 #[tokio::test]
-async fn plain_http_on_a_tls_port_is_told_so() {
+async fn what_is_not_tls_on_a_tls_port_is_told_so_or_closed() {
     use crate::edge::tls::{ClientCertificates, Tls, TlsFiles};
 
     let dir = tempfile::TempDir::new().unwrap();
@@ -121,7 +121,8 @@ async fn plain_http_on_a_tls_port_is_told_so() {
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let tls = Tls::load(TlsFiles { certificate, key, clients: ClientCertificates::NotAsked }).unwrap();
     let tasks = Tasks::new();
-    let house = house(&settings(), &tasks);
+    let limits = Limits { head_time: Duration::from_millis(500), ..Limits::default() };
+    let house = house(&WorkerSettings { limits, ..settings() }, &tasks);
     let listener = Listener::bind(([127, 0, 0, 1], 0).into(), 1, Some(Arc::new(tls))).unwrap();
     let address = listener.address().unwrap();
     let accepting = house.workers.accept(listener, &tasks);
@@ -131,7 +132,14 @@ async fn plain_http_on_a_tls_port_is_told_so() {
     let answer = blocking(move || ask(address, LAST)).await;
     let body = refusal_in(&answer, 400, "malformed_request");
     assert!(body[0]["message"].as_str().is_some_and(|message| message.contains("HTTPS")));
+    assert_eq!(house.counts.handshakes_failed.load(Ordering::Relaxed), 0);
+    let silent = blocking(move || {
+        let mut stream = Plain::connect(address).unwrap();
+        stream.read(&mut [0; 1]).unwrap()
+    });
+    assert_eq!(silent.await, 0, "closed after head_time");
+    until(|| house.counts.handshakes_failed.load(Ordering::Relaxed) == 1).await;
     let garbage = blocking(move || ask(address, "\x16\x03\x01\x00\x05hello")).await;
     assert!(!garbage.contains("HTTP"), "{garbage}");
-    until(|| house.counts.handshakes_failed.load(Ordering::Relaxed) == 1).await;
+    until(|| house.counts.handshakes_failed.load(Ordering::Relaxed) == 2).await;
 }

@@ -1,7 +1,5 @@
 //! The guard against what is known to split proxies, and against hyper itself.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

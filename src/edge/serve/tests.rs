@@ -1,7 +1,5 @@
 //! Raw bytes against a served connection, on a paused clock.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -282,7 +280,7 @@ async fn a_caller_that_leaves_frees_everything() {
         drop(stream);
         let start = rig.edge.clock.now();
         rig.edge.tasks.idle().await;
-        assert!(rig.edge.clock.now() - start < seconds(1), "{input:?}");
+        assert!(rig.edge.clock.now() - start < seconds(3), "{input:?}");
         assert_eq!(rig.working(), 0, "{input:?}");
     }
 }
@@ -373,4 +371,35 @@ async fn a_parked_connection_reads_its_next_request_strictly() {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").await.unwrap();
     refusal_in(&read_all(&mut stream).await, 400, "malformed_request");
     assert_eq!(rig.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_half_closes_gets_what_is_ready_and_has_left_otherwise() {
+    let rig = Rig::new();
+    let mut stream = rig.open();
+    stream.write_all(GET.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert!(read_all(&mut stream).await.ends_with("ok"));
+    // A half-closed socket cannot be told from a closed one, so nobody is waited for long.
+    let mut stream = rig.open();
+    stream.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    tokio::time::sleep(seconds(1)).await;
+    stream.shutdown().await.unwrap();
+    let start = rig.edge.clock.now();
+    assert_eq!(read_all(&mut stream).await, "");
+    assert!(rig.edge.clock.now() - start < seconds(3));
+    assert_eq!(rig.working(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_connections_at_a_slow_pace_are_no_slow_readers() {
+    let rig = Rig::new();
+    let mut stream = rig.open();
+    for _ in 0..10 {
+        stream.write_all(GET.as_bytes()).await.unwrap();
+        read_until(&mut stream, "ok").await;
+        tokio::time::sleep(seconds(100)).await;
+    }
+    assert_eq!(rig.edge.counts.slow_readers.load(Ordering::Relaxed), 0);
+    assert_eq!(rig.calls(), 10);
 }

@@ -207,9 +207,10 @@ fn named<'a>(windows: &'a mut BTreeMap<SmolStr, Window>, name: &SmolStr, step: u
     windows.entry(name.clone()).or_insert_with(|| Window::new(step))
 }
 
-/// The whole part of a count that is not negative.
+/// The whole part of a count.
+#[expect(clippy::cast_sign_loss, reason = "what is negative is made zero first")]
 fn whole(number: f64) -> u64 {
-    format!("{:.0}", number.floor()).parse().unwrap_or(0)
+    number.max(0.0) as u64
 }
 
 /// On whose account a call goes.

@@ -13,6 +13,7 @@ use super::clock::Micros;
 use super::dates::http_date;
 use super::json::Json;
 use super::request::Head;
+use super::xml::escape;
 
 /// What the response needs besides the answer.
 #[derive(Debug, Clone, Default)]
@@ -53,7 +54,7 @@ pub(super) fn build(head: &Head, answer: Answer, trimmings: &Trimmings) -> Respo
         put(HeaderName::from_static("sforce-limit-info"), info);
     }
     let (content_type, bytes) = match &answer.content {
-        Content::Empty | Content::Later(_) => (None, None),
+        Content::Empty | Content::Later(..) => (None, None),
         Content::Blob(_) => (Some("application/octetstream"), None),
         Content::Text(content_type, bytes) => (Some(content_type.as_ref()), Some(bytes.clone())),
         Content::Json(body) if wants_xml(head) => {
@@ -74,7 +75,8 @@ pub(super) fn build(head: &Head, answer: Answer, trimmings: &Trimmings) -> Respo
         (_, Some(bytes)) => {
             put(header::VARY, "Accept-Encoding");
             let accepts = head.header("accept-encoding").is_some_and(|codings| codings.contains("gzip"));
-            if trimmings.gzip && accepts && !bytes.is_empty() {
+            let compressed = answer.always_compressed || (trimmings.gzip && accepts);
+            if compressed && !bytes.is_empty() {
                 put(header::CONTENT_ENCODING, "gzip");
                 SimBody::whole(compress(&bytes), false)
             } else {
@@ -141,11 +143,6 @@ fn element(out: &mut String, name: &str, value: &Json) {
             out.push_str(&format!("</{name}>"));
         }
     }
-}
-
-/// Text safe inside an element.
-pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

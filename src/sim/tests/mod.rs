@@ -1,9 +1,15 @@
 //! The simulator end to end: HTTP over connections in memory, in a paused runtime.
 
 mod accounting;
+mod apis;
+mod bulk;
+mod cometd;
 mod composite;
 mod data;
 mod faults;
+mod oauth;
+mod soap;
+mod transport;
 
 use std::io::Read;
 
@@ -56,12 +62,17 @@ pub(super) fn token(user: &str) -> String {
 }
 
 impl Caller {
+    /// A caller with the session of a user known from the start; none for an empty name.
     pub(super) async fn of(sim: &Sim, user: &str) -> Self {
+        Self::with_token(sim, &if user.is_empty() { String::new() } else { token(user) }).await
+    }
+
+    pub(super) async fn with_token(sim: &Sim, token: &str) -> Self {
         let (send, connection) = handshake(TokioIo::new(sim.connect_in_memory())).await.unwrap();
         Tasks::default().spawn(async move {
             let _ended = connection.await;
         });
-        Self { sim: sim.clone(), send, token: token(user), extra: Vec::new() }
+        Self { sim: sim.clone(), send, token: token.to_owned(), extra: Vec::new() }
     }
 
     pub(super) async fn admin(config: SimConfig) -> Self {

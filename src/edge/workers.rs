@@ -162,6 +162,11 @@ impl Workers {
         self.dealer.seats.iter().map(|seat| seat.open.load(Ordering::Relaxed)).collect()
     }
 
+    /// The same counts, to be read at any time.
+    pub fn open_counts(&self) -> Vec<Arc<AtomicUsize>> {
+        self.dealer.seats.iter().map(|seat| Arc::clone(&seat.open)).collect()
+    }
+
     /// Waits until every worker has drained, after the drain has begun. Returns how many tasks had to be dropped.
     pub async fn finished(self) -> usize {
         let Self { dealer, threads } = self;

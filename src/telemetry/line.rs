@@ -148,12 +148,6 @@ impl<'a> Line<'a> {
         let digit = |number: u64| b'0' + (number % 10) as u8;
         self.out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
     }
-
-    pub(super) fn flag(&mut self, key: &'static str, flag: bool) {
-        self.key(key);
-        self.out.extend_from_slice(if flag { b"true" } else { b"false" });
-    }
-
     /// A member of an event: key and value may be any text.
     pub(super) fn value(&mut self, key: &str, value: Value<'_>) {
         self.out.extend_from_slice(b",\"");

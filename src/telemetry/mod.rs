@@ -40,7 +40,7 @@ pub use self::snapshot::{
 };
 pub use self::status::{CallerStatus, InFlightStatus, Status, Totals};
 use crate::clock::Clock;
-use crate::outcome::{Exchange, Outcome};
+use crate::outcome::Outcome;
 
 /// How many words and series there may be.
 #[derive(Debug, Clone, Copy)]

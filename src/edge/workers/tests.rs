@@ -82,7 +82,7 @@ async fn one_connection_too_many_is_turned_away_in_words() {
     let address = house.address;
     let open = blocking(move || [Plain::connect(address).unwrap(), Plain::connect(address).unwrap()]).await;
     until(|| house.workers.open().iter().sum::<usize>() == 2).await;
-    refusal_in(&blocking(move || ask(address, LAST)).await, 503, "buffers_full");
+    refusal_in(&blocking(move || ask(address, LAST)).await, 503, "too_many_connections");
     assert_eq!(house.counts.turned_away.load(Ordering::Relaxed), 1);
     drop(open);
     until(|| house.workers.open() == [0, 0]).await;

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::rig::{Rig, read_all, read_until, refusal_in};
@@ -402,4 +403,41 @@ async fn idle_connections_at_a_slow_pace_are_no_slow_readers() {
     }
     assert_eq!(rig.edge.counts.slow_readers.load(Ordering::Relaxed), 0);
     assert_eq!(rig.calls(), 10);
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_sent_every_error_is_in_salesforces_form(
+        mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let post = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        let mut input = format!("{GET}{post}{LAST}").into_bytes();
+        for (at, byte) in mutations {
+            let at = at.index(input.len());
+            input[at] = byte;
+        }
+        let (early, late) = input.split_at(cut.index(input.len()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let answers = runtime.block_on(async {
+            let rig = Rig::new();
+            let mut stream = rig.open();
+            stream.write_all(early).await.unwrap();
+            tokio::time::sleep(seconds(1)).await;
+            let _ = stream.write_all(late).await;
+            let answers = read_all(&mut stream).await;
+            drop(stream);
+            rig.edge.tasks.idle().await;
+            assert_eq!(rig.working(), 0);
+            answers
+        });
+        prop_assert!(answers.is_empty() || answers.starts_with("HTTP/1."), "{}", answers);
+        for digit in ["HTTP/1.1 4", "HTTP/1.1 5"] {
+            for (at, _) in answers.match_indices(digit) {
+                prop_assert!(answers[at..].contains("\r\nweirkeeper-refused: "), "{}", answers);
+            }
+        }
+        let whole = ["", "ok", "abc", "\"}}]"].iter().any(|end| answers.ends_with(end));
+        prop_assert!(whole, "{}", answers);
+    }
 }

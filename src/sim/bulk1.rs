@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::Method;
 
 use super::answer::{Answer, Content};
-use super::clock::Micros;
+use super::clock::{Micros, seconds};
 use super::csv;
 use super::dates::datetime_text;
 use super::errors::ApiError;
@@ -13,7 +13,7 @@ use super::jobs::{Batch, Job, Operation, RowResult, State};
 use super::json::{Json, obj};
 use super::request::Head;
 use super::world::{Maintenance, World};
-use super::xml::{self, put};
+use super::xml::{self, close, open, put};
 
 /// Anything below `/services/async/XX.0/`.
 pub(super) fn handle(
@@ -39,7 +39,7 @@ pub(super) fn handle(
     match (rest, post) {
         (["job"], true) => create(world, head, body, user, version, now),
         (["job", id, ..], _) => {
-            let wait = world.config.bulk_seconds * super::clock::SECOND;
+            let wait = seconds(world.config.bulk_seconds);
             let batch_id = world.jobs.next_id("751");
             let result_id = world.jobs.next_id("752");
             let job = world.jobs.get(id, user, true).ok_or_else(|| invalid("InvalidJob", "Unable to find job"))?;
@@ -233,7 +233,7 @@ fn show(json: bool, root: &str, info: &Json) -> Answer {
     }
     let mut text = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><{root} xmlns=\"{BULK1}\">");
     elements(&mut text, info);
-    text.push_str(&format!("</{root}>"));
+    close(&mut text, root);
     Answer::text(200, "application/xml", text)
 }
 
@@ -243,9 +243,9 @@ fn elements(out: &mut String, info: &Json) {
             Json::Null => {}
             Json::Arr(items) => {
                 for item in items {
-                    out.push_str(&format!("<{name}>"));
+                    open(out, name);
                     elements(out, item);
-                    out.push_str(&format!("</{name}>"));
+                    close(out, name);
                 }
             }
             scalar => put(out, name, &scalar.plain()),

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::Method;
 
 use super::answer::Answer;
-use super::body::Upload;
-use super::clock::Micros;
+use super::body::{Upload, lines_in};
+use super::clock::{Micros, seconds};
 use super::csv;
 use super::dates::datetime_text;
 use super::errors::ApiError;
@@ -93,7 +93,7 @@ fn create(world: &mut World, req: &Req<'_>, is_query: bool) -> Result<Answer, Ap
         world.schema.objects[at].name.to_string()
     };
     let id = world.jobs.next_id("750");
-    let due = req.now + world.config.bulk_seconds * super::clock::SECOND;
+    let due = req.now + seconds(world.config.bulk_seconds);
     let job = Job {
         id,
         v1: false,
@@ -203,7 +203,7 @@ fn delete(world: &mut World, id: &str, user: usize) -> Result<Answer, ApiError> 
 
 fn change_state(world: &mut World, req: &Req<'_>, id: &str) -> Result<Answer, ApiError> {
     let body = Json::parse(req.body).map_err(ApiError::parser)?;
-    let wait = world.config.bulk_seconds * super::clock::SECOND;
+    let wait = seconds(world.config.bulk_seconds);
     let job = world.jobs.get(id, req.user, false).ok_or_else(missing)?;
     match (body.text("state"), job.state) {
         (Some("UploadComplete"), State::Open) if !job.operation.is_query() => {
@@ -228,7 +228,7 @@ fn put_data(job: &mut Job, upload: &Upload) -> Result<Answer, ApiError> {
         // Only whole rows are processed; the rest is counted.
         let end = job.data.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
         job.data.truncate(end);
-        let kept = job.data.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let kept = lines_in(&job.data);
         job.uncounted = upload.lines.saturating_sub(kept);
     }
     Ok(Answer::empty(201))

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use tokio::sync::watch;
 
 use super::answer::Answer;
-use super::clock::{DAY, Micros, SECOND};
+use super::clock::{DAY, Micros, SECOND, seconds};
 use super::json::{Json, obj};
 use super::request::Head;
 use super::world::World;
@@ -91,13 +91,13 @@ pub(super) fn handle(world: &mut World, head: &Head, body: &[u8], began: Micros,
         Json::Arr(items) => items.clone(),
         single => vec![single.clone()],
     };
-    let hold = world.config.long_poll_seconds * SECOND;
+    let hold = seconds(world.config.long_poll_seconds);
     let mut session = Session { head, user, began, now, hold, cookie: None, wait: false };
     let mut replies = Vec::new();
     for message in &list {
         match session.message(world, message) {
             Ok(reply) => replies.extend(reply),
-            Err(answer) => return answer,
+            Err(problem) => return Answer::text(400, "text/html;charset=UTF-8", problem),
         }
     }
     if session.wait {
@@ -123,7 +123,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    fn message(&mut self, world: &mut World, message: &Json) -> Result<Vec<Json>, Answer> {
+    fn message(&mut self, world: &mut World, message: &Json) -> Result<Vec<Json>, &'static str> {
         let channel = message.text("channel").unwrap_or_default();
         let mut reply = obj! {"channel": channel};
         if let Some(id) = message.get("id") {
@@ -143,7 +143,7 @@ impl Session<'_> {
         let Some(client) = world.cometd.clients.get_mut(&id) else { return Ok(Vec::new()) };
         let cookies = self.head.header("cookie").unwrap_or_default();
         if !cookies.contains(&client.cookie) {
-            return Err(Answer::text(400, "text/html;charset=UTF-8", "The cookie of the session is not present"));
+            return Err("The cookie of the session is not present");
         }
         reply.push("clientId", id.as_str());
         match channel {

@@ -219,7 +219,7 @@ impl<'a> Reader<'a> {
         if self.peek()? == "on" {
             self.at += 2;
         } else if self.peek()? != "{" && self.peek()? != "@" {
-            selection.name = self.next()?.to_owned();
+            self.next()?.clone_into(&mut selection.name);
             selection.spread = true;
         }
         self.directives()?;

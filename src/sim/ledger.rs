@@ -9,7 +9,7 @@ use super::apis;
 use super::batch;
 use super::body::Upload;
 use super::bulk1;
-use super::clock::{Micros, SECOND};
+use super::clock::{Micros, millis, seconds};
 use super::cometd;
 use super::config::SimCosts;
 use super::counts::SimRequest;
@@ -27,6 +27,8 @@ use super::soap::{self, Caller, Envelope};
 use super::store::Change;
 use super::world::{Maintenance, World};
 
+/// Longest a request may be held, milliseconds of simulated time.
+const LONGEST_LATENCY_MS: u64 = 3_600_000;
 /// Requests remembered for tests.
 const REMEMBERED: usize = 1_000;
 
@@ -140,8 +142,9 @@ impl Sim {
         };
         if runs {
             let jitter = if world.jitter_ms == 0 { 0 } else { world.rng.u64(0..=world.jitter_ms) };
-            plan.latency_ms += world.latency_ms + jitter;
+            plan.latency_ms = plan.latency_ms.saturating_add(world.latency_ms).saturating_add(jitter);
         }
+        plan.latency_ms = plan.latency_ms.min(LONGEST_LATENCY_MS);
         let sim = self.clone();
         let ticket =
             Ticket { sim, number, began: now, payer, user, charged: base, base, runs, envelope: None, open: true };
@@ -160,7 +163,7 @@ impl Sim {
         let mut guard = self.world();
         let world = &mut *guard;
         let arrived = self.clock().now();
-        let until = arrived + latency_ms * 1_000;
+        let until = arrived + millis(latency_ms);
         world.take_locks(ticket.number, &visit.head, &upload.kept, arrived, until);
         if ticket.payer.family != "soap" {
             return None;
@@ -344,17 +347,13 @@ fn trimmings(world: &mut World, payer: &Payer, now: Micros, plain: bool) -> Trim
 fn limit_info(world: &mut World, payer: &Payer, now: Micros) -> String {
     let config = std::sync::Arc::clone(&world.config);
     let limit = world.meter.limit;
-    let used = world.meter.shown(now, config.header.lag_seconds * SECOND);
-    let mut info = format!("api-usage={used}/{limit}");
-    if let Some(share) = config.header.per_app.get(payer.client.as_str()) {
-        let used = world.meter.client_used(&payer.client, now);
-        info.push_str(&format!("; per-app-api-usage={used}/{share}(appName={})", payer.client));
-    }
-    if config.header.bursts {
-        let over = used.saturating_sub(limit).min(1);
-        info.push_str(&format!("; api-bursts={over}/750"));
-    }
-    info
+    let used = world.meter.shown(now, seconds(config.header.lag_seconds));
+    let per_app = config.header.per_app.get(payer.client.as_str()).map(|share| {
+        let (app, used) = (&payer.client, world.meter.client_used(&payer.client, now));
+        format!("; per-app-api-usage={used}/{share}(appName={app})")
+    });
+    let bursts = config.header.bursts.then(|| format!("; api-bursts={}/750", used.saturating_sub(limit).min(1)));
+    [Some(format!("api-usage={used}/{limit}")), per_app, bursts].into_iter().flatten().collect()
 }
 
 fn note(world: &mut World, visit: &Visit, number: u64, at: Micros, user: &SmolStr) {

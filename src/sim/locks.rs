@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use http::Method;
 use smol_str::SmolStr;
 
-use super::clock::Micros;
+use super::clock::{Micros, millis};
 use super::ids;
 use super::json::Json;
 use super::request::Head;
@@ -63,7 +63,7 @@ impl World {
                 wanted.extend(self.parents(object, row).map(SmolStr::new));
             }
         }
-        let patience = now + self.config.lock_wait_ms * 1_000;
+        let patience = now + millis(self.config.lock_wait_ms);
         for id in wanted {
             match self.locks.held.get(&id) {
                 Some((_, end)) if *end > patience => {

@@ -9,7 +9,7 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use super::answer::Answer;
-use super::clock::{Micros, SECOND};
+use super::clock::{Micros, SECOND, seconds};
 use super::config::{ORG_ID, SimApp};
 use super::errors::ApiError;
 use super::json::{Json, obj};
@@ -34,9 +34,15 @@ pub(super) struct Grants {
     logins: HashMap<usize, VecDeque<Micros>>,
 }
 
-/// An OAuth error: an object, not an array (facts 5.5).
-fn refuse(error: &str, description: &str) -> Answer {
-    Answer::json(400, obj! {"error": error, "error_description": description}).with("cache-control", "no-store")
+/// An OAuth error: code and description.
+#[derive(Debug, Clone, Copy)]
+struct Refused(&'static str, &'static str);
+
+impl From<Refused> for Answer {
+    /// An object, not an array (facts 5.5).
+    fn from(Refused(error, description): Refused) -> Self {
+        Self::json(400, obj! {"error": error, "error_description": description}).with("cache-control", "no-store")
+    }
 }
 
 /// Everything under `/services/oauth2`, `/id` and the discovery document.
@@ -100,13 +106,13 @@ fn token(world: &mut World, head: &Head, form: &HashMap<String, String>, origin:
         "refresh_token" => refresh(world, head, form),
         "authorization_code" => code(world, head, form),
         "urn:ietf:params:oauth:grant-type:jwt-bearer" => jwt_bearer(world, get("assertion"), origin, now),
-        _ => Err(refuse("unsupported_grant_type", "grant type not supported")),
+        _ => Err(Refused("unsupported_grant_type", "grant type not supported")),
     };
     let granted = granted.and_then(|(user, app)| {
         world
             .log_in(user, now)
             .map(|token| (user, app, token))
-            .map_err(|()| refuse("login_rate_exceeded", "Login Rate Exceeded"))
+            .map_err(|()| Refused("login_rate_exceeded", "Login Rate Exceeded"))
     });
     match granted {
         Ok((user, app, session)) => {
@@ -119,40 +125,38 @@ fn token(world: &mut World, head: &Head, form: &HashMap<String, String>, origin:
             }
             answer
         }
-        Err(answer) => {
+        Err(refused) => {
             world.tally.logins_refused += 1;
-            answer
+            refused.into()
         }
     }
 }
 
-type Granted = Result<(usize, SimApp), Answer>;
+type Granted = Result<(usize, SimApp), Refused>;
 
-fn invalid_client() -> Answer {
-    refuse("invalid_client", "invalid client credentials")
-}
+const INVALID_CLIENT: Refused = Refused("invalid_client", "invalid client credentials");
 
-fn invalid_grant(description: &str) -> Answer {
-    refuse("invalid_grant", description)
+fn invalid_grant(description: &'static str) -> Refused {
+    Refused("invalid_grant", description)
 }
 
 fn client_credentials(world: &World, head: &Head, form: &HashMap<String, String>) -> Granted {
-    let (app, proven) = app(world, head, form).ok_or_else(invalid_client)?;
+    let (app, proven) = app(world, head, form).ok_or(INVALID_CLIENT)?;
     if !proven {
-        return Err(invalid_client());
+        return Err(INVALID_CLIENT);
     }
     if form.contains_key("scope") {
-        return Err(refuse("invalid_request", "scope parameter not supported"));
+        return Err(Refused("invalid_request", "scope parameter not supported"));
     }
     let user = app.run_as.as_ref().and_then(|name| world.user_named(name));
-    let user = user.ok_or_else(|| refuse("invalid_grant", "no client credentials user enabled"))?;
+    let user = user.ok_or(Refused("invalid_grant", "no client credentials user enabled"))?;
     Ok((user, app))
 }
 
 fn password(world: &World, head: &Head, form: &HashMap<String, String>) -> Granted {
-    let (app, proven) = app(world, head, form).ok_or_else(invalid_client)?;
+    let (app, proven) = app(world, head, form).ok_or(INVALID_CLIENT)?;
     if !proven {
-        return Err(invalid_client());
+        return Err(INVALID_CLIENT);
     }
     let get = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
     let user = world.password_login(get("username"), get("password"));
@@ -160,10 +164,10 @@ fn password(world: &World, head: &Head, form: &HashMap<String, String>) -> Grant
 }
 
 fn refresh(world: &World, head: &Head, form: &HashMap<String, String>) -> Granted {
-    let (app, proven) = app(world, head, form).ok_or_else(invalid_client)?;
+    let (app, proven) = app(world, head, form).ok_or(INVALID_CLIENT)?;
     // Public clients have no secret to show.
     if !proven && form.contains_key("client_secret") {
-        return Err(invalid_client());
+        return Err(INVALID_CLIENT);
     }
     let grant = form.get("refresh_token").and_then(|token| world.grants.refresh.get(token));
     match grant {
@@ -173,7 +177,7 @@ fn refresh(world: &World, head: &Head, form: &HashMap<String, String>) -> Grante
 }
 
 fn code(world: &mut World, head: &Head, form: &HashMap<String, String>) -> Granted {
-    let (app, _) = app(world, head, form).ok_or_else(invalid_client)?;
+    let (app, _) = app(world, head, form).ok_or(INVALID_CLIENT)?;
     let grant = form.get("code").and_then(|code| world.grants.codes.remove(code));
     match grant {
         Some((user, client)) if client == app.client_id => Ok((user, app)),
@@ -192,7 +196,7 @@ fn jwt_bearer(world: &World, assertion: &str, origin: &str, now: Micros) -> Gran
         return Err(invalid_grant("invalid assertion"));
     };
     let issuer = claims_json.text("iss").unwrap_or_default();
-    let app = world.config.apps.iter().find(|app| app.client_id == issuer).ok_or_else(invalid_client)?;
+    let app = world.config.apps.iter().find(|app| app.client_id == issuer).ok_or(INVALID_CLIENT)?;
     if let Some(pem) = &app.public_key_pem {
         let signed = format!("{head}.{claims}");
         let proven =
@@ -250,7 +254,7 @@ fn authorize(world: &mut World, form: &HashMap<String, String>) -> Answer {
     let (target, client) = (get("redirect_uri"), get("client_id").to_owned());
     let known = world.config.apps.iter().any(|app| app.client_id == client);
     if !known || target.is_empty() || get("response_type") != "code" {
-        return refuse("invalid_client", "invalid client credentials");
+        return INVALID_CLIENT.into();
     }
     let separator = if target.contains('?') { '&' } else { '?' };
     let state = if get("state").is_empty() { String::new() } else { format!("&state={}", encode(get("state"))) };
@@ -273,7 +277,7 @@ fn encode(text: &str) -> String {
 fn revoke(world: &mut World, form: &HashMap<String, String>) -> Answer {
     let token = form.get("token").map(String::as_str).unwrap_or_default();
     let known = world.sessions.remove(token).is_some() | world.grants.refresh.remove(token).is_some();
-    if known { Answer::empty(200) } else { refuse("invalid_token", "invalid token") }
+    if known { Answer::empty(200) } else { Refused("invalid_token", "invalid token").into() }
 }
 
 fn introspect(world: &mut World, head: &Head, form: &HashMap<String, String>, now: Micros) -> Answer {
@@ -398,7 +402,7 @@ impl World {
             self.sessions.retain(|_, session| session.idle.is_none_or(|idle| now < session.active + idle));
         }
         let token = self.random_text(&format!("{}!AQ", &ORG_ID[..15]), 60);
-        let idle = Some(limits.idle_seconds * SECOND);
+        let idle = Some(seconds(limits.idle_seconds));
         self.sessions.insert(token.clone(), Session { user, active: now, idle });
         Ok(token)
     }

@@ -76,7 +76,7 @@ async fn handle(
         Admission::Refused(answer, trimmings) => {
             // What was refused is still read, so that the connection stays usable.
             let _ignored = body::read(incoming, 0, true).await;
-            return Ok(respond::build(&visit.head, answer, &trimmings));
+            return Ok(respond::build(&visit.head, &answer, &trimmings));
         }
         Admission::Admitted(ticket, plan) => (ticket, plan),
     };
@@ -190,7 +190,7 @@ impl Job {
             FaultAction::Hang { milliseconds } => milliseconds,
             _ => 0,
         };
-        let wait = (plan.latency_ms + held).min(LONGEST_HANG_MS);
+        let wait = plan.latency_ms.saturating_add(held).min(LONGEST_HANG_MS);
         if wait > 0 {
             sim.clock().sleep(Duration::from_millis(wait)).await;
         }
@@ -225,10 +225,11 @@ fn scripted(action: &FaultAction) -> Option<Answer> {
         None => answer,
     };
     match action {
-        FaultAction::Answer { status, body, content_type, retry_after_seconds } => {
+        FaultAction::Answer { status, body, content_type, headers } => {
             let content = Content::Text(content_type.clone().into(), Bytes::from(body.clone()));
             let refusal = *status == 403 && body.contains("REQUEST_LIMIT_EXCEEDED");
-            Some(retry(Answer { status: *status, content, refusal, ..Answer::default() }, retry_after_seconds))
+            let headers = headers.iter().map(|(name, value)| (name.clone().into(), value.clone())).collect();
+            Some(Answer { status: *status, headers, content, refusal, ..Answer::default() })
         }
         FaultAction::Error { status, code, message } => {
             let mut error = super::errors::ApiError::new(*status, "", message.clone());
@@ -279,13 +280,13 @@ impl Done {
                 Ok(Response::new(SimBody::Empty))
             }
             FaultAction::Truncate { body_bytes } => {
-                let response = respond::build(&head, answer, &trimmings);
+                let response = respond::build(&head, &answer, &trimmings);
                 lever
                     .pull(raw(response, version, |body| (body.len(), body.slice(..body_bytes.min(body.len())))), false);
                 Ok(Response::new(SimBody::Empty))
             }
             FaultAction::Overlong { extra_bytes } => {
-                let response = respond::build(&head, answer, &trimmings);
+                let response = respond::build(&head, &answer, &trimmings);
                 let lie = |body: Bytes| {
                     let mut longer = body.to_vec();
                     longer.extend(std::iter::repeat_n(b' ', extra_bytes.min(1 << 20)));
@@ -295,14 +296,14 @@ impl Done {
                 Ok(Response::new(SimBody::Empty))
             }
             FaultAction::Trickle { piece_bytes, pause_ms } => {
-                let response = respond::build(&head, answer, &trimmings);
+                let response = respond::build(&head, &answer, &trimmings);
                 let pause = sim.clock().real(Duration::from_millis(pause_ms.min(LONGEST_HANG_MS)));
                 Ok(response.map(|body| match body {
                     SimBody::Whole { data: Some(data), .. } => SimBody::trickle(data, piece_bytes, pause),
                     other => other,
                 }))
             }
-            _ => Ok(respond::build(&head, answer, &trimmings)),
+            _ => Ok(respond::build(&head, &answer, &trimmings)),
         }
     }
 }

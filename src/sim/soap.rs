@@ -5,7 +5,7 @@ use std::fmt::Write;
 use smol_str::SmolStr;
 
 use super::answer::Answer;
-use super::clock::{Micros, SECOND};
+use super::clock::{Micros, seconds};
 use super::config::ORG_ID;
 use super::dates::datetime_text;
 use super::describe;
@@ -78,7 +78,7 @@ pub(super) fn handle(world: &mut World, caller: Caller<'_>, envelope: &Envelope)
         }
         "queryMore" => {
             let locator = operation.value("queryLocator").unwrap_or_default();
-            let life = world.config.cursor_seconds * SECOND;
+            let life = seconds(world.config.cursor_seconds);
             let page = world.cursors.page(locator, user, caller.now, life)?;
             query_result(&page.records, page.total, page.next.as_deref())
         }
@@ -105,7 +105,7 @@ fn soap_time(at: Micros) -> String {
 }
 
 fn answer(world: &mut World, now: Micros, operation: &str, result: &str) -> Answer {
-    let (used, limit) = (world.meter.shown(now, world.config.header.lag_seconds * SECOND), world.meter.limit);
+    let (used, limit) = (world.meter.shown(now, seconds(world.config.header.lag_seconds)), world.meter.limit);
     let text = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?><soapenv:Envelope \
          xmlns:soapenv=\"http://schemas.xmlsoap.org/soap/envelope/\" xmlns=\"urn:partner.soap.sforce.com\" \

@@ -29,7 +29,9 @@ pub(super) fn handle(world: &mut World, req: &Req<'_>, object: &str) -> Result<A
     let body = Json::parse(req.body).map_err(ApiError::parser)?;
     let records = body.get("records").map(Json::items).unwrap_or_default();
     let mut shape = Shape::default();
-    records.iter().for_each(|record| shape.look(record, 1));
+    for record in records {
+        shape.look(record, 1);
+    }
     if shape.count > MOST || shape.depth > DEEPEST || shape.types.len() > MOST_TYPES {
         let message = format!("A tree may hold {MOST} records of {MOST_TYPES} types on {DEEPEST} levels");
         return Err(ApiError::new(400, "EXCEEDED_ID_LIMIT", message));
@@ -75,7 +77,9 @@ impl Shape {
         if depth <= DEEPEST {
             for (_, value) in record.members() {
                 let children = value.get("records").map(Json::items).unwrap_or_default();
-                children.iter().for_each(|child| self.look(child, depth + 1));
+                for child in children {
+                    self.look(child, depth + 1);
+                }
             }
         }
     }

@@ -1,7 +1,5 @@
 //! Just enough XML for SOAP envelopes and Bulk jobs: elements by local name, text, no attributes.
 
-use std::fmt::Write;
-
 /// An element.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Element {
@@ -133,10 +131,21 @@ pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
+/// Appends `<name>`.
+pub(super) fn open(out: &mut String, name: &str) {
+    out.extend(["<", name, ">"]);
+}
+
+/// Appends `</name>`.
+pub(super) fn close(out: &mut String, name: &str) {
+    out.extend(["</", name, ">"]);
+}
+
 /// Appends `<name>text</name>`.
 pub(super) fn put(out: &mut String, name: &str, text: &str) {
-    // Writing to a String cannot fail.
-    let _written = write!(out, "<{name}>{}</{name}>", escape(text));
+    open(out, name);
+    out.push_str(&escape(text));
+    close(out, name);
 }
 
 #[cfg(test)]

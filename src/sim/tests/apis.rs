@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Caller, config, token};
+use super::{Caller, config, spawn, token};
 use crate::sim::{Fault, Sim, SimConfig};
 
 #[tokio::test(start_paused = true)]
@@ -111,7 +111,7 @@ async fn chatter_has_a_rate_of_its_own_and_costs_nothing() {
     }
     assert_eq!(caller.get("chatter/feeds/news/me/feed-elements").await.status, 503);
     assert_eq!(caller.get("connect/organization").await.status, 200);
-    caller.sim.script().advance(Duration::from_secs(3_600));
+    caller.sim.script().advance(Duration::from_hours(1));
     assert_eq!(caller.get("chatter/users/me").await.status, 200);
     assert_eq!(caller.sim.counts().charged, 1);
 }
@@ -125,7 +125,7 @@ async fn writes_to_children_of_one_parent_contend() {
     sim.script().fault(Fault { method: Some("POST".into()), times: Some(1), latency_ms: 5_000, ..Fault::default() });
     let mut slow = Caller::of(&sim, "integration").await;
     let first = child("First");
-    let running = tokio::spawn(async move { slow.post("sobjects/Contact", &first).await.status });
+    let running = spawn(async move { slow.post("sobjects/Contact", &first).await.status });
     tokio::time::sleep(Duration::from_secs(1)).await;
     let refused = caller.post("sobjects/Contact", &child("Second")).await;
     assert_eq!((refused.status, refused.code().as_str()), (400, "UNABLE_TO_LOCK_ROW"));

@@ -23,7 +23,7 @@ async fn an_ingest_job_goes_through_its_states() {
     assert_eq!(caller.patch(&path, &json!({"state": "UploadComplete"})).await.json()["state"], "UploadComplete");
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert_eq!(caller.get(&path).await.json()["state"], "InProgress");
-    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let done = caller.get(&path).await.json();
     assert_eq!(
         (done["state"].clone(), done["numberRecordsProcessed"].clone(), done["numberRecordsFailed"].clone()),

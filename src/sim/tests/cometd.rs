@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{Caller, config};
+use super::{Caller, config, since, spawn};
 use crate::sim::Sim;
 
 async fn say(caller: &mut Caller, message: Value) -> Vec<Value> {
@@ -44,15 +44,15 @@ async fn a_poll_is_held_and_events_pass_at_once() {
     assert_eq!(say(&mut caller, subscribe(&id, -1)).await[0]["successful"], true);
     let before = sim.now();
     let empty = say(&mut caller, connect(&id)).await;
-    assert_eq!((empty.len(), (sim.now() - before).as_secs()), (1, 110));
+    assert_eq!((empty.len(), since(&sim, before).as_secs()), (1, 110));
     let publisher = sim.clone();
-    let publish = tokio::spawn(async move {
+    let publish = spawn(async move {
         tokio::time::sleep(Duration::from_secs(7)).await;
         publisher.script().publish("/event/Order__e", &json!({"n": 1}))
     });
     let before = sim.now();
     let events = say(&mut caller, connect(&id)).await;
-    assert!((sim.now() - before).as_millis() <= 7_010, "{:?}", sim.now() - before);
+    assert!(since(&sim, before).as_millis() <= 7_010, "{:?}", since(&sim, before));
     let replay = publish.await.unwrap();
     assert_eq!(events[0]["data"]["payload"], json!({"n": 1}));
     assert_eq!(events[0]["data"]["event"]["replayId"], json!(replay));
@@ -94,7 +94,7 @@ async fn clients_are_forgotten_and_cookies_are_needed() {
     assert_eq!((refused.status, refused.json()[0]["error"].clone()), (401, json!("401::Authentication invalid")));
     let (mut caller, id) = greeted(&sim).await;
     let forgetful = sim.clone();
-    tokio::spawn(async move {
+    spawn(async move {
         tokio::time::sleep(Duration::from_secs(3)).await;
         forgetful.script().forget_cometd_clients();
     });

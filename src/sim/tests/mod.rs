@@ -12,6 +12,7 @@ mod soap;
 mod transport;
 
 use std::io::Read;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};
@@ -50,6 +51,17 @@ pub(super) struct Caller {
     send: SendRequest<Full<Bytes>>,
     token: String,
     pub(super) extra: Vec<(&'static str, String)>,
+}
+
+/// Runs a caller beside the test.
+#[expect(clippy::disallowed_methods, reason = "a test waits for what it started, and the rest ends with its runtime")]
+pub(super) fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(future)
+}
+
+/// Simulated time that passed since `before`.
+pub(super) fn since(sim: &Sim, before: Duration) -> Duration {
+    sim.now().saturating_sub(before)
 }
 
 /// The simulator most tests use: small, at a fixed time.

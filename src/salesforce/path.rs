@@ -61,8 +61,8 @@ fn decode_segments(path: &str) -> Cow<'_, str> {
     text.push_str(path.get(..first).unwrap_or_default());
     let mut rest = path.get(first..).unwrap_or_default();
     while !rest.is_empty() {
-        if let Some(decoded) =
-            hex_pair(rest.as_bytes()).filter(|b| matches!(b, 0x21..=0x7e) && !matches!(b, b'/' | b'%'))
+        if let Some(decoded) = hex_pair(rest.as_bytes().get(1..).unwrap_or_default())
+            .filter(|b| matches!(b, 0x21..=0x7e) && !matches!(b, b'/' | b'%'))
         {
             text.push(char::from(decoded));
             rest = rest.get(3..).unwrap_or_default();
@@ -75,10 +75,10 @@ fn decode_segments(path: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// The byte that a leading `%XX` stands for.
+/// The byte that the two hexadecimal digits at the front stand for.
 pub(crate) fn hex_pair(bytes: &[u8]) -> Option<u8> {
     match bytes {
-        [b'%', high, low, ..] => {
+        [high, low, ..] => {
             let digit = |byte: u8| match byte {
                 b'0'..=b'9' => Some(byte - b'0'),
                 b'A'..=b'F' => Some(byte - b'A' + 10),

@@ -61,9 +61,8 @@ fn decode_segments(path: &str) -> Cow<'_, str> {
     text.push_str(path.get(..first).unwrap_or_default());
     let mut rest = path.get(first..).unwrap_or_default();
     while !rest.is_empty() {
-        if let Some(decoded) = hex_pair(rest.as_bytes().get(1..).unwrap_or_default())
-            .filter(|b| matches!(b, 0x21..=0x7e) && !matches!(b, b'/' | b'%'))
-        {
+        let decoded = rest.strip_prefix('%').and_then(|pair| hex_pair(pair.as_bytes()));
+        if let Some(decoded) = decoded.filter(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'%')) {
             text.push(char::from(decoded));
             rest = rest.get(3..).unwrap_or_default();
         } else {
@@ -152,6 +151,7 @@ mod tests {
     #[test]
     fn letters_are_decoded_and_slashes_never() {
         assert_eq!(names("/%71uer%79/a%2Fb%2fc/%2570"), ["query", "a%2Fb%2fc", "%2570"]);
+        assert_eq!(names("/%71uefab/%41bcd%42"), ["quefab", "AbcdB"]);
         assert_eq!(names("/%2e%2e/x%"), ["..", "x%"]);
         assert_eq!(names("/%00/%C3%A9/%"), ["%00", "%C3%A9", "%"]);
         assert_eq!(names("/é%20%41"), ["é%20A"]);

@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn letters_are_decoded_and_slashes_never() {
         assert_eq!(names("/%71uer%79/a%2Fb%2fc/%2570"), ["query", "a%2Fb%2fc", "%2570"]);
-        assert_eq!(names("/%71uefab/%41bcd%42"), ["quefab", "AbcdB"]);
+        assert_eq!(names("/%71u41x/%41b42%42"), ["qu41x", "Ab42B"]);
         assert_eq!(names("/%2e%2e/x%"), ["..", "x%"]);
         assert_eq!(names("/%00/%C3%A9/%"), ["%00", "%C3%A9", "%"]);
         assert_eq!(names("/é%20%41"), ["é%20A"]);

@@ -216,6 +216,27 @@ async fn pages_follow_locators_of_their_user() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pages_may_be_shorter_than_asked_for() {
+    let mut caller = Caller::admin(SimConfig { records: 210, short_pages: true, ..config() })
+        .await
+        .with("sforce-query-options", "batchSize=200");
+    let first = caller.query("SELECT Id FROM Account").await.json();
+    assert_eq!((first["records"].as_array().unwrap().len(), first["totalSize"].clone()), (150, json!(210)));
+    let second = caller.get(first["nextRecordsUrl"].as_str().unwrap()).await.json();
+    assert_eq!((second["records"].as_array().unwrap().len(), second["done"].clone()), (60, json!(true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_statement_can_be_asked_for_its_columns_and_its_plan() {
+    let mut caller = Caller::admin(config()).await;
+    let shown = caller.get("query?q=SELECT+Id,Owner.Username+FROM+Account&columns=true").await.json();
+    assert_eq!(shown["columnMetadata"][1]["columnName"], "Username");
+    assert_eq!((shown["entityName"].clone(), shown["idSelected"].clone()), (json!("Account"), json!(true)));
+    let plan = caller.get("query?explain=SELECT+Id+FROM+Account").await.json();
+    assert_eq!(plan["plans"][0]["sobjectType"], "Account");
+}
+
+#[tokio::test(start_paused = true)]
 async fn xml_is_spoken_on_request() {
     let mut caller = Caller::admin(config()).await.with("accept", "application/xml");
     let reply = caller.get("sobjects/Account/001Wk0000000000AAA").await;

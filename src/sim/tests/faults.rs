@@ -100,6 +100,10 @@ async fn the_control_path_scripts_without_being_counted() {
     assert_eq!(caller.post("/__sim/faults", &fault).await.status, 200);
     assert_eq!(caller.get("sobjects/Account").await.status, 503);
     assert_eq!(caller.get("sobjects/Account").await.status, 200);
+    let moved = json!({"times": 1, "action": {"answer": {"status": 301, "body": "", "content_type": "text/html",
+        "headers": [["Location", "https://new.my.salesforce.com/"]]}}});
+    assert_eq!(caller.post("/__sim/faults", &moved).await.status, 200);
+    assert_eq!(caller.get("sobjects").await.header("location"), "https://new.my.salesforce.com/");
     let bad = caller.post("/__sim/faults", &json!({"objct": "Account"})).await;
     assert_eq!(bad.status, 400);
     assert_eq!(caller.post("/__sim/set", &json!({"daily_limit": 7, "maintenance": "down"})).await.status, 200);
@@ -107,7 +111,7 @@ async fn the_control_path_scripts_without_being_counted() {
     let counts = caller.get("/__sim/counts").await.json();
     assert_eq!(
         (counts["requests"].clone(), counts["charged"].clone(), counts["limit"].clone()),
-        (json!(3), json!(3), json!(7))
+        (json!(4), json!(4), json!(7))
     );
     let requests = caller.get("/__sim/requests").await;
     assert!(!String::from_utf8_lossy(&requests.body).contains(&token("admin")));

@@ -315,7 +315,17 @@ fn data(world: &mut World, visit: &Visit, upload: &Upload, user: usize, now: Mic
         return ApiError::not_found().into();
     };
     let path = head.segments.get(3..).unwrap_or_default();
-    let req = Req { head, path, version: number, body: &upload.kept, user, now, origin: &visit.origin, nested: false };
+    let req = Req {
+        head,
+        path,
+        version: number,
+        body: &upload.kept,
+        body_bytes: upload.total,
+        user,
+        now,
+        origin: &visit.origin,
+        nested: false,
+    };
     let mut answer = route::whole(world, &req, upload);
     if head.family() == "batch" {
         answer.calls = batch::cost(&upload.kept);

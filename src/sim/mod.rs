@@ -8,6 +8,7 @@ mod access;
 mod answer;
 mod apis;
 mod batch;
+mod blobs;
 mod body;
 mod bulk1;
 mod bulk2;

@@ -56,10 +56,10 @@ async fn a_write_may_be_done_although_nobody_hears_of_it() {
     sim.script().fault(once(FaultAction::ApplyThenStatus { status: 502 }));
     assert_eq!(caller.post("sobjects/Lead", &lead).await.status, 502);
     sim.script().fault(once(FaultAction::Close { apply: true, reset: false }));
-    assert!(caller.send("POST", "sobjects/Lead", &lead.to_string()).await.is_err());
+    assert!(caller.send("POST", "sobjects/Lead", lead.to_string()).await.is_err());
     let mut caller = Caller::of(&sim, "admin").await;
     sim.script().fault(once(FaultAction::Close { apply: false, reset: false }));
-    assert!(caller.send("POST", "sobjects/Lead", &lead.to_string()).await.is_err());
+    assert!(caller.send("POST", "sobjects/Lead", lead.to_string()).await.is_err());
     let counts = sim.counts();
     assert_eq!((counts.writes["Lead"].created, counts.charged, counts.by_status[&0]), (2, 3, 2));
 }

@@ -5,4 +5,5 @@
 mod arrows;
 mod client;
 mod observed;
+mod transparency;
 mod world;

@@ -286,12 +286,20 @@ impl World {
         let counts = self.sim.counts();
         let spent: u64 = status.callers.iter().map(|caller| caller.api_calls_spent).sum();
         let expected = i64::try_from(counts.charged).unwrap() + self.apart.get();
-        assert_eq!(i64::try_from(spent).unwrap(), expected, "calls counted by gateway and simulator: {counts:#?}");
         let lines = self.lines();
+        assert_eq!(i64::try_from(spent).unwrap(), expected, "calls counted, {}", self.differences(&lines));
         let logged: u64 = lines.iter().map(|line| line["charged"].as_u64().unwrap()).sum();
         assert_eq!(logged, spent, "calls in the log and in the metrics");
         assert_eq!(lines.len() as u64, status.totals.requests, "requests in the log and in the metrics");
         self.tells_no_secret(&status);
+    }
+
+    /// Where the two books differ, as long as both have the same requests in the same order.
+    fn differences(&self, lines: &[Value]) -> String {
+        let sent = lines.iter().filter(|line| line["attempts"] != 0);
+        let differ = sent.zip(self.sim.requests()).filter(|(line, seen)| line["charged"] != seen.charged);
+        let text = differ.map(|(line, seen)| format!("{} {}: {}\n{line}\n", seen.method, seen.target, seen.charged));
+        format!("requests of the simulator, what it charged, and the gateway's log:\n{}", text.collect::<String>())
     }
 
     fn tells_no_secret(&self, status: &weirkeeper::telemetry::Status) {

@@ -1,6 +1,7 @@
 //! A gateway before a simulated Salesforce, in one paused runtime: no thread, no socket, no time but the test's own.
 
 use std::cell::{Cell, RefCell};
+use std::ffi::OsStr;
 use std::future::Future;
 use std::io;
 use std::path::Path;
@@ -59,6 +60,7 @@ pub struct World {
     pub log: Memory,
     pub buffers: ByteBudget,
     pub in_force: InForce,
+    lasting: Lasting,
     pub edge: Arc<Edge>,
     line: Arc<Mutex<Line>>,
     way: send::Send,
@@ -69,16 +71,22 @@ pub struct World {
     apart: Cell<i64>,
 }
 
-/// A configuration reads nothing outside its text.
-struct Nothing;
+/// A machine without environment, on which every certificate, key and key set a configuration may name is found.
+struct Machine;
 
-impl Outside for Nothing {
+impl Outside for Machine {
     fn variable(&self, _: &str) -> Option<String> {
         None
     }
 
-    fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
-        Err(io::ErrorKind::NotFound.into())
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let made = || rcgen::generate_simple_self_signed(vec!["sf.internal".to_owned()]).map_err(io::Error::other);
+        match path.extension().and_then(OsStr::to_str) {
+            Some("json") => Ok(b"{\"keys\": []}".to_vec()),
+            Some("crt") => Ok(made()?.cert.pem().into_bytes()),
+            Some("key") => Ok(made()?.signing_key.serialize_pem().into_bytes()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 }
 
@@ -96,7 +104,7 @@ pub fn configuration(yaml: &str) -> Config {
         format!("orgs: [{{name: prod, instance_url: 'http://{ORIGIN}'}}]\n")
     };
     let text = format!("{org}{yaml}");
-    config::check_text(&text, Path::new("weirkeeper.yaml"), &Nothing).unwrap_or_else(|problems| panic!("{problems}"))
+    config::check_text(&text, Path::new("weirkeeper.yaml"), &Machine).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
 impl World {
@@ -157,6 +165,7 @@ impl World {
             log: memory,
             buffers,
             in_force,
+            lasting,
             edge,
             line,
             way,
@@ -211,6 +220,14 @@ impl World {
     /// Runs `future` beside the test.
     pub fn beside(&self, future: impl Future<Output = ()> + Send + 'static) -> tokio::task::JoinHandle<()> {
         self.clients.spawn(future)
+    }
+
+    /// Puts another configuration in force, as a reload does.
+    #[track_caller]
+    pub fn reload(&self, yaml: &str) {
+        let earlier = self.in_force.load_full();
+        let live = Live::new(Arc::new(configuration(yaml)), &self.lasting, Some(&earlier)).unwrap();
+        self.in_force.store(Arc::new(live));
     }
 
     /// A text that must never be seen in log, metrics, status or a refusal.

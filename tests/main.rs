@@ -3,3 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod arrows;
+mod cli;
+mod client;
+mod process;
+mod serve;

@@ -3,8 +3,12 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod arrows;
+mod blocking;
 mod callers;
+mod cli;
 mod client;
 mod observed;
+mod process;
+mod serve;
 mod transparency;
 mod world;

@@ -205,21 +205,25 @@ mod tests {
         let signer = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
         let mut public = Jwk::from_encoding_key(&signer, Algorithm::ES256).unwrap();
         public.common.key_id = Some("one".to_owned());
-        let caller = crate::config::Config::for_org("https://acme.my.salesforce.com", ([127, 0, 0, 1], 8080).into())
-            .unwrap()
-            .callers
-            .into_iter()
-            .next()
-            .map(|mut caller| {
-                caller.matches = Match::Jwt(JwtMatch {
-                    issuer: "https://id.example".into(),
-                    audience: "weirkeeper".into(),
-                    subject: None,
-                    jwks: Jwks::File("keys.json".into()),
-                });
-                caller
-            })
-            .unwrap();
+        let caller = crate::config::Config::for_org(
+            "https://acme.my.salesforce.com",
+            ([127, 0, 0, 1], 8080).into(),
+            ([127, 0, 0, 1], 9090).into(),
+        )
+        .unwrap()
+        .callers
+        .into_iter()
+        .next()
+        .map(|mut caller| {
+            caller.matches = Match::Jwt(JwtMatch {
+                issuer: "https://id.example".into(),
+                audience: "weirkeeper".into(),
+                subject: None,
+                jwks: Jwks::File("keys.json".into()),
+            });
+            caller
+        })
+        .unwrap();
         let issuers = Issuers::new(&[caller]);
         issuers.list()[0].put(&serde_json::to_vec(&JwkSet { keys: vec![public] }).unwrap()).unwrap();
         (issuers, signer)

@@ -97,6 +97,12 @@ impl<S> Identify<S> {
         outcome.caller = Some(caller);
         outcome.class = class;
         drop(outcome);
+        if is_own(seen.head.uri.path()) {
+            return Err(Refusal::new(
+                Reason::NoSuchPage,
+                "Paths under /weirkeeper/ are the gateway's own, and it has no page here.",
+            ));
+        }
         Ok(Known { org, caller, class, deadline, seen })
     }
 
@@ -132,6 +138,12 @@ fn judge(shown: &[u8], seen: &Seen, wall: Duration) -> (Proof, Option<Duration>)
         },
         Shape::Key | Shape::NotAKey => (seen.live.callers.by_key(shown), None),
     }
+}
+
+/// Whether a path is the gateway's own and none of Salesforce's. However many slashes it begins with.
+fn is_own(path: &str) -> bool {
+    let rest = path.trim_start_matches('/').strip_prefix("weirkeeper");
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn unknown(stranger: Stranger) -> Refusal {
@@ -184,6 +196,16 @@ mod tests {
         assert_eq!(lowered(Class::Standard, &headers), Class::Standard);
         headers.insert(CLASS_HEADER, "nonsense".parse().unwrap());
         assert_eq!(lowered(Class::Standard, &headers), Class::Standard);
+    }
+
+    #[test]
+    fn own_paths_are_told_from_salesforces() {
+        for own in ["/weirkeeper", "/weirkeeper/", "/weirkeeper/v1/budget", "//weirkeeper/v1"] {
+            assert!(is_own(own), "{own}");
+        }
+        for theirs in ["/", "/services/data/", "/weirkeepers", "/services/weirkeeper/", "/apex/weirkeeper"] {
+            assert!(!is_own(theirs), "{theirs}");
+        }
     }
 
     #[test]

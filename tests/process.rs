@@ -180,13 +180,13 @@ impl Simulator {
     /// Arms a fault, in the words of its control path.
     pub fn fault(&self, fault: &Value) {
         let body = fault.to_string();
-        let answer = client::ask(self.address, "POST", "/__sim/faults", &[], body.as_bytes()).unwrap();
+        let answer = blocking::ask(self.address, "POST", "/__sim/faults", &[], body.as_bytes()).unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
 
     /// Its books.
     pub fn counts(&self) -> Value {
-        client::ask(self.address, "GET", "/__sim/counts", &[], b"").unwrap().json()
+        blocking::ask(self.address, "GET", "/__sim/counts", &[], b"").unwrap().json()
     }
 
     /// Requests it is working on or has answered.
@@ -233,7 +233,7 @@ impl Gateway {
     /// Gets a page of the admin listener by way of loopback.
     pub fn admin(&self, path: &str) -> io::Result<blocking::Answer> {
         let loopback = SocketAddr::from(([127, 0, 0, 1], self.admin.port()));
-        client::ask(loopback, "GET", path, &[], b"")
+        blocking::ask(loopback, "GET", path, &[], b"")
     }
 
     /// `/api/v1/status`.
@@ -255,7 +255,7 @@ impl Gateway {
 
     /// Sends one request as the simulator's administrator.
     pub fn get(&self, path: &str) -> io::Result<blocking::Answer> {
-        client::ask(self.address(), "GET", path, &[("authorization", &bearer())], b"")
+        blocking::ask(self.address(), "GET", path, &[("authorization", &bearer())], b"")
     }
 
     /// Waits for an event in the log.

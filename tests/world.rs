@@ -147,8 +147,10 @@ impl World {
             ids: Arc::new(RequestIds::new(0xfeed)),
         };
         let tasks = Tasks::new();
-        let edge = Arc::new(Edge::new(limits, tasks.clone(), clock, Drain::new(), Arc::new(Counts::default())));
-        let (road, way) = stack::build(&shared, &Local { tasks });
+        let drain = Drain::new();
+        let edge = Edge::new(limits, tasks.clone(), clock, drain.clone(), Arc::new(Counts::default()));
+        let edge = Arc::new(edge);
+        let (road, way) = stack::build(&shared, &Local { tasks, drain });
         let open = {
             let edge = Arc::clone(&edge);
             Arc::new(move |connection| {

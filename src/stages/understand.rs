@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderName};
 use http_body::Body as _;
 use tower::{Layer, Service};
 
@@ -19,7 +20,9 @@ use crate::refusal::{Reason, Refusal};
 use crate::salesforce::{self, CredentialError};
 use crate::stages::policy::Mode;
 use crate::stages::way::Way;
-use crate::stages::{Known, Passage, Reply, inflate};
+use crate::stages::{Known, Passage, Reply, Seen, inflate};
+
+const SESSION_HEADER: HeaderName = HeaderName::from_static("x-sfdc-session");
 
 /// Puts [`Understand`] on the road.
 #[derive(Debug, Clone)]
@@ -81,19 +84,11 @@ where
 /// Everything the head alone tells. The body comes back if there is one.
 fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
     let Known { seen, org, caller, class, deadline } = known;
+    let principal = principal(&seen);
     let live = seen.live;
     let costs = live.org(org).map(|org| org.costs).unwrap_or_default();
     let path = seen.head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let meaning = salesforce::understand(&seen.head.method, path, &costs);
-
-    let principal = match salesforce::credentials(&seen.head.headers, None) {
-        Ok(None) => Principal::NOBODY,
-        Ok(Some(credential)) => seen
-            .connection
-            .remembered()
-            .principal(credential.secret().as_bytes(), || salesforce::principal(&live.principal_key, &credential)),
-        Err(error) => return Err(Refusal::new(Reason::BadCredential, sentence(&error))),
-    };
 
     let mut outcome = seen.record.lock();
     outcome.method.clone_from(&meaning.method);
@@ -102,13 +97,38 @@ fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
     outcome.object.clone_from(&meaning.object);
     outcome.template = meaning.template;
     outcome.version = meaning.version;
-    outcome.principal = principal;
+    outcome.principal = principal.as_ref().copied().unwrap_or(Principal::NOBODY);
     drop(outcome);
+    // Only now: the form of a refusal depends on the family.
+    let principal = principal?;
 
     let call = Call { org, caller, principal, class, meaning, deadline };
     let body = (!seen.body.is_end_stream()).then_some(seen.body);
     let passage = Passage { call, head: seen.head, payload: Payload::Empty, live, record: seen.record, now: seen.now };
     Ok((passage, body))
+}
+
+/// As whom Salesforce will see the request, as far as its head tells. A connection usually carries the same
+/// `Authorization` again and again, so its bytes are compared before they are read and hashed.
+fn principal(seen: &Seen) -> Result<Principal, Refusal> {
+    let (headers, live) = (&seen.head.headers, &seen.live);
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let only = match (given.next(), given.next()) {
+        (Some(only), None) if !headers.contains_key(&SESSION_HEADER) => Some(only.as_bytes()),
+        _ => None,
+    };
+    if let Some(known) = only.and_then(|shown| seen.connection.remembered().principal(shown, live.generation)) {
+        return Ok(known);
+    }
+    let principal = match salesforce::credentials(headers, None) {
+        Ok(None) => return Ok(Principal::NOBODY),
+        Ok(Some(credential)) => salesforce::principal(&live.principal_key, &credential),
+        Err(error) => return Err(Refusal::new(Reason::BadCredential, sentence(&error))),
+    };
+    if let Some(shown) = only {
+        seen.connection.remembered().remember_principal(shown, live.generation, principal);
+    }
+    Ok(principal)
 }
 
 /// Reads the body, and everything it tells if it tells anything.

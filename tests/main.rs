@@ -9,6 +9,7 @@ mod cli;
 mod client;
 mod observed;
 mod process;
+mod readme;
 mod serve;
 mod transparency;
 mod world;

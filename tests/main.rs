@@ -5,6 +5,7 @@
 mod arrows;
 mod callers;
 mod client;
+mod faults;
 mod observed;
 mod transparency;
 mod world;

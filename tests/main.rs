@@ -7,6 +7,7 @@ mod blocking;
 mod callers;
 mod cli;
 mod client;
+mod faults;
 mod observed;
 mod process;
 mod readme;

@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod admin;
 mod arrows;
 mod cli;
 mod client;
+mod pki;
 mod process;
+mod reload;
 mod serve;
+mod upstream_tls;

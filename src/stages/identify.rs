@@ -103,7 +103,7 @@ impl<S> Identify<S> {
                 "Paths under /weirkeeper/ are the gateway's own, and it has no page here.",
             ));
         }
-        Ok(Known { org, caller, class, deadline, seen })
+        Ok(Known { seen, org, caller, class, deadline })
     }
 
     /// What the key or token in the request proves; remembered for the connection, so that a key is hashed and a token

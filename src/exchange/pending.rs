@@ -22,6 +22,7 @@ use super::failure::{Cause, Failure};
 use super::plan::Plan;
 use super::pool::{Common, Stream};
 use super::stats::Counters;
+use super::tls;
 use super::upload::Upload;
 use crate::call::ApiCalls;
 use crate::outcome::{Exchange, FailureKind, Record};
@@ -200,6 +201,12 @@ impl<S: Stream> Pending<S> {
                     return Err(Broken::Unsent(Box::new(message)));
                 }
                 let error = error.into_error();
+                if let Some(refused) = refused_us(&error) {
+                    self.attempt.unsent();
+                    Counters::add(&common.counters.tls);
+                    let detail = format!("No TLS connection to {}: {}.", common.origin.host(), tls::reason(refused));
+                    return Err(Broken::Failed(Failure::unsent(Cause::Tls, detail)));
+                }
                 let fault = conn.upload().and_then(|upload| upload.fault());
                 let cause = fault.map_or_else(|| cause(&error), Cause::Upload);
                 self.attempt.failed(now, cause.kind());
@@ -312,6 +319,11 @@ fn refused_stream(error: &hyper::Error) -> bool {
     error.source().and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(|error| {
         error.is_remote() && error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
     })
+}
+
+/// The origin did not accept our certificate, or wants one: what it said.
+fn refused_us(error: &hyper::Error) -> Option<&std::io::Error> {
+    error.source()?.downcast_ref::<std::io::Error>().filter(|error| tls::refused_us(error))
 }
 
 fn describe(common: &Common, cause: Cause) -> Failure {

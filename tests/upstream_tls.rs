@@ -86,7 +86,7 @@ fn unavailable(answer: &Answer, reason: &str, words: &[&str]) {
 }
 
 fn connects(gateway: &Gateway, result: &str) -> u64 {
-    gateway.metric("weirkeeper_upstream_connects_total", &[&format!("result=\"{result}\"")]) as u64
+    gateway.count("weirkeeper_upstream_connects_total", &[&format!("result=\"{result}\"")])
 }
 
 #[test]

@@ -133,6 +133,7 @@ fn principal(seen: &Seen) -> Result<Principal, Refusal> {
 
 /// Reads the body, and everything it tells if it tells anything.
 async fn by_body(passage: &mut Passage, body: Inbound, buffers: &ByteBudget) -> Result<(), Refusal> {
+    let body = body.recorded(passage.record.clone());
     let speaks = salesforce::needs_body(&passage.call.meaning);
     let live = Arc::clone(&passage.live);
     let (bytes, held) = if speaks {
@@ -147,7 +148,6 @@ async fn by_body(passage: &mut Passage, body: Inbound, buffers: &ByteBudget) -> 
             }
         }
     };
-    passage.record.lock().bytes_in = bytes.len() as u64;
     if speaks {
         by_content(&mut passage.call, &live, &passage.head.headers, &bytes)?;
         let meaning = &passage.call.meaning;

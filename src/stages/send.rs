@@ -107,7 +107,11 @@ fn outgoing(head: &mut http::request::Parts, call: &Call, live: &Live, record: &
     if let Some(caller) = live.caller(call.caller) {
         headers::stamp_call_options(&mut head.headers, &caller.stamp);
     }
-    let id = headers::trace_id(&head.headers).unwrap_or_else(|| record.lock().id);
+    let trace = headers::trace_id(&head.headers);
+    let mut outcome = record.lock();
+    outcome.trace = trace;
+    let id = trace.unwrap_or(outcome.id);
+    drop(outcome);
     headers::stamp_request_id(&mut head.headers, id);
 }
 

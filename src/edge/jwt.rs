@@ -1,6 +1,6 @@
 //! JSON Web Tokens of the company's own identity provider, by which a caller may prove who it is.
 //!
-//! The issuer's public keys come from a file or a URL; fetching them is somebody else's work ([`Issuers::put`]).
+//! The issuer's public keys come from a file or a URL; fetching them is somebody else's work ([`Issuer::put`]).
 //! A token must be signed by a public-key algorithm, name a configured issuer, and not have expired.
 
 use std::sync::Arc;

@@ -22,6 +22,7 @@ use super::failure::{Cause, Failure};
 use super::plan::Plan;
 use super::pool::{Common, Stream};
 use super::stats::Counters;
+use super::tls;
 use super::upload::Upload;
 use crate::call::ApiCalls;
 use crate::outcome::{Exchange, FailureKind, Record};
@@ -195,6 +196,12 @@ impl<S: Stream> Pending<S> {
                 Ok(response.map(|body| UpstreamBody::new(body, conn, self.attempt.clone(), self.terms, now)))
             }
             Err(mut error) => {
+                if let Some(refused) = refused_us(error.error()) {
+                    self.attempt.unsent();
+                    Counters::add(&common.counters.tls);
+                    let detail = format!("No TLS connection to {}: {}.", common.origin.host(), tls::reason(refused));
+                    return Err(Broken::Failed(Failure::unsent(Cause::Tls, detail)));
+                }
                 if let Some(message) = error.take_message() {
                     self.attempt.unsent();
                     return Err(Broken::Unsent(Box::new(message)));
@@ -312,6 +319,18 @@ fn refused_stream(error: &hyper::Error) -> bool {
     error.source().and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(|error| {
         error.is_remote() && error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
     })
+}
+
+/// The origin did not accept our certificate, or wants one: what it said.
+fn refused_us(error: &hyper::Error) -> Option<&std::io::Error> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        match error.downcast_ref::<std::io::Error>() {
+            Some(error) => return tls::refused_us(error).then_some(error),
+            None => source = error.source(),
+        }
+    }
+    None
 }
 
 fn describe(common: &Common, cause: Cause) -> Failure {

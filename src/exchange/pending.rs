@@ -210,6 +210,12 @@ impl<S: Stream> Pending<S> {
                 Ok(response.map(|body| UpstreamBody::new(body, conn, self.attempt.clone(), self.terms, now)))
             }
             Err(mut error) => {
+                if let Some(refused) = refused_us(error.error()) {
+                    self.attempt.unsent();
+                    Counters::add(&common.counters.tls);
+                    let detail = format!("No TLS connection to {}: {}.", common.origin.host(), tls::reason(refused));
+                    return Err(Broken::Failed(Failure::unsent(Cause::Tls, detail)));
+                }
                 if let Some(message) = error.take_message() {
                     self.attempt.unsent();
                     return Err(Broken::Unsent(Box::new(message)));
@@ -338,7 +344,14 @@ fn refused_stream(error: &hyper::Error) -> bool {
 
 /// The origin did not accept our certificate, or wants one: what it said.
 fn refused_us(error: &hyper::Error) -> Option<&std::io::Error> {
-    error.source()?.downcast_ref::<std::io::Error>().filter(|error| tls::refused_us(error))
+    let mut source = error.source();
+    while let Some(error) = source {
+        match error.downcast_ref::<std::io::Error>() {
+            Some(error) => return tls::refused_us(error).then_some(error),
+            None => source = error.source(),
+        }
+    }
+    None
 }
 
 fn describe(common: &Common, cause: Cause) -> Failure {

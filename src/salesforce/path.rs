@@ -40,7 +40,7 @@ pub(crate) fn lower<'a>(text: &str, room: &'a mut [u8; SHORT]) -> Cow<'a, str> {
 fn slashes_in(eight: [u8; 8]) -> u64 {
     const ONES: u64 = u64::MAX / 255;
     const LOW: u64 = ONES * 0x7f;
-    let others = u64::from_le_bytes(eight) ^ (ONES * b'/' as u64);
+    let others = u64::from_le_bytes(eight) ^ (ONES * u64::from(b'/'));
     !(((others & LOW) + LOW) | others | LOW)
 }
 

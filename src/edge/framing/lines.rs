@@ -82,11 +82,11 @@ pub(super) fn first_control(bytes: &[u8]) -> Option<usize> {
             return Some(index * 16 + found);
         }
     }
-    rest.iter().position(is_control).map(|found| blocks.len() * 16 + found)
+    rest.iter().position(|byte| is_control(*byte)).map(|found| blocks.len() * 16 + found)
 }
 
-fn is_control(byte: &u8) -> bool {
-    (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f
+fn is_control(byte: u8) -> bool {
+    (byte < 0x20 && byte != b'\t') || byte == 0x7f
 }
 
 /// Where in `block` the first control character other than a tab is.
@@ -98,5 +98,9 @@ fn control_in(block: [u8; 16]) -> Option<usize> {
     let suspects = ((word.wrapping_sub(ONES * 0x20) & !word) | (deletes.wrapping_sub(ONES) & !deletes)) & HIGH;
     // The lowest mark is exact; those above it may be borrowed from it.
     let first = suspects.trailing_zeros() as usize / 8;
-    if block.get(first).is_some_and(is_control) { Some(first) } else { block.iter().position(is_control) }
+    if block.get(first).is_some_and(|byte| is_control(*byte)) {
+        Some(first)
+    } else {
+        block.iter().position(|byte| is_control(*byte))
+    }
 }

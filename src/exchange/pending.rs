@@ -221,12 +221,6 @@ impl<S: Stream> Pending<S> {
                     return Err(Broken::Unsent(Box::new(message)));
                 }
                 let error = error.into_error();
-                if let Some(refused) = refused_us(&error) {
-                    self.attempt.unsent();
-                    Counters::add(&common.counters.tls);
-                    let detail = format!("No TLS connection to {}: {}.", common.origin.host(), tls::reason(refused));
-                    return Err(Broken::Failed(Failure::unsent(Cause::Tls, detail)));
-                }
                 let fault = conn.upload().and_then(|upload| upload.fault());
                 let cause = fault.map_or_else(|| cause(&error), Cause::Upload);
                 self.attempt.failed(now, cause.kind());

@@ -196,14 +196,14 @@ impl<S: Stream> Pending<S> {
         conn: Box<Conn<S>>,
         said: Result<Response<Incoming>, TrySendError<Request<Upload<S>>>>,
     ) -> Result<Response<UpstreamBody>, Broken<S>> {
-        let Some(common) = conn.common().cloned() else {
+        let Some(common) = conn.common() else {
             return Err(Broken::Failed(Failure::maybe_sent(Cause::Reset, "The connection was taken away.")));
         };
         let now = common.clock.now();
         match said {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 self.attempt.failed(now, Some(FailureKind::Garbage));
-                Err(Broken::Failed(describe(&common, Cause::Garbage)))
+                Err(Broken::Failed(describe(common, Cause::Garbage)))
             }
             Ok(response) => {
                 self.attempt.head(now, response.status(), self.price);
@@ -224,7 +224,7 @@ impl<S: Stream> Pending<S> {
                 let fault = conn.upload().and_then(|upload| upload.fault());
                 let cause = fault.map_or_else(|| cause(&error), Cause::Upload);
                 self.attempt.failed(now, cause.kind());
-                let mut failure = describe(&common, cause);
+                let mut failure = describe(common, cause);
                 if refused_stream(&error) {
                     failure.sent = super::failure::Sent::Nothing;
                 }

@@ -13,6 +13,8 @@ pub mod live;
 pub mod outcome;
 pub mod refusal;
 pub mod salesforce;
+#[cfg(feature = "demo")]
+pub mod sim;
 pub mod stack;
 pub mod stages;
 pub mod tasks;

@@ -121,8 +121,7 @@ impl std::fmt::Debug for Lasting {
 
 impl Live {
     /// Arranges `config`; `earlier` is what it replaces.
-    pub fn new(config: Config, lasting: &Lasting, earlier: Option<&Self>) -> Result<Self, Unusable> {
-        let config = Arc::new(config);
+    pub fn new(config: Arc<Config>, lasting: &Lasting, earlier: Option<&Self>) -> Result<Self, Unusable> {
         let connector = connector(&config.upstream, lasting.dial.as_ref())?;
         let mut orgs = Vec::with_capacity(config.orgs.len());
         let mut targets = Vec::with_capacity(config.orgs.len());
@@ -161,9 +160,11 @@ impl Live {
             Some(earlier) if earlier.config.reaches_like(&config) => earlier.targets_epoch,
             _ => generation,
         };
-        let hosts = config.orgs.iter().enumerate().flat_map(|(place, org)| {
-            org.hosts.iter().map(move |host| (host.clone(), OrgId(place as u16)))
-        });
+        let hosts = config
+            .orgs
+            .iter()
+            .enumerate()
+            .flat_map(|(place, org)| org.hosts.iter().map(move |host| (host.clone(), OrgId(place as u16))));
         let only_org = match config.orgs.as_slice() {
             [org] if org.hosts.is_empty() => Some(OrgId(0)),
             _ => None,
@@ -275,8 +276,9 @@ fn connector(upstream: &Upstream, dial: Option<&MemoryDial>) -> Result<Connector
         Some(dial) => Connector::memory(Arc::clone(dial)),
         None => Connector::tcp(),
     };
-    let proxy = upstream.proxy.as_ref().map(|proxy| {
-        exchange::Proxy::new(&proxy.host, proxy.port, proxy.credentials.as_ref().map(Secret::expose))
-    });
+    let proxy = upstream
+        .proxy
+        .as_ref()
+        .map(|proxy| exchange::Proxy::new(&proxy.host, proxy.port, proxy.credentials.as_ref().map(Secret::expose)));
     Ok(base.with_tls(tls).with_proxy(proxy))
 }

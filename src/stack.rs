@@ -59,7 +59,8 @@ pub fn build(
     impl Service<Arrival, Response = Response<ObservedBody>, Error = Infallible, Future: std::marker::Send>
     + Clone
     + std::marker::Send
-    + 'static,
+    + 'static
+    + use<>,
     Send,
 ) {
     let send = Send::new(shared.clock, local.tasks.clone(), shared.buffers.clone());

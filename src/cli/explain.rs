@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::Method;
 use serde_json::{Value, json};
 
 use crate::call::{Call, CallerId, Meaning, OrgId, Principal};
@@ -18,9 +18,6 @@ pub struct ExplainArguments {
     method: String,
     /// Path with query, for example '/services/data/v62.0/query?q=SELECT+Id+FROM+Account'.
     path: String,
-    /// A header of the request (repeatable), for example 'Accept: application/xml'.
-    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE")]
-    headers: Vec<String>,
     /// File with the request's body ('-' for standard input); composite, SOAP and GraphQL need it.
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
@@ -56,19 +53,12 @@ fn explain(arguments: &ExplainArguments) -> Result<Value, String> {
     if !arguments.path.starts_with('/') {
         return Err(format!("\"{}\" is not a path: it must start with /", arguments.path));
     }
-    let mut headers = HeaderMap::new();
-    for line in &arguments.headers {
-        let (name, value) = line.split_once(':').ok_or_else(|| format!("\"{line}\" is not NAME: VALUE"))?;
-        let name = HeaderName::try_from(name.trim()).map_err(|_| format!("\"{name}\" is not a header name"))?;
-        let value = HeaderValue::try_from(value.trim()).map_err(|_| format!("the value of {name} is not allowed"))?;
-        headers.append(name, value);
-    }
     let config = match &arguments.config {
         Some(path) => Some(config::load(path).map_err(|problems| problems.to_string())?),
         None => None,
     };
     let costs = config.as_ref().and_then(|config| config.orgs.first()).map_or_else(Costs::default, crate::live::costs);
-    let mut meaning = salesforce::understand(&method, &arguments.path, &headers, &costs);
+    let mut meaning = salesforce::understand(&method, &arguments.path, &costs);
     let mut notes = Vec::new();
     if salesforce::needs_body(&meaning) {
         match &arguments.body {

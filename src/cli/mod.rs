@@ -73,7 +73,7 @@ impl Source {
     fn load(&self) -> Result<Config, Problems> {
         match (&self.config, &self.org) {
             (Some(path), _) => config::load(path),
-            (None, Some(url)) => Config::for_org(url, Some(self.listen)),
+            (None, Some(url)) => Config::for_org(url, self.listen),
             (None, None) => config::load(std::path::Path::new("weirkeeper.yaml")),
         }
     }
@@ -120,7 +120,7 @@ pub fn run() -> ExitCode {
 fn make_key(json: bool) -> ExitCode {
     match config::key::generate() {
         Ok(key) => {
-            let digest = config::key::sha256_hex(key.as_bytes());
+            let digest = config::key::sha256_hex(&key);
             if json {
                 say(&serde_json::json!({"key": key.as_str(), "key_sha256": digest}).to_string());
             } else {
@@ -139,6 +139,18 @@ fn make_key(json: bool) -> ExitCode {
 /// Prints a line; a closed standard output (`| head`) is not an error.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Returns when the process is told to stop.
+#[cfg(feature = "demo")]
+async fn stop_signal() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }
 
 fn complain(text: &str) {

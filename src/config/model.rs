@@ -79,7 +79,8 @@ impl Config {
     /// Whether orgs are reached just as under `other`, so that open connections can be kept. Where files decide about
     /// that, which may have changed, it never is.
     pub fn reaches_like(&self, other: &Self) -> bool {
-        let files = |config: &Self| config.upstream.extra_roots.is_some() || config.upstream.client_certificate.is_some();
+        let files =
+            |config: &Self| config.upstream.extra_roots.is_some() || config.upstream.client_certificate.is_some();
         let places = |config: &Self| config.orgs.iter().map(|org| org.instance.clone()).collect::<Vec<_>>();
         !files(self) && !files(other) && self.upstream == other.upstream && places(self) == places(other)
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{Request, Response};
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -126,6 +126,14 @@ impl InService {
     }
 }
 
+impl InService {
+    /// Whether the request's body is still under way, or broken.
+    fn body_is_open(&self) -> bool {
+        let wire = self.connection.wire.lock();
+        !wire.http2 && (wire.in_body || wire.fault_in_body)
+    }
+}
+
 impl Drop for InService {
     fn drop(&mut self) {
         let mut wire = self.connection.wire.lock();
@@ -153,14 +161,20 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
             Self::Serving { future, in_service } => {
-                let Ok(response) = ready!(future.as_mut().poll(cx));
+                let Ok(mut response) = ready!(future.as_mut().poll(cx));
                 let in_service = in_service.take();
-                Poll::Ready(Ok(response.map(|body| Answer { kind: Kind::Road { body }, in_service })))
+                if in_service.as_ref().is_some_and(InService::body_is_open) {
+                    // hyper closes a connection whose body nobody read to its end, but does not say so.
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Poll::Ready(Ok(response.map(|body| Answer { kind: Kind::Road { body }, in_service, fault: None })))
             }
             Self::Refused(refused) => match refused.take() {
-                Some((response, in_service)) => Poll::Ready(Ok(
-                    response.map(|bytes| Answer { kind: Kind::Own { bytes }, in_service: Some(in_service) })
-                )),
+                Some((response, in_service)) => Poll::Ready(Ok(response.map(|bytes| Answer {
+                    kind: Kind::Own { bytes },
+                    in_service: Some(in_service),
+                    fault: None,
+                }))),
                 None => Poll::Pending,
             },
         }
@@ -173,6 +187,8 @@ pin_project! {
         #[pin]
         kind: Kind<B>,
         in_service: Option<InService>,
+        // How the body failed; told one poll later.
+        fault: Option<BodyFault>,
     }
 }
 
@@ -193,13 +209,25 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let this = self.project();
+        if let Some(fault) = this.fault.take() {
+            return Poll::Ready(Some(Err(fault)));
+        }
         let paced = this.in_service.as_ref().and_then(|in_service| Some((in_service.pace.as_ref()?, in_service.clock)));
         if let Some((pace, clock)) = paced {
             // Being polled means that the peer has room for more.
             pace.lock().resume(clock.now());
         }
         let frame = match this.kind.project() {
-            KindProjection::Road { body } => ready!(body.poll_frame(cx)),
+            KindProjection::Road { body } => match ready!(body.poll_frame(cx)) {
+                Some(Err(fault)) => {
+                    // hyper drops what it has not flushed when a body fails: let it flush first, so that the caller sees
+                    // an answer cut short, not none.
+                    *this.fault = Some(fault);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                frame => frame,
+            },
             KindProjection::Own { bytes } if bytes.is_empty() => None,
             KindProjection::Own { bytes } => Some(Ok(Frame::data(std::mem::take(bytes)))),
         };
@@ -215,7 +243,7 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Road { body } => body.is_end_stream(),
+            Kind::Road { body } => self.fault.is_none() && body.is_end_stream(),
             Kind::Own { bytes } => bytes.is_empty(),
         }
     }

@@ -105,7 +105,9 @@ impl Callers {
         });
         match found {
             Some((_, caller)) => Proof::Caller(*caller),
-            None => Proof::Rejected("This token is valid, but no caller is configured for its issuer, audience and subject."),
+            None => Proof::Rejected(
+                "This token is valid, but no caller is configured for its issuer, audience and subject.",
+            ),
         }
     }
 

@@ -138,7 +138,11 @@ impl Issuers {
                 }
             }
         }
-        if any_keys { Err("The token's signature or issuer is not accepted.") } else { Err("No issuer's keys are known yet.") }
+        if any_keys {
+            Err("The token's signature or issuer is not accepted.")
+        } else {
+            Err("No issuer's keys are known yet.")
+        }
     }
 }
 
@@ -201,7 +205,7 @@ mod tests {
         let signer = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
         let mut public = Jwk::from_encoding_key(&signer, Algorithm::ES256).unwrap();
         public.common.key_id = Some("one".to_owned());
-        let caller = crate::config::Config::for_org("https://acme.my.salesforce.com", None)
+        let caller = crate::config::Config::for_org("https://acme.my.salesforce.com", ([127, 0, 0, 1], 8080).into())
             .unwrap()
             .callers
             .into_iter()

@@ -18,5 +18,6 @@ pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String>
 /// The first private key in the file at `path`.
 pub fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     // The error of the parser says what is wrong with the form; it never quotes the key.
-    PrivateKeyDer::from_pem_file(path).map_err(|error| format!("{}: no private key can be read: {error}", path.display()))
+    PrivateKeyDer::from_pem_file(path)
+        .map_err(|error| format!("{}: no private key can be read: {error}", path.display()))
 }

@@ -48,11 +48,7 @@ impl Remembered {
     }
 
     /// The principal of the credential `shown`, computed by `compute` only if it is not the one seen last.
-    pub fn principal(
-        &mut self,
-        shown: &[u8],
-        compute: impl FnOnce() -> Principal,
-    ) -> Principal {
+    pub fn principal(&mut self, shown: &[u8], compute: impl FnOnce() -> Principal) -> Principal {
         match &self.principal {
             Some(known) if same(&known.shown, shown) => known.principal,
             _ => {

@@ -54,7 +54,7 @@ where
             Waited::Late => return refuse_and_close(io, Fault::Late, &edge).await,
             Waited::Gone => return,
         }
-        http2 = prefix.bytes() == PREFACE;
+        http2 = sniff && prefix.bytes() == PREFACE;
         connection.wire.lock().http2 = http2;
     }
     if http2 {
@@ -306,3 +306,8 @@ pub(super) async fn close<IO: AsyncRead + AsyncWrite + Unpin>(mut io: IO, edge: 
         if edge.drain.begun() { edge.limits.linger.min(Duration::from_millis(500)) } else { edge.limits.linger };
     let _ = tokio::time::timeout(patience, lingering).await;
 }
+
+#[cfg(test)]
+pub(super) mod rig;
+#[cfg(test)]
+mod tests;

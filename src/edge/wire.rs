@@ -30,6 +30,8 @@ pub(super) struct Wire {
     pub(super) fault: Option<Fault>,
     /// The fault is in a body, so the request it belongs to answers for it.
     pub(super) fault_in_body: bool,
+    /// A request body is under way.
+    pub(super) in_body: bool,
     /// Since when a head has been incomplete.
     pub(super) head_since: Option<Instant>,
     /// Since when nothing has been in service; `None` while something is, and before the driver looked.
@@ -135,6 +137,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
         wire.heads = guard.heads();
         wire.fault = fed.fault;
         wire.fault_in_body = fed.fault.is_some() && guard.phase() == Phase::Body;
+        wire.in_body = guard.phase() == Phase::Body;
         wire.idle_since = None;
         wire.head_since = match guard.phase() {
             // A head that is complete in one read costs no clock.

@@ -70,7 +70,9 @@ mod tests {
 
     #[test]
     fn what_is_no_error_of_salesforce_gives_none() {
-        for body in ["", "   ", "<html><body>Down for maintenance</body></html>", "[]", "[{}]", "{\"error", "plain", "<"] {
+        for body in
+            ["", "   ", "<html><body>Down for maintenance</body></html>", "[]", "[{}]", "{\"error", "plain", "<"]
+        {
             assert_eq!(error_code(body.as_bytes()), None, "{body}");
         }
     }

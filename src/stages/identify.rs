@@ -10,8 +10,8 @@ use tower::{Layer, Service};
 
 use crate::call::Class;
 use crate::clock::Clock;
-use crate::edge::callers::{Evidence, Proof, Stranger};
 use crate::config::key::{self, Shape};
+use crate::edge::callers::{Evidence, Proof, Stranger};
 use crate::edge::{headers, proxies, target};
 use crate::refusal::{Reason, Refusal};
 use crate::stages::way::Way;
@@ -77,13 +77,9 @@ impl<S> Identify<S> {
         seen.record.lock().org = Some(org);
 
         let proof = self.proof(&seen);
-        let address = proxies::client(
-            seen.connection.peer,
-            seen.connection.secure,
-            &seen.head.headers,
-            &live.trusted_proxies,
-        )
-        .address;
+        let address =
+            proxies::client(seen.connection.peer, seen.connection.secure, &seen.head.headers, &live.trusted_proxies)
+                .address;
         let client = headers::client_of(&seen.head.headers);
         let evidence =
             Evidence { proof: &proof, certificate: seen.connection.certificate.as_ref(), host: &host, address, client };

@@ -27,7 +27,10 @@ pub fn plain<'a>(headers: &HeaderMap, body: &'a Bytes, limit: usize) -> Result<C
     } else if coding.eq_ignore_ascii_case(b"deflate") {
         ZlibDecoder::new(body.as_ref()).take(most).read_to_end(&mut inflated)
     } else {
-        return Err(Refusal::new(Reason::BodyMalformed, "The Content-Encoding of this request is not gzip or deflate."));
+        return Err(Refusal::new(
+            Reason::BodyMalformed,
+            "The Content-Encoding of this request is not gzip or deflate.",
+        ));
     };
     match read {
         Err(_) => Err(Refusal::new(Reason::BodyMalformed, "The compressed body of this request is broken.")),

@@ -84,11 +84,7 @@ impl Shared {
         let mut view = self.view.lock();
         let live = self.in_force.load();
         if live.generation != view.live.generation {
-            *view = Arc::new(View {
-                live: Arc::clone(&live),
-                recorder: Arc::clone(&view.recorder),
-                clock: view.clock,
-            });
+            *view = Arc::new(View { live: Arc::clone(&live), recorder: Arc::clone(&view.recorder), clock: view.clock });
         }
         Arc::clone(&view)
     }

@@ -109,9 +109,11 @@ fn judge_objects(allowed: &AHashSet<Box<str>>, part: &Part) -> Result<(), String
     }
     match part.reach {
         Reach::Nothing | Reach::Named | Reach::Continued => Ok(()),
-        Reach::Related => Err("This caller's rules name the objects it may use, and this request reaches others through \
+        Reach::Related => {
+            Err("This caller's rules name the objects it may use, and this request reaches others through \
                                relationships."
-            .to_owned()),
+                .to_owned())
+        }
         Reach::Unknown => Err("This caller's rules name the objects it may use, and which ones this request touches \
                                cannot be told."
             .to_owned()),
@@ -207,11 +209,8 @@ mod tests {
 
     #[test]
     fn an_unlisted_family_object_or_operation_is_refused_by_name() {
-        let rules = Rules::new(
-            Some(&[Family::Rest]),
-            Some(&["Account".into()]),
-            Some(&[Operation::Read, Operation::Describe]),
-        );
+        let rules =
+            Rules::new(Some(&[Family::Rest]), Some(&["Account".into()]), Some(&[Operation::Read, Operation::Describe]));
         assert_eq!(rules.judge(&call(row(Operation::Read, "account"), vec![])), Ok(()));
         for (refused, word) in [
             (part(Family::Query, Operation::Query, Some("Account"), Reach::Named), "query"),

@@ -108,7 +108,7 @@ async fn a_server_without_tls_is_named_as_such() {
 
 fn through_proxy(answer: &'static [u8]) -> (World, mpsc::UnboundedReceiver<String>) {
     let (asked, seen) = mpsc::unbounded_channel();
-    let proxy = Proxy::parse("http://svc:canary-secret@egress.test:3128").unwrap();
+    let proxy = Proxy::new("egress.test", 3128, Some("svc:canary-secret"));
     let world = World::at("http://acme.test", Limits::default(), |connector| connector.with_proxy(Some(proxy)), {
         move |_, mut io| {
             let asked = asked.clone();

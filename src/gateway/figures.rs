@@ -1,0 +1,152 @@
+//! The figures of the gateway's parts, filled in when somebody looks.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::UNIX_EPOCH;
+
+use parking_lot::Mutex;
+
+use super::Ways;
+use crate::body::ByteBudget;
+use crate::call::OrgId;
+use crate::clock::Clock;
+use crate::edge::Counts;
+use crate::edge::tls::Tls;
+use crate::live::{InForce, Live};
+use crate::outcome::FailureKind;
+use crate::telemetry::{
+    BufferedBytes, ConfigSnapshot, ListenerSnapshot, RuntimeSnapshot, Snapshot, Telemetry, UpstreamSnapshot,
+};
+
+/// What came of the reloads so far.
+#[derive(Debug)]
+pub struct Reloads {
+    clock: Clock,
+    state: Mutex<ConfigSnapshot>,
+}
+
+impl Reloads {
+    /// The configuration of the start counts as loaded.
+    pub fn new(clock: Clock) -> Self {
+        let loaded = ConfigSnapshot {
+            last_reload_successful: true,
+            last_reload_timestamp_seconds: clock.wall(clock.now()).as_secs_f64(),
+            ..ConfigSnapshot::default()
+        };
+        Self { clock, state: Mutex::new(loaded) }
+    }
+
+    /// A new configuration is in force.
+    pub fn succeeded(&self) {
+        let mut state = self.state.lock();
+        state.reloads_succeeded += 1;
+        self.ended(&mut state, None);
+    }
+
+    /// The old configuration stays in force, because of `why`.
+    pub fn failed(&self, why: String) {
+        let mut state = self.state.lock();
+        state.reloads_failed += 1;
+        self.ended(&mut state, Some(why));
+    }
+
+    fn ended(&self, state: &mut ConfigSnapshot, error: Option<String>) {
+        state.last_reload_successful = error.is_none();
+        state.last_reload_error = error;
+        state.last_reload_timestamp_seconds = self.clock.wall(self.clock.now()).as_secs_f64();
+    }
+}
+
+/// The parts that are looked at.
+pub struct Parts {
+    /// The configuration in force.
+    pub in_force: InForce,
+    /// Bytes buffered.
+    pub buffers: ByteBudget,
+    /// What the edge counted.
+    pub counts: Arc<Counts>,
+    /// The workers' ways to Salesforce and tasks.
+    pub ways: Ways,
+    /// Open connections of each worker.
+    pub open: Vec<Arc<AtomicUsize>>,
+    /// TLS of each listener.
+    pub tls: Vec<Option<Arc<Tls>>>,
+    /// Address of each listener.
+    pub addresses: Vec<SocketAddr>,
+    /// What came of the reloads.
+    pub reloads: Arc<Reloads>,
+}
+
+/// Fills in the figures of `parts` at each look.
+pub fn register(telemetry: &Telemetry, parts: Parts) {
+    telemetry.add_source(move |snapshot| parts.fill(snapshot));
+}
+
+impl Parts {
+    fn fill(&self, snapshot: &mut Snapshot) {
+        let live = self.in_force.load();
+        snapshot.config = self.reloads.state.lock().clone();
+        snapshot.config.path = live.config.path.as_ref().map(|path| path.display().to_string());
+        snapshot.buffered_bytes =
+            BufferedBytes { used: self.buffers.used() as u64, limit: live.config.limits.buffered_bytes_total };
+        snapshot.listeners = self.listeners();
+        let ways = self.ways.lock();
+        snapshot.runtimes = ways
+            .iter()
+            .zip(&self.open)
+            .enumerate()
+            .map(|(place, ((_, tasks), open))| RuntimeSnapshot {
+                runtime: format!("worker-{place}"),
+                tasks: tasks.running() as u64,
+                connections: open.load(Ordering::Relaxed) as u64,
+            })
+            .collect();
+        snapshot.upstreams = (0..live.orgs().len()).map(|place| upstream(&live, OrgId(place as u16), &ways)).collect();
+    }
+
+    fn listeners(&self) -> Vec<ListenerSnapshot> {
+        // Connections are counted by worker, refusals for the process: the first listener stands for all.
+        let refused =
+            self.counts.turned_away.load(Ordering::Relaxed) + self.counts.handshakes_failed.load(Ordering::Relaxed);
+        let open: u64 = self.open.iter().map(|open| open.load(Ordering::Relaxed) as u64).sum();
+        self.addresses
+            .iter()
+            .zip(&self.tls)
+            .enumerate()
+            .map(|(place, (address, tls))| ListenerSnapshot {
+                listener: address.to_string(),
+                tls: tls.is_some(),
+                connections: if place == 0 { open } else { 0 },
+                connections_refused: if place == 0 { refused } else { 0 },
+                certificate_not_after_seconds: tls
+                    .as_ref()
+                    .and_then(|tls| tls.not_after().duration_since(UNIX_EPOCH).ok())
+                    .map(|time| time.as_secs()),
+            })
+            .collect()
+    }
+}
+
+/// The connections of all workers to one org.
+fn upstream(live: &Live, org: OrgId, ways: &[(crate::stages::send::Send, crate::tasks::Tasks)]) -> UpstreamSnapshot {
+    let mut sum = UpstreamSnapshot {
+        org: live.org(org).map(|org| org.name.to_string()).unwrap_or_default(),
+        ..UpstreamSnapshot::default()
+    };
+    let mut failed =
+        [(FailureKind::Dns, 0), (FailureKind::Connect, 0), (FailureKind::Tls, 0), (FailureKind::Timeout, 0)];
+    for stats in ways.iter().filter_map(|(send, _)| send.stats(org)) {
+        sum.idle += stats.idle as u64;
+        sum.busy += stats.open.saturating_sub(stats.idle) as u64;
+        sum.connects += stats.connects.ok;
+        sum.resent += stats.resent;
+        let [dns, connect, tls, timeout] = &mut failed;
+        dns.1 += stats.connects.dns;
+        connect.1 += stats.connects.connect + stats.connects.proxy;
+        tls.1 += stats.connects.tls;
+        timeout.1 += stats.connects.timeout;
+    }
+    sum.connects_failed = failed.into_iter().filter(|(_, count)| *count > 0).collect();
+    sum
+}

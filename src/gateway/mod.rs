@@ -1,0 +1,401 @@
+//! The running gateway: listeners, workers, admin side, reload and drain, assembled from a configuration.
+//!
+//! Everything here runs on the control runtime; the road of a request ([`crate::stack`]) runs on the workers.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use zeroize::Zeroizing;
+
+use crate::admin::{self, Admin};
+use crate::body::ByteBudget;
+use crate::clock::Clock;
+use crate::config::watch::{Reload, Watcher};
+use crate::config::{AccessTo, Config};
+use crate::edge::listener::{BindError, Listener, raise_open_files};
+use crate::edge::tls::{ClientCertificates, Tls, TlsError, TlsFiles};
+use crate::edge::workers::{WorkerSettings, Workers};
+use crate::edge::{Counts, Drain, Limits};
+use crate::live::{InForce, Lasting, Live, Unusable};
+use crate::outcome::RequestIds;
+use crate::stack::{self, Local, Shared};
+use crate::tasks::Tasks;
+use crate::telemetry::{EventFormat, Level, Log, LogOptions, Output, Telemetry, TelemetryOptions};
+
+mod figures;
+mod issuers;
+mod signals;
+
+/// How long the last log lines may take to be written at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// Why the gateway could not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// An address is taken or not allowed.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// A certificate or key cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] TlsError),
+    /// The configuration cannot be put in force.
+    #[error(transparent)]
+    Unusable(#[from] Unusable),
+    /// The system gave no thread, file or random number.
+    #[error("{what}: {why}")]
+    System {
+        /// What was wanted.
+        what: &'static str,
+        /// What the system said.
+        why: String,
+    },
+}
+
+fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> StartError {
+    move |error| StartError::System { what, why: error.to_string() }
+}
+
+/// Runs a gateway until it is told to stop by SIGTERM or SIGINT, then drains.
+pub fn serve(config: Config) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("cannot start the control runtime"))?;
+    runtime.block_on(async {
+        let clock = Clock::start();
+        let log = Log::start(clock, log_options(&config)).map_err(system("cannot open the log"))?;
+        let gateway = Gateway::start(config, clock, log).await?;
+        let signals = signals::Signals::new(&gateway).map_err(system("cannot listen for signals"))?;
+        gateway.run(signals.stop()).await;
+        Ok(())
+    })
+}
+
+fn log_options(config: &Config) -> LogOptions {
+    let output = match &config.log.access {
+        AccessTo::Stdout | AccessTo::Off => Output::Stdout,
+        AccessTo::Stderr => Output::Stderr,
+        AccessTo::File(path) => Output::File(path.clone()),
+    };
+    LogOptions {
+        output,
+        event_format: EventFormat::Json,
+        access: config.log.access != AccessTo::Off,
+        buffer_bytes: config.log.buffer_bytes,
+    }
+}
+
+/// A gateway that has started. Dropping it without [`Self::run`] leaves its workers running until the process ends.
+#[derive(Debug)]
+pub struct Gateway {
+    in_force: InForce,
+    lasting: Lasting,
+    telemetry: Telemetry,
+    admin: Arc<Admin>,
+    buffers: ByteBudget,
+    workers: Workers,
+    tls: Vec<Arc<Tls>>,
+    drain: Drain,
+    tasks: Tasks,
+    watcher: Option<Watcher>,
+    addresses: Vec<SocketAddr>,
+    admin_address: SocketAddr,
+    reloads: Arc<figures::Reloads>,
+}
+
+impl Gateway {
+    /// Binds every address, starts the workers, and begins to accept. Runs inside the control runtime.
+    pub async fn start(config: Config, clock: Clock, log: Log) -> Result<Self, StartError> {
+        let open_files = raise_open_files();
+        let options = TelemetryOptions { max_objects: config.metrics.max_objects, ..TelemetryOptions::default() };
+        let telemetry = Telemetry::new(clock, log, options);
+        let mut made_up_key = Zeroizing::new([0; 32]);
+        fill(&mut *made_up_key)?;
+        let lasting = Lasting { telemetry: telemetry.clone(), made_up_key, dial: None };
+
+        // Sockets first: a taken port must stop the start before anything else happens.
+        let (listeners, tls) = listen(&config)?;
+        let admin_listener = TcpListener::bind(config.admin.address)
+            .await
+            .map_err(|reason| BindError { address: config.admin.address, reason })?;
+        let addresses = listeners.iter().map(Listener::address).collect::<Result<Vec<_>, _>>();
+        let addresses = addresses.map_err(system("cannot tell a listener's address"))?;
+        let admin_address = admin_listener.local_addr().map_err(system("cannot tell the admin listener's address"))?;
+
+        let live = Live::new(Arc::new(config), &lasting, None)?;
+        let config = Arc::clone(&live.config);
+        let watcher = Watcher::new(&config);
+        let in_force: InForce = Arc::new(ArcSwap::from_pointee(live));
+        let buffers = ByteBudget::new(bytes(config.limits.buffered_bytes_total));
+        let mut prefix = [0; 8];
+        fill(&mut prefix)?;
+        let shared = Shared {
+            in_force: Arc::clone(&in_force),
+            telemetry: telemetry.clone(),
+            clock,
+            buffers: buffers.clone(),
+            ids: Arc::new(RequestIds::new(u64::from_ne_bytes(prefix))),
+        };
+
+        let drain = Drain::new();
+        let counts = Arc::new(Counts::default());
+        let ways = Arc::new(Mutex::new(Vec::new()));
+        let workers = start_workers(&config, clock, &drain, &counts, shared, Arc::clone(&ways))?;
+        let tasks = Tasks::new();
+        for listener in listeners {
+            let accepting = workers.accept(listener, &tasks);
+            let log = telemetry.log().clone();
+            tasks.spawn(async move {
+                if let Err(error) = accepting.await {
+                    log.event(Level::Error, "listener_failed", &[("error", error.to_string().as_str().into())]);
+                }
+            });
+        }
+
+        let admin = Arc::new(Admin::new(telemetry.clone(), access(&config)));
+        admin.set_config(config.redacted());
+        {
+            let admin = Arc::clone(&admin);
+            let background = tasks.clone();
+            tasks.spawn_background(async move {
+                // Ends with the process; a failing accept is logged and retried inside.
+                let _ = admin::serve(admin_listener, admin, background).await;
+            });
+        }
+        let reloads = Arc::new(figures::Reloads::new(clock));
+        figures::register(
+            &telemetry,
+            figures::Parts {
+                in_force: Arc::clone(&in_force),
+                buffers: buffers.clone(),
+                counts,
+                ways,
+                open: workers.open(),
+                tls: tls.clone(),
+                addresses: addresses.clone(),
+                reloads: Arc::clone(&reloads),
+            },
+        );
+        issuers::keep(Arc::clone(&in_force), clock, &tasks, telemetry.log().clone());
+
+        let gateway = Self {
+            in_force,
+            lasting,
+            telemetry,
+            admin,
+            buffers,
+            workers,
+            tls: tls.into_iter().flatten().collect(),
+            drain,
+            tasks,
+            watcher,
+            addresses,
+            admin_address,
+            reloads,
+        };
+        gateway.announce(open_files.ok().flatten());
+        Ok(gateway)
+    }
+
+    /// Where callers connect, in the order of the configuration.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where operators connect.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// What it counts and logs.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// `notify_one` on it asks for a reload; `None` if there is no file to reload from.
+    pub fn reload_request(&self) -> Option<Arc<Notify>> {
+        self.watcher.as_ref().map(Watcher::request)
+    }
+
+    /// Reloads as needed until `stop` resolves, then drains: nothing new is accepted, what is under way is finished within
+    /// `limits.drain`, and the last log lines are written.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        let mut stop = std::pin::pin!(stop);
+        let mut watcher = self.watcher.take();
+        loop {
+            let news = async {
+                match &mut watcher {
+                    Some(watcher) => watcher.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = &mut stop => break,
+                news = news => self.reload(news),
+            }
+        }
+        self.finish().await;
+    }
+
+    async fn finish(self) {
+        let log = self.telemetry.log().clone();
+        log.event(Level::Info, "draining", &[]);
+        self.admin.drain();
+        self.drain.begin();
+        let left = self.workers.finished().await;
+        let level = if left == 0 { Level::Info } else { Level::Warn };
+        log.event(level, "stopped", &[("requests_cut", (left as u64).into())]);
+        log.flush(LAST_LINES);
+    }
+
+    /// Puts a new configuration in force, or says why the old one stays.
+    fn reload(&self, news: Reload) {
+        let log = self.telemetry.log();
+        match news {
+            Reload::Unchanged => {}
+            Reload::Bad(problems) => {
+                self.reloads.failed(problems.to_string());
+                log.event(Level::Error, "config_rejected", &[("problems", problems.to_string().as_str().into())]);
+            }
+            Reload::New { config, changed, warnings } => {
+                for warning in &warnings {
+                    log.event(Level::Warn, "config_needs_restart", &[("what", warning.as_str().into())]);
+                }
+                if let Err(why) = self.put_in_force(&config) {
+                    self.reloads.failed(why.clone());
+                    log.event(Level::Error, "config_rejected", &[("problems", why.as_str().into())]);
+                    return;
+                }
+                self.reloads.succeeded();
+                let changed: Vec<_> = changed.iter().map(|path| path.display().to_string()).collect();
+                log.event(Level::Info, "config_reloaded", &[("changed", changed.join(", ").as_str().into())]);
+            }
+        }
+    }
+
+    fn put_in_force(&self, config: &Arc<Config>) -> Result<(), String> {
+        // Certificates first: a configuration whose certificates cannot be used is not put in force in part.
+        for tls in &self.tls {
+            match tls.reload() {
+                Ok(false) => {}
+                Ok(true) => {
+                    let file = tls.files().certificate.display().to_string();
+                    let members = [("file", file.as_str().into())];
+                    self.telemetry.log().event(Level::Info, "certificate_reloaded", &members);
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        let earlier = self.in_force.load_full();
+        let live = Live::new(Arc::clone(config), &self.lasting, Some(&earlier)).map_err(|error| error.to_string())?;
+        self.buffers.set_limit(bytes(config.limits.buffered_bytes_total));
+        self.admin.set_access(access(config));
+        self.admin.set_config(config.redacted());
+        self.in_force.store(Arc::new(live));
+        Ok(())
+    }
+
+    fn announce(&self, open_files: Option<u64>) {
+        let live = self.in_force.load();
+        let listeners: Vec<_> = self.addresses.iter().map(SocketAddr::to_string).collect();
+        let orgs: Vec<_> = live.config.orgs.iter().map(|org| format!("{} ({})", org.name, org.instance)).collect();
+        self.telemetry.log().event(
+            Level::Info,
+            "started",
+            &[
+                ("version", env!("CARGO_PKG_VERSION").into()),
+                ("listeners", listeners.join(", ").as_str().into()),
+                ("admin", self.admin_address.to_string().as_str().into()),
+                ("orgs", orgs.join(", ").as_str().into()),
+                ("callers", (live.config.callers.len() as u64).into()),
+                ("open_files_limit", open_files.unwrap_or(0).into()),
+            ],
+        );
+    }
+}
+
+/// What the workers' road ends in, for the figures.
+type Ways = Arc<Mutex<Vec<(crate::stages::send::Send, Tasks)>>>;
+
+fn start_workers(
+    config: &Config,
+    clock: Clock,
+    drain: &Drain,
+    counts: &Arc<Counts>,
+    shared: Shared,
+    ways: Ways,
+) -> Result<Workers, StartError> {
+    let settings = WorkerSettings {
+        count: config.runtimes,
+        limits: limits(config),
+        connections: config.limits.connections,
+        drain: config.limits.drain,
+        clock,
+    };
+    Workers::start(&settings, drain, counts, move |_, edge| {
+        let (road, send) = stack::build(&shared, &Local { tasks: edge.tasks.clone() });
+        ways.lock().push((send, edge.tasks.clone()));
+        road
+    })
+    .map_err(system("cannot start a worker"))
+}
+
+fn listen(config: &Config) -> Result<(Vec<Listener>, Vec<Option<Arc<Tls>>>), StartError> {
+    let mut listeners = Vec::new();
+    let mut all = Vec::new();
+    for (place, listener) in config.listeners.iter().enumerate() {
+        let tls = match &listener.tls {
+            Some(files) => Some(Arc::new(Tls::load(TlsFiles {
+                certificate: files.certificate.clone(),
+                key: files.key.clone(),
+                clients: match (&files.client_ca, files.client_ca_required) {
+                    (None, _) => ClientCertificates::NotAsked,
+                    (Some(ca), false) => ClientCertificates::Optional(ca.clone()),
+                    (Some(ca), true) => ClientCertificates::Required(ca.clone()),
+                },
+            })?)),
+            None => None,
+        };
+        listeners.push(Listener::bind(listener.address, place, tls.clone())?);
+        all.push(tls);
+    }
+    Ok((listeners, all))
+}
+
+fn limits(config: &Config) -> Limits {
+    let limits = &config.limits;
+    Limits {
+        head_bytes: limits.head_bytes,
+        head_count: limits.header_count,
+        head_time: limits.head_time,
+        idle: limits.idle,
+        body_bytes: limits.body_bytes,
+        minimum_rate: limits.minimum_rate,
+        minimum_rate_grace: limits.minimum_rate_grace,
+        streams: limits.streams,
+        ..Limits::default()
+    }
+}
+
+fn access(config: &Config) -> admin::Access {
+    admin::Access {
+        key_sha256: config.admin.key.map(|key| *key.as_bytes()),
+        hosts: config.admin.hosts.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn bytes(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
+}
+
+fn fill(bytes: &mut [u8]) -> Result<(), StartError> {
+    aws_lc_rs::rand::fill(bytes)
+        .map_err(|_| StartError::System { what: "cannot get random numbers", why: "the system gave none".to_owned() })
+}

@@ -243,7 +243,7 @@ fn push_json(text: &mut String, value: &str) {
 }
 
 /// `value` as XML text; characters XML 1.0 cannot hold become U+FFFD.
-fn push_xml(text: &mut String, value: &str) {
+pub(super) fn push_xml(text: &mut String, value: &str) {
     for char in value.chars() {
         match char {
             '<' => text.push_str("&lt;"),

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::core::Trouble;
+use crate::body::wiped;
 use crate::clock::Clock;
 use crate::exchange::connect::{Connector, Origin, Protocol};
 
@@ -79,7 +80,7 @@ async fn exchange(endpoint: &Endpoint, clock: Clock, form: Zeroizing<Vec<u8>>) -
 
 fn message(endpoint: &Endpoint, form: Zeroizing<Vec<u8>>) -> Request<Full<Bytes>> {
     // The bytes keep their owner, which wipes them when the message has been sent.
-    let mut request = Request::new(Full::new(Bytes::from_owner(Wiped(form))));
+    let mut request = Request::new(Full::new(wiped(form)));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = Uri::from(endpoint.path.clone());
     let headers = request.headers_mut();
@@ -87,15 +88,6 @@ fn message(endpoint: &Endpoint, form: Zeroizing<Vec<u8>>) -> Request<Full<Bytes>
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     request
-}
-
-/// Bytes that are wiped when the last reference to them is gone.
-pub(super) struct Wiped(pub(super) Zeroizing<Vec<u8>>);
-
-impl AsRef<[u8]> for Wiped {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
 }
 
 async fn read(response: Response<Incoming>) -> Result<Reply, Trouble> {

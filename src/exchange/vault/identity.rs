@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
-use bytes::Bytes;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -16,9 +15,10 @@ use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
 use super::answer::{self, Answered, Grant, User};
-use super::ask::{self, Endpoint, Wiped};
+use super::ask::{self, Endpoint};
 use super::core::{Core, State, Trouble, Want};
 use super::flow::{Flow, Hidden};
+use crate::body::wiped;
 use crate::call::Principal;
 use crate::clock::Clock;
 use crate::salesforce::PrincipalKey;
@@ -401,7 +401,7 @@ fn secret_value(before: &str, secret: &Hidden) -> Option<HeaderValue> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(before.len() + secret.expose().len()));
     bytes.extend_from_slice(before.as_bytes());
     bytes.extend_from_slice(secret.expose().as_bytes());
-    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(Wiped(bytes))).ok()?;
+    let mut value = HeaderValue::from_maybe_shared(wiped(bytes)).ok()?;
     value.set_sensitive(true);
     Some(value)
 }

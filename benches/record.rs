@@ -56,7 +56,7 @@ fn record(criterion: &mut Criterion) {
         let recorder = telemetry.recorder();
         let outcomes = outcomes(clock);
         let remote = Some([10, 1, 2, 3].into());
-        let finish = Finish { names: &names, now: clock.now(), remote, http: http::Version::HTTP_11, continues: false };
+        let finish = Finish { names: &names, now: clock.now(), remote, http: http::Version::HTTP_11 };
         let mut place = 0;
         criterion.bench_function(&format!("record/{name}"), |bencher| {
             bencher.iter(|| {

@@ -1,4 +1,46 @@
 //! Weirkeeper: an API gateway that meters, shares and protects a Salesforce org's API allowance.
+//!
+//! # The map
+//!
+//! A request travels one road, which stands in [`stack`] as it is built:
+//!
+//! ```text
+//! caller ─▶ edge::listener ─▶ edge::workers ─▶ edge::serve            one acceptor deals connections to runtimes
+//!                                                  │
+//!             stages::observe      opens the record, closes it at the last byte, answers refusals
+//!             stages::identify     which org, which caller, how urgent, until when
+//!             stages::understand   what is asked (salesforce), a complete body
+//!             stages::policy       may this caller do this, and everything inside it
+//!             stages::send         one attempt: message, connection (exchange), cost
+//!                                                  │
+//! Salesforce ◀─ exchange::pool ◀───────────────────┘
+//! ```
+//!
+//! The modules, in travel order:
+//!
+//! | module | what it decides |
+//! |---|---|
+//! | [`call`], [`outcome`], [`refusal`], [`body`], [`clock`], [`tasks`] | the words every stage shares |
+//! | [`edge`] | how a caller's connection is read, who is calling, how the gateway's own answers look |
+//! | [`salesforce`] | what a request means and costs: pure knowledge, no I/O |
+//! | [`stages`] | the Tower layers: thin, each around a pure core |
+//! | [`exchange`] | how Salesforce is reached: connections, timeouts, what may be sent again |
+//! | [`telemetry`] | reads outcomes: metrics, access log, events |
+//! | [`admin`] | the second listener, for operators |
+//! | [`config`], [`live`] | what was written, what it means, and what is in force now |
+//! | [`gateway`], [`cli`] | the running process and its commands |
+//! | `sim` | a small Salesforce that is honest about limits; shares no code with the rest |
+//!
+//! # Invariants
+//!
+//! - A message is sent to Salesforce twice only if it provably was not sent the first time.
+//! - A call that was sent is not cancelled because its caller left; it is settled and counted once.
+//! - What Salesforce charges is counted in one place, the [`outcome::Exchange`] of an attempt.
+//! - Every queue, buffer and wait has a bound in the configuration.
+//! - Tokens, bodies, SOQL literals and record ids reach no log, metric, error or `Debug`.
+//! - `salesforce` knows only `call`; `exchange` knows neither `edge` nor `telemetry`; `sim` knows nothing of ours. A test
+//!   (`tests/arrows.rs`) reads the imports.
+//! - Clocks are read in [`clock`] only, tasks are spawned in [`tasks`] only, the environment is read in [`config`] only.
 
 pub mod admin;
 pub mod body;

@@ -242,12 +242,11 @@ pub fn costs(org: &Org) -> Costs {
 }
 
 fn timeouts(upstream: &Upstream, family: Family) -> Timeouts {
-    let usual = Timeouts::default();
     Timeouts {
         connect: upstream.connect,
         first_byte: upstream.first_byte,
         idle: upstream.idle,
-        total: upstream.total.get(family).unwrap_or(usual.total),
+        total: upstream.total.get(family).unwrap_or(Timeouts::usual_total(family)),
     }
 }
 

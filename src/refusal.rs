@@ -40,6 +40,8 @@ closed_list! {
         BodyTooSlow = "body_too_slow",
         /// All memory for buffered bodies is in use.
         BuffersFull = "buffers_full",
+        /// The process has as many connections as it may.
+        TooManyConnections = "too_many_connections",
         /// The gateway is shutting down.
         Draining = "draining",
         /// No connection to Salesforce could be made (DNS, TCP, egress proxy).
@@ -115,7 +117,9 @@ impl Reason {
             Self::UnknownOrg | Self::NoSuchPage => StatusCode::NOT_FOUND,
             Self::UnknownCaller | Self::Forbidden => StatusCode::FORBIDDEN,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BuffersFull | Self::Draining | Self::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BuffersFull | Self::TooManyConnections | Self::Draining | Self::UpstreamBusy => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::UpstreamUnreachable | Self::UpstreamTls | Self::UpstreamReset | Self::UpstreamGarbage => {
                 StatusCode::BAD_GATEWAY
             }
@@ -138,6 +142,7 @@ impl Reason {
             Self::UnknownCaller | Self::Forbidden | Self::BadCredential => "INSUFFICIENT_ACCESS",
             Self::BodyTooLarge => "OPERATION_TOO_LARGE",
             Self::BuffersFull
+            | Self::TooManyConnections
             | Self::Draining
             | Self::UpstreamBusy
             | Self::UpstreamUnreachable
@@ -165,6 +170,7 @@ impl Reason {
             Self::BodyMalformed => "Correct the body; it was not forwarded.",
             Self::BodyTooSlow => "Send the body faster; it was not forwarded whole.",
             Self::BuffersFull => "The gateway holds as many request bodies as it may; try again shortly.",
+            Self::TooManyConnections => "Use fewer connections, or try again shortly.",
             Self::Draining => "The gateway is shutting down; try again, another replica will answer.",
             Self::UpstreamUnreachable | Self::UpstreamReset | Self::UpstreamBusy => "Try again shortly.",
             Self::UpstreamTls => "Ask the gateway's operator to check the certificate and its roots.",
@@ -184,6 +190,7 @@ impl Reason {
     const fn default_retry_after(self) -> Option<Duration> {
         match self {
             Self::BuffersFull
+            | Self::TooManyConnections
             | Self::Draining
             | Self::UpstreamBusy
             | Self::UpstreamUnreachable

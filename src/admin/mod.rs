@@ -39,7 +39,7 @@ use crate::telemetry::{Level, Telemetry};
 /// Connections open at the same time; further ones wait in the system's queue.
 const CONNECTIONS: usize = 64;
 /// Time for a head, and for the next one on an open connection.
-const HEAD_TIME: Duration = Duration::from_secs(75);
+const HEAD_TIME: Duration = Duration::from_secs(10);
 /// Age at which a connection is closed after the answer under way.
 const CONNECTION_AGE: Duration = Duration::from_mins(10);
 /// Time for that answer.

@@ -130,7 +130,7 @@ impl InService {
     /// Whether the request's body is still under way, or broken.
     fn body_is_open(&self) -> bool {
         let wire = self.connection.wire.lock();
-        !wire.http2 && (wire.in_body || wire.fault_in_body)
+        !wire.http2 && wire.in_body
     }
 }
 

@@ -10,10 +10,14 @@
 
 use memchr::{memchr, memchr2};
 
+use crate::edge::framing::chunked::up_to;
 pub use crate::edge::framing::fault::Fault;
-use crate::edge::framing::tables::{PATH, QUERY, TOKEN};
+use crate::edge::framing::lines::{field_called, first_control};
+use crate::edge::framing::tables::{HOST, PATH, QUERY, TOKEN};
 
+mod chunked;
 mod fault;
+mod lines;
 mod tables;
 
 /// The longest `method` a head may have; Salesforce's longest is `OPTIONS`.
@@ -277,22 +281,14 @@ impl Guard {
             State::Query => self.path(rest, &QUERY),
             State::Absolute { slashes } => self.absolute(first, slashes),
             State::Star => expect(first, b' ', Fault::Target).and_then(|()| self.to(State::Version(0), 1)),
+            State::Version(0) if rest.starts_with(b"HTTP/1.1\r\n") => self.to(State::LineStart, 10),
             State::Version(seen) => self.version(first, seen),
             State::RequestLf | State::ValueLf => {
                 expect(first, b'\n', Fault::BareCr).and_then(|()| self.to(State::LineStart, 1))
             }
-            State::LineStart => match first {
-                b'\r' => self.to(State::EndLf, 1),
-                b' ' | b'\t' => Err(Fault::Folded),
-                b'\n' => Err(Fault::BareLf),
-                _ => {
-                    self.head.count += 1;
-                    if self.head.count > self.limits.count {
-                        return Err(Fault::TooManyHeaders);
-                    }
-                    self.name_len = 0;
-                    self.to(State::Name, 0)
-                }
+            State::LineStart => match self.whole_lines(rest) {
+                0 => self.line_start(first),
+                used => Ok(used),
             },
             State::Name => self.field_name(rest),
             State::Value(Field::Plain, _) => self.plain_value(rest, State::ValueLf),
@@ -357,7 +353,14 @@ impl Guard {
     }
 
     fn path(&mut self, rest: &[u8], allowed: &[bool; 256]) -> Result<usize, Fault> {
-        let end = rest.iter().position(|byte| !allowed[usize::from(*byte)]);
+        // Up to what usually ends it all is well; else the first byte that is not decides.
+        let mut end = memchr2(b' ', b'?', rest);
+        let path = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
+        if !path.iter().fold(true, |good, byte| good & allowed[usize::from(*byte)])
+            || end.is_some_and(|end| rest.get(end).is_some_and(|byte| allowed[usize::from(*byte)]))
+        {
+            end = rest.iter().position(|byte| !allowed[usize::from(*byte)]);
+        }
         let length = end.unwrap_or(rest.len());
         if self.head.bytes as usize + length > TARGET_BYTES as usize {
             return Err(Fault::UriTooLong);
@@ -413,6 +416,22 @@ impl Guard {
         self.to(next, 1)
     }
 
+    fn line_start(&mut self, first: u8) -> Result<usize, Fault> {
+        match first {
+            b'\r' => self.to(State::EndLf, 1),
+            b' ' | b'\t' => Err(Fault::Folded),
+            b'\n' => Err(Fault::BareLf),
+            _ => {
+                self.head.count += 1;
+                if self.head.count > self.limits.count {
+                    return Err(Fault::TooManyHeaders);
+                }
+                self.name_len = 0;
+                self.to(State::Name, 0)
+            }
+        }
+    }
+
     fn field_name(&mut self, rest: &[u8]) -> Result<usize, Fault> {
         let colon = memchr(b':', rest);
         let name = colon.and_then(|colon| rest.get(..colon)).unwrap_or(rest);
@@ -457,28 +476,17 @@ impl Guard {
     }
 
     fn field(&self) -> Field {
-        let name = self.name.get(..self.name_len).unwrap_or_default();
-        match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => Field::Host,
-            14 if name.eq_ignore_ascii_case(b"content-length") => Field::Length,
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => Field::Coding,
-            _ => Field::Plain,
-        }
+        field_called(self.name.get(..self.name_len).unwrap_or_default())
     }
 
     /// A value nobody here reads: up to its CR, without control characters.
     fn plain_value(&mut self, rest: &[u8], after: State) -> Result<usize, Fault> {
-        let end = memchr2(b'\r', b'\n', rest);
-        let value = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
-        // Branch-free, so that it is vectorised.
-        let bad = value.iter().fold(false, |bad, byte| bad | ((*byte < 0x20) & (*byte != b'\t')) | (*byte == 0x7f));
-        if bad {
-            return Err(Fault::FieldValue);
-        }
-        match end.and_then(|end| rest.get(end)) {
-            None => Ok(value.len()),
-            Some(b'\r') => self.to(after, value.len() + 1),
-            Some(_) => Err(Fault::BareLf),
+        let end = first_control(rest);
+        match end.and_then(|end| Some((end, rest.get(end)?))) {
+            None => Ok(rest.len()),
+            Some((end, b'\r')) => self.to(after, end + 1),
+            Some((_, b'\n')) => Err(Fault::BareLf),
+            Some(_) => Err(Fault::FieldValue),
         }
     }
 
@@ -516,7 +524,7 @@ impl Guard {
     fn length_digit(&mut self, byte: u8) -> bool {
         let longer = self.head.length.checked_mul(10).and_then(|length| length.checked_add(u64::from(byte - b'0')));
         match longer {
-            Some(length) if length <= i64::MAX as u64 => {
+            Some(length) if i64::try_from(length).is_ok() => {
                 self.head.length = length;
                 true
             }
@@ -555,53 +563,6 @@ impl Guard {
         }
         used
     }
-
-    fn chunk_size(&mut self, byte: u8) -> Result<usize, Fault> {
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'f' => byte - b'a' + 10,
-            b'A'..=b'F' => byte - b'A' + 10,
-            b'\r' if self.digits > 0 => return self.to(State::ChunkLf, 1),
-            b';' if self.digits > 0 => return self.to(State::ChunkExtension, 1),
-            _ => return Err(Fault::ChunkSize),
-        };
-        self.digits += 1;
-        if self.digits > CHUNK_DIGITS || self.number >> 59 != 0 {
-            return Err(Fault::ChunkSize);
-        }
-        self.number = (self.number << 4) | u64::from(digit);
-        Ok(1)
-    }
-
-    fn chunk_extension(&mut self, rest: &[u8]) -> Result<usize, Fault> {
-        let used = self.plain_value(up_to(rest, EXTENSION_BYTES, self.extension_bytes), State::ChunkLf)?;
-        self.extension_bytes = self.extension_bytes.saturating_add(u16::try_from(used).unwrap_or(u16::MAX));
-        if self.extension_bytes > EXTENSION_BYTES { Err(Fault::ChunkExtension) } else { Ok(used) }
-    }
-
-    fn trailer_name(&mut self, rest: &[u8]) -> Result<usize, Fault> {
-        let rest = up_to(rest, TRAILER_BYTES, self.trailer_bytes);
-        let colon = memchr(b':', rest);
-        let name = colon.and_then(|colon| rest.get(..colon)).unwrap_or(rest);
-        check_name(name)?;
-        self.keep_name(name);
-        self.count_trailer(name.len())?;
-        match colon {
-            None => Ok(name.len()),
-            Some(_) if self.name_len == 0 => Err(Fault::FieldName),
-            Some(colon) => self.to(State::TrailerValue, colon + 1),
-        }
-    }
-
-    fn count_trailer(&mut self, used: usize) -> Result<(), Fault> {
-        self.trailer_bytes = self.trailer_bytes.saturating_add(u16::try_from(used).unwrap_or(u16::MAX));
-        if self.trailer_bytes > TRAILER_BYTES { Err(Fault::Trailers) } else { Ok(()) }
-    }
-}
-
-/// `rest` up to the byte that makes it more than `limit`.
-fn up_to(rest: &[u8], limit: u16, so_far: u16) -> &[u8] {
-    rest.get(..usize::from(limit.saturating_sub(so_far)) + 1).unwrap_or(rest)
 }
 
 fn expect(byte: u8, wanted: u8, fault: Fault) -> Result<(), Fault> {
@@ -616,9 +577,9 @@ fn check_name(name: &[u8]) -> Result<(), Fault> {
     Err(if bad == Some(&b'\n') { Fault::BareLf } else { Fault::FieldName })
 }
 
-/// Bytes a Host may have. RFC 3986 allows more, which no host name uses.
+/// Whether a Host may have this byte. RFC 3986 allows more, which no host name uses.
 pub(super) fn is_host_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':' | b'[' | b']')
+    HOST[usize::from(byte)]
 }
 
 fn bad_value(field: Field) -> Fault {

@@ -141,3 +141,6 @@ async fn paced<F: Future<Output = ()>>(stream: F, pace: &Mutex<Pace>, edge: &Edg
     })
     .await;
 }
+
+#[cfg(test)]
+mod tests;

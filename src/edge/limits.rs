@@ -37,7 +37,8 @@ pub struct Limits {
     pub ping_timeout: Duration,
     /// Bytes one connection may have written ahead of its reader.
     pub write_buffer: usize,
-    /// How long a closed connection is still read, so that the caller can read the answer.
+    /// How long a connection we closed is still read, so that the caller can read the answer; and how long a caller that
+    /// closed its side is taken to be still there.
     pub linger: Duration,
     /// Idle time after which an HTTP/1.1 connection gives its buffers back.
     pub park_after: Duration,

@@ -19,7 +19,7 @@ const BACKLOG: i32 = 1024;
 /// Pause after a failed accept, which is usually a lack of file descriptors that only time mends.
 const BACK_OFF: Duration = Duration::from_millis(100);
 /// Silence after which the system asks whether the other end is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(60);
+const KEEP_ALIVE: Duration = Duration::from_mins(1);
 
 /// Why an address cannot be listened on.
 #[derive(Debug, Error)]

@@ -56,7 +56,7 @@ impl Pace {
 
     /// When the running window is full if nothing changes; `None` while nobody is waiting.
     pub fn due(&self, rate: MinimumRate) -> Option<Instant> {
-        self.waiting_since.map(|since| since + rate.window.saturating_sub(self.waited))
+        self.waiting_since.and_then(|since| since.checked_add(rate.window.saturating_sub(self.waited)))
     }
 
     /// Judges a full window and starts the next one: true if the peer was too slow in it.

@@ -26,7 +26,7 @@ use crate::edge::framing::{Fault, Guard, HeadLimits};
 use crate::edge::http2;
 use crate::edge::limits::Edge;
 use crate::edge::refuse::{self, RefusalContext, Shape};
-use crate::edge::wire::{Guarded, PREFACE, Prefix, Wire};
+use crate::edge::wire::{Guarded, PREFACE, Place, Prefix, Wire};
 use crate::outcome::RequestId;
 
 /// Bytes read and thrown away after an answer that ends a connection, so that the caller gets to read it.
@@ -163,6 +163,7 @@ enum Due {
     Nothing,
     Idle(Instant),
     HeadLate(Instant),
+    Left(Instant),
     SlowReader(Instant),
 }
 
@@ -194,7 +195,7 @@ where
             if let Poll::Ready(result) = http.poll_without_shutdown(cx) {
                 let wire = connection.wire.lock();
                 return Poll::Ready(match wire.fault {
-                    Some(fault) if wire.withheld => End::Fault(fault),
+                    Some(fault) if wire.place == Place::Hyper => End::Fault(fault),
                     _ if result.is_ok() => End::Finished,
                     _ => End::Gone,
                 });
@@ -205,7 +206,10 @@ where
             if let Some(fault) = wire.fault
                 && !owing
             {
-                return Poll::Ready(if wire.fault_in_body { End::Finished } else { End::Fault(fault) });
+                return Poll::Ready(if wire.place == Place::Body { End::Finished } else { End::Fault(fault) });
+            }
+            if wire.half_closed.is_some() && !owing {
+                return Poll::Ready(End::Finished);
             }
             if draining {
                 if !owing && wire.head_since.is_none() {
@@ -217,13 +221,16 @@ where
                 continue;
             }
             let due = due(&mut wire, owing, edge);
-            let (Due::Idle(at) | Due::HeadLate(at) | Due::SlowReader(at)) = due else { return Poll::Pending };
+            let (Due::Idle(at) | Due::HeadLate(at) | Due::Left(at) | Due::SlowReader(at)) = due else {
+                return Poll::Pending;
+            };
             if !fired(timer.as_mut(), at, cx) {
                 return Poll::Pending;
             }
             match due {
                 Due::Idle(_) => return Poll::Ready(End::Idle),
                 Due::HeadLate(_) => return Poll::Ready(End::Fault(Fault::Late)),
+                Due::Left(_) => return Poll::Ready(End::Gone),
                 Due::SlowReader(_) if wire.pace.too_slow(rate, edge.clock.now()) => {
                     return Poll::Ready(End::SlowReader);
                 }
@@ -240,7 +247,7 @@ fn due(wire: &mut Wire, owing: bool, edge: &Edge) -> Due {
         return Due::SlowReader(at);
     }
     if owing {
-        return Due::Nothing;
+        return wire.half_closed.map_or(Due::Nothing, |since| Due::Left(since + edge.limits.linger));
     }
     let idle_since = *wire.idle_since.get_or_insert_with(|| edge.clock.now());
     match wire.head_since {

@@ -230,5 +230,6 @@ fn facts_of(der: &CertificateDer<'_>) -> Option<PeerCertificate> {
     Some(facts)
 }
 
-#[cfg(all(test, feature = "demo"))]
+#[cfg(feature = "demo")]
+#[cfg(test)]
 mod tests;

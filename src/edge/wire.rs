@@ -28,22 +28,34 @@ pub(super) struct Wire {
     pub(super) in_service: u32,
     /// What is wrong with the input.
     pub(super) fault: Option<Fault>,
-    /// The fault is in a body, so the request it belongs to answers for it.
-    pub(super) fault_in_body: bool,
+    /// Where the fault is.
+    pub(super) place: Place,
     /// A request body is under way.
     pub(super) in_body: bool,
     /// Since when a head has been incomplete.
     pub(super) head_since: Option<Instant>,
     /// Since when nothing has been in service; `None` while something is, and before the driver looked.
     pub(super) idle_since: Option<Instant>,
+    /// Since when the peer has sent all it will send, while it is still owed an answer.
+    pub(super) half_closed: Option<Instant>,
     /// How fast the peer reads.
     pub(super) pace: Pace,
     /// When the last request was answered, if a head had come behind it.
     pub(super) answered: Option<Instant>,
-    /// hyper wrote an answer of its own, which was withheld.
-    pub(super) withheld: bool,
     /// The pace of the HTTP/2 stream whose task is about to be started.
     pub(super) stream_pace: Option<Arc<Mutex<Pace>>>,
+}
+
+/// Where a fault was found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In a head: the driver answers for it.
+    #[default]
+    Head,
+    /// In a body: the request it belongs to answers for it.
+    Body,
+    /// By hyper, which had written an answer of its own; it was withheld, and the driver answers.
+    Hyper,
 }
 
 impl Wire {
@@ -110,6 +122,22 @@ impl<IO> Guarded<IO> {
     }
 }
 
+impl<IO> Guarded<IO> {
+    /// hyper gives up a request as soon as its input ends. Some callers close their side once they have asked, so while an
+    /// answer is owed the end is kept from hyper, and the driver waits a little.
+    fn end_of_input(&self) -> Poll<io::Result<()>> {
+        let in_body = self.guard.as_ref().is_some_and(|guard| guard.phase() == Phase::Body);
+        let mut wire = self.connection.wire.lock();
+        if in_body || !wire.owing() {
+            return Poll::Ready(Ok(()));
+        }
+        if wire.half_closed.is_none() {
+            wire.half_closed = Some(self.clock.now());
+        }
+        Poll::Pending
+    }
+}
+
 impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -129,15 +157,15 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
         let Some(guard) = &mut this.guard else { return Poll::Ready(Ok(())) };
         let read = buf.filled().get(before..).unwrap_or_default();
         if read.is_empty() {
-            return Poll::Ready(Ok(()));
+            return this.end_of_input();
         }
         let fed = guard.feed(read);
         let mut wire = this.connection.wire.lock();
         let same_head = wire.heads == guard.heads();
         wire.heads = guard.heads();
         wire.fault = fed.fault;
-        wire.fault_in_body = fed.fault.is_some() && guard.phase() == Phase::Body;
         wire.in_body = guard.phase() == Phase::Body;
+        wire.place = if wire.in_body { Place::Body } else { Place::Head };
         wire.idle_since = None;
         wire.head_since = match guard.phase() {
             // A head that is complete in one read costs no clock.
@@ -163,10 +191,10 @@ impl<IO: AsyncWrite + Unpin> Guarded<IO> {
         let mut wire = self.connection.wire.lock();
         let unasked = wire.in_service == 0 && wire.heads != wire.calls && start.starts_with(b"HTTP/1.1 4");
         if unasked {
-            wire.withheld = true;
+            wire.place = Place::Hyper;
             wire.fault.get_or_insert(Fault::Unreadable);
         }
-        wire.withheld
+        wire.place == Place::Hyper
     }
 
     fn note(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -227,5 +255,60 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Guarded<IO> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::edge::framing::HeadLimits;
+
+    fn guarded(heads: u32) -> (tokio::io::DuplexStream, Guarded<tokio::io::DuplexStream>, Arc<Connection>) {
+        let (near, far) = tokio::io::duplex(1024);
+        let connection = Arc::new(Connection::new(([192, 0, 2, 1], 1).into(), 0));
+        connection.wire.lock().heads = heads;
+        let guard = Guard::new(HeadLimits { bytes: 1024, count: 10 });
+        let raw = Guarded::new(far, Prefix::default(), Some(guard), Arc::clone(&connection), Clock::start());
+        (near, raw, connection)
+    }
+
+    #[tokio::test]
+    async fn an_answer_hyper_gives_alone_never_reaches_the_caller() {
+        let (mut near, mut raw, connection) = guarded(1);
+        raw.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n").await.expect("taken");
+        drop(raw);
+        let mut seen = Vec::new();
+        near.read_to_end(&mut seen).await.expect("closed");
+        assert!(seen.is_empty());
+        let wire = connection.wire.lock();
+        assert_eq!((wire.fault, wire.place), (Some(Fault::Unreadable), Place::Hyper));
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_the_road_does() {
+        let (mut near, mut raw, connection) = guarded(1);
+        connection.wire.lock().calls = 1;
+        raw.write_all(b"HTTP/1.1 404 Not Found\r\n\r\n").await.expect("taken");
+        drop(raw);
+        let mut seen = Vec::new();
+        near.read_to_end(&mut seen).await.expect("closed");
+        assert_eq!(seen, b"HTTP/1.1 404 Not Found\r\n\r\n");
+    }
+
+    #[tokio::test]
+    async fn bytes_read_ahead_come_first_and_are_watched() {
+        let (mut near, raw, connection) = guarded(0);
+        let (io, guard) = raw.into_parts();
+        let mut prefix = Prefix::default();
+        prefix.room()[..6].copy_from_slice(b"GET / ");
+        prefix.filled(6);
+        let mut raw = Guarded::new(io, prefix, guard, Arc::clone(&connection), Clock::start());
+        near.write_all(b"HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("open");
+        let mut seen = vec![0; 27];
+        raw.read_exact(&mut seen).await.expect("whole");
+        assert_eq!(seen, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(connection.wire.lock().heads, 1);
     }
 }

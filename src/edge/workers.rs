@@ -21,6 +21,7 @@ use crate::edge::framing::Fault;
 use crate::edge::limits::{Counts, Edge, Limits};
 use crate::edge::listener::{Accepted, Listener};
 use crate::edge::serve::{refuse_and_close, serve};
+use crate::edge::tls::Tls;
 use crate::tasks::Tasks;
 
 /// Connections dealt to a worker that it has not taken yet.
@@ -156,8 +157,13 @@ impl Workers {
         }
     }
 
-    /// How many connections are open on each worker, to be read at any time.
-    pub fn open(&self) -> Vec<Arc<AtomicUsize>> {
+    /// Connections open on each worker.
+    pub fn open(&self) -> Vec<usize> {
+        self.dealer.seats.iter().map(|seat| seat.open.load(Ordering::Relaxed)).collect()
+    }
+
+    /// The same counts, to be read at any time.
+    pub fn open_counts(&self) -> Vec<Arc<AtomicUsize>> {
         self.dealer.seats.iter().map(|seat| Arc::clone(&seat.open)).collect()
     }
 
@@ -247,17 +253,31 @@ async fn serve_accepted<S: EdgeService>(accepted: Accepted, open: Open, service:
     let Accepted { stream, peer, listener, tls } = accepted;
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     let connection = Connection::new(canonical(peer), listener);
-    let Some(tls) = tls else {
-        return serve(stream, Arc::new(connection), service, edge).await;
-    };
-    let handshake = async {
+    match tls {
+        None => serve(stream, Arc::new(connection), service, edge).await,
+        // Boxed, so that a plain connection's task is not as large as a TLS handshake.
+        Some(tls) => Box::pin(serve_tls(stream, tls, connection, service, edge)).await,
+    }
+}
+
+async fn serve_tls<S: EdgeService>(
+    stream: TcpStream,
+    tls: Arc<Tls>,
+    connection: Connection,
+    service: S,
+    edge: Arc<Edge>,
+) {
+    let handshake = Box::pin(async move {
         let mut first = [0];
         if stream.peek(&mut first).await.is_ok_and(|seen| seen == 1) && first != [TLS_HANDSHAKE] {
             return Err(Some(stream));
         }
-        tls.accept(stream, connection).await.map_err(|_| None)
-    };
-    match tokio::time::timeout(edge.limits.head_time, handshake).await {
+        let (stream, connection) = tls.accept(stream, connection).await.map_err(|_| None)?;
+        // Boxed, because it moves from state to state and is large.
+        Ok((Box::new(stream), connection))
+    });
+    let shaken = tokio::time::timeout(edge.limits.head_time, handshake).await;
+    match shaken {
         Ok(Ok((stream, connection))) => serve(stream, Arc::new(connection), service, edge).await,
         Ok(Err(Some(plain))) => refuse_and_close(plain, Fault::NotTls, &edge).await,
         Ok(Err(None)) | Err(_) => {

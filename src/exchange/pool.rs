@@ -381,7 +381,8 @@ impl<S: Stream> Org<S> {
     pub(super) fn snapshot(&self) -> OrgStats {
         let state = self.state.lock();
         let waiting = state.waiting.iter().filter(|waiter| !waiter.is_closed()).count();
-        self.common.counters.snapshot(state.open, state.idle.len(), waiting)
+        let idle = state.idle.iter().filter(|conn| conn.is_ready()).count();
+        self.common.counters.snapshot(state.open, idle, waiting)
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::{HeaderMap, Request, header};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
@@ -42,19 +43,30 @@ pub(super) struct Upload<S> {
     payload: Payload<S>,
     /// Only streams are watched: a complete body can neither stall nor break off.
     watch: Option<Arc<UploadWatch>>,
+    /// Bytes of a stream still to come, if its length is known. hyper asks for no more once it has them all.
+    left: Option<u64>,
 }
 
 impl<S> Upload<S> {
-    /// Watches `payload` if it is a stream.
-    pub(super) fn new(payload: Payload<S>) -> Self {
-        let watch = matches!(payload, Payload::Stream(_)).then(Arc::default);
-        Self { payload, watch }
+    /// The same request, its body watched if it is a stream.
+    pub(super) fn of(request: Request<Payload<S>>) -> Request<Self> {
+        let (head, payload) = request.into_parts();
+        let (watch, left) = match &payload {
+            Payload::Empty | Payload::Whole(..) => (None, None),
+            Payload::Stream(_) => (Some(Arc::default()), announced(&head.headers)),
+        };
+        Request::from_parts(head, Self { payload, watch, left })
     }
 
     /// What to watch a stream by.
     pub(super) fn watch(&self) -> Option<Arc<UploadWatch>> {
         self.watch.clone()
     }
+}
+
+/// The length a head says its body has.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 impl<S> Body for Upload<S>
@@ -68,10 +80,20 @@ where
         let this = self.get_mut();
         let polled = Pin::new(&mut this.payload).poll_frame(cx);
         if let (Some(watch), Poll::Ready(item)) = (&this.watch, &polled) {
-            match item {
-                Some(Err(fault)) => *watch.fault.lock() = Some(*fault),
-                Some(Ok(_)) if !this.payload.is_end_stream() => {}
-                Some(Ok(_)) | None => watch.done.store(true, Ordering::Release),
+            let done = match item {
+                Some(Err(fault)) => {
+                    *watch.fault.lock() = Some(*fault);
+                    false
+                }
+                Some(Ok(frame)) => {
+                    let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    this.left = this.left.map(|left| left.saturating_sub(bytes));
+                    this.left == Some(0) || this.payload.is_end_stream()
+                }
+                None => this.left.is_none_or(|left| left == 0),
+            };
+            if done {
+                watch.done.store(true, Ordering::Release);
             }
             watch.pieces.fetch_add(1, Ordering::AcqRel);
         }

@@ -91,7 +91,7 @@ impl<S: Stream> Upstream<S> {
             ));
         }
         let terms = Terms::of(plan);
-        let mut message = request.map(Upload::new);
+        let mut message = Upload::of(request);
         let mut now = plan.now;
         let mut resends = 0;
         loop {

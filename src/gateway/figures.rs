@@ -141,6 +141,7 @@ fn upstream(live: &Live, org: OrgId, ways: &[(crate::stages::send::Send, crate::
         sum.busy += stats.open.saturating_sub(stats.idle) as u64;
         sum.connects += stats.connects.ok;
         sum.resent += stats.resent;
+        sum.abandoned += stats.abandoned_running as u64;
         let [dns, connect, tls, timeout] = &mut failed;
         dns.1 += stats.connects.dns;
         connect.1 += stats.connects.connect + stats.connects.proxy;

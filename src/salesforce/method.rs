@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use http::Method;
 use memchr::memchr2;
 
+use super::path;
+
 /// The method that Salesforce acts on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Effective {
@@ -63,10 +65,20 @@ pub(crate) fn decode(text: &str) -> Option<Cow<'_, str>> {
     if memchr2(b'%', b'+', text.as_bytes()).is_none() {
         return Some(Cow::Borrowed(text));
     }
-    // Encoded pluses must stay pluses, so the literal ones are replaced first.
-    let spaced = text.replace('+', " ");
-    let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8().ok()?;
-    Some(Cow::Owned(decoded.into_owned()))
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some(at) = memchr2(b'%', b'+', rest) {
+        let (plain, special) = rest.split_at(at);
+        decoded.extend_from_slice(plain);
+        let (byte, length) = match special {
+            [b'+', ..] => (b' ', 1),
+            _ => path::hex_pair(special).map_or((b'%', 1), |byte| (byte, 3)),
+        };
+        decoded.push(byte);
+        rest = special.get(length..).unwrap_or_default();
+    }
+    decoded.extend_from_slice(rest);
+    String::from_utf8(decoded).ok().map(Cow::Owned)
 }
 
 #[cfg(test)]

@@ -76,11 +76,16 @@ fn decode_segments(path: &str) -> Cow<'_, str> {
 }
 
 /// The byte that a leading `%XX` stands for.
-fn hex_pair(bytes: &[u8]) -> Option<u8> {
+pub(crate) fn hex_pair(bytes: &[u8]) -> Option<u8> {
     match bytes {
         [b'%', high, low, ..] => {
-            let digit = |byte: u8| char::from(byte).to_digit(16);
-            u8::try_from(digit(*high)? * 16 + digit(*low)?).ok()
+            let digit = |byte: u8| match byte {
+                b'0'..=b'9' => Some(byte - b'0'),
+                b'A'..=b'F' => Some(byte - b'A' + 10),
+                b'a'..=b'f' => Some(byte - b'a' + 10),
+                _ => None,
+            };
+            Some(digit(*high)? << 4 | digit(*low)?)
         }
         _ => None,
     }

@@ -52,7 +52,7 @@ pub enum QueryDoubt {
 
 /// Finds the objects that `soql` names.
 pub fn objects(soql: &str) -> Result<QueryObjects, QueryDoubt> {
-    let mut lexer = Lexer { rest: soql };
+    let mut lexer = Lexer { text: soql, at: 0 };
     match lexer.next()? {
         Some(Token::Word(word)) if word.eq_ignore_ascii_case("select") => {}
         _ => return Err(QueryDoubt::NotAQuery),
@@ -85,38 +85,89 @@ enum Token<'a> {
 }
 
 struct Lexer<'a> {
-    rest: &'a str,
+    text: &'a str,
+    at: usize,
 }
 
 impl<'a> Lexer<'a> {
     fn next(&mut self) -> Result<Option<Token<'a>>, QueryDoubt> {
-        self.rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
-        let Some(&first) = self.rest.as_bytes().first() else { return Ok(None) };
-        let (token, length) = match first {
-            b'(' => (Token::Open, 1),
-            b')' => (Token::Close, 1),
-            b',' => (Token::Comma, 1),
-            b'=' | b'<' | b'>' | b'!' | b':' | b'+' | b'-' | b'%' => (Token::Other, 1),
-            b'\'' => (Token::Other, string_length(self.rest.as_bytes())?),
-            // Numbers, dates and times; a sign or zone belongs to them.
-            b'0'..=b'9' => (Token::Other, self.run(|byte| byte.is_ascii_alphanumeric() || b".:+-".contains(&byte))),
-            b'A'..=b'Z' | b'a'..=b'z' | b'_' => {
-                let length = self.run(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'.');
-                let word = self.rest.get(..length).unwrap_or_default();
-                if word.ends_with('.') || word.contains("..") {
-                    return Err(QueryDoubt::Character);
-                }
-                (Token::Word(word), length)
+        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        let spaces = run(rest, Class::Space as u8);
+        self.at += spaces;
+        let rest = rest.get(spaces..).unwrap_or_default();
+        let Some(&first) = rest.first() else { return Ok(None) };
+        let class = class_of(first);
+        let (token, length) = if class & Class::WordStart as u8 != 0 {
+            let length = run(rest, Class::Word as u8);
+            let word = self.text.get(self.at..self.at + length).unwrap_or_default();
+            if word.ends_with('.') || word.contains("..") {
+                return Err(QueryDoubt::Character);
             }
-            _ => return Err(QueryDoubt::Character),
+            (Token::Word(word), length)
+        } else if class & Class::Operator as u8 != 0 {
+            (Token::Other, 1)
+        } else if first == b'\'' {
+            (Token::Other, string_length(rest)?)
+        } else if first.is_ascii_digit() {
+            // Numbers, dates and times; a sign or zone belongs to them. A sign in front is an operator of its own.
+            (Token::Other, run(rest, Class::Number as u8))
+        } else {
+            let token = match first {
+                b'(' => Token::Open,
+                b')' => Token::Close,
+                b',' => Token::Comma,
+                _ => return Err(QueryDoubt::Character),
+            };
+            (token, 1)
         };
-        self.rest = self.rest.get(length..).ok_or(QueryDoubt::Character)?;
+        self.at += length;
         Ok(Some(token))
     }
+}
 
-    fn run(&self, belongs: impl Fn(u8) -> bool) -> usize {
-        self.rest.bytes().position(|byte| !belongs(byte)).unwrap_or(self.rest.len())
+/// What a byte may be part of, as bits.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Class {
+    Space = 1,
+    WordStart = 2,
+    /// In an identifier or a path of them.
+    Word = 4,
+    /// In a number, date or time.
+    Number = 8,
+    Operator = 16,
+}
+
+static CLASSES: [u8; 256] = classes();
+
+const fn classes() -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut byte = 0u8;
+    loop {
+        let class = match byte {
+            b' ' | b'\t' | b'\r' | b'\n' => Class::Space as u8,
+            b'A'..=b'Z' | b'a'..=b'z' => Class::WordStart as u8 | Class::Word as u8 | Class::Number as u8,
+            b'_' => Class::WordStart as u8 | Class::Word as u8,
+            b'0'..=b'9' | b'.' => Class::Word as u8 | Class::Number as u8,
+            b':' | b'+' | b'-' => Class::Number as u8 | Class::Operator as u8,
+            b'=' | b'<' | b'>' | b'!' | b'%' => Class::Operator as u8,
+            _ => 0,
+        };
+        table[byte as usize] = class;
+        if byte == u8::MAX {
+            return table;
+        }
+        byte += 1;
     }
+}
+
+fn class_of(byte: u8) -> u8 {
+    CLASSES.get(usize::from(byte)).copied().unwrap_or_default()
+}
+
+/// How many bytes at the front are of a class.
+fn run(bytes: &[u8], class: u8) -> usize {
+    bytes.iter().position(|byte| class_of(*byte) & class == 0).unwrap_or(bytes.len())
 }
 
 /// Length of the quoted string at the start of `bytes`, quotes included.
@@ -439,6 +490,7 @@ mod tests {
             ("SELECT Id /* FROM Lead */ FROM Account", Character),
             ("SELECT \"FROM Lead\" FROM Account", Character),
             ("SELECT Owner. Name FROM Account", Character),
+            ("SELECT Owner .Name FROM Account", Character),
             ("SELECT Id FROM Accoünt", Character),
             ("SELECT Id FROM @{x.name}", Character),
             ("SELECT Id FROM Account WHERE Name = '@{x.Name}'", Reference),

@@ -1,11 +1,12 @@
 //! What a handler decides: status, headers and body, before they are put on the wire.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use bytes::Bytes;
 use smol_str::SmolStr;
+use tokio::sync::watch;
 
+use super::clock::Micros;
 use super::errors::ApiError;
 use super::json::Json;
 
@@ -21,24 +22,26 @@ pub(super) enum Content {
     Text(Cow<'static, str>, Bytes),
     /// A generated binary of so many bytes, never held in memory.
     Blob(u64),
-    /// JSON that is not known yet: the server asks for it again after this time (CometD).
-    Later(Duration),
+    /// Nothing yet: the request is handled again when the bell rings, at the latest at this time (CometD).
+    Later(watch::Receiver<u64>, Micros),
 }
 
 /// One answer.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Answer {
     pub(super) status: u16,
-    pub(super) headers: Vec<(&'static str, String)>,
+    pub(super) headers: Vec<(Cow<'static, str>, String)>,
     pub(super) content: Content,
     /// Name of the root element if the answer is written as XML.
     pub(super) root: Option<SmolStr>,
     /// Whether this is a refusal by a limit.
     pub(super) refusal: bool,
-    /// Whether this is the answer of `/limits`.
-    pub(super) is_limits: bool,
     /// Calls it costs, if more than one.
     pub(super) calls: u64,
+    /// Whether the body is compressed even for callers that did not ask (Bulk query results).
+    pub(super) always_compressed: bool,
+    /// The error told in REST's form, for APIs that have another.
+    pub(super) error: Option<Box<ApiError>>,
 }
 
 impl Answer {
@@ -65,8 +68,13 @@ impl Answer {
         Self::text(status, "text/html;charset=UTF-8", page)
     }
 
+    /// Asks to be handled again when `bell` rings, at the latest at `until`.
+    pub(super) fn later(bell: watch::Receiver<u64>, until: Micros) -> Self {
+        Self { status: 200, content: Content::Later(bell, until), ..Self::default() }
+    }
+
     pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
+        self.headers.push((Cow::Borrowed(name), value.into()));
         self
     }
 
@@ -97,6 +105,7 @@ impl From<ApiError> for Answer {
     fn from(error: ApiError) -> Self {
         let mut answer = Self::json(error.status, error.array());
         answer.refusal = error.is_limit_refusal();
+        answer.error = Some(Box::new(error));
         answer
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,19 +13,8 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
-/// One piece of a generated blob.
-static PATTERN: [u8; 64 * 1024] = pattern();
-
-const fn pattern() -> [u8; 64 * 1024] {
-    let mut bytes = [0; 64 * 1024];
-    let mut at = 0;
-    while at < bytes.len() {
-        // Printable and without a period that matches any power of two.
-        bytes[at] = b'0' + (at % 75) as u8;
-        at += 1;
-    }
-    bytes
-}
+/// One piece of a generated blob: printable, and without a period that divides a power of two.
+static PIECE: LazyLock<Bytes> = LazyLock::new(|| (b'0'..b'0' + 75).cycle().take(64 * 1024).collect::<Vec<u8>>().into());
 
 /// The body of an answer.
 #[derive(Debug)]
@@ -65,13 +55,12 @@ impl Body for SimBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let data = match &mut *self {
-            Self::Empty => None,
+            Self::Empty | Self::Blob(0) => None,
             Self::Whole { data, .. } => data.take(),
-            Self::Blob(0) => None,
             Self::Blob(left) => {
-                let size = PATTERN.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                let size = PIECE.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= size as u64;
-                Some(Bytes::from_static(&PATTERN[..size]))
+                Some(PIECE.slice(..size))
             }
             Self::Trickle { pieces, .. } if pieces.is_empty() => None,
             Self::Trickle { pieces, pause, sleep: pending } => {
@@ -123,6 +112,11 @@ pub(super) enum UploadError {
     Broken,
 }
 
+/// Line ends in some bytes.
+pub(super) fn lines_in(data: &[u8]) -> u64 {
+    memchr::memchr_iter(b'\n', data).count() as u64
+}
+
 /// Reads a body. Beyond `keep` bytes it is an error, or with `sink` the rest is only counted.
 pub(super) async fn read(mut body: Incoming, keep: usize, sink: bool) -> Result<Upload, UploadError> {
     let mut upload = Upload::default();
@@ -132,7 +126,7 @@ pub(super) async fn read(mut body: Incoming, keep: usize, sink: bool) -> Result<
         let Ok(data) = frame.into_data() else { continue };
         upload.total += data.len() as u64;
         if sink {
-            upload.lines += data.iter().filter(|byte| **byte == b'\n').count() as u64;
+            upload.lines += lines_in(&data);
         }
         let room = keep.saturating_sub(many.as_ref().map_or(upload.kept.len(), BytesMut::len));
         if data.len() > room && !sink {

@@ -18,6 +18,19 @@ pub(super) const SECOND: Micros = 1_000_000;
 /// One day in [`Micros`].
 pub(super) const DAY: Micros = 86_400 * SECOND;
 
+/// No stretch of time is longer: sums stay far from overflow, and dates within four digits of a year.
+const LONGEST: Micros = 100 * 365 * DAY;
+
+/// So many seconds, at most a hundred years.
+pub(super) fn seconds(count: u64) -> Micros {
+    count.saturating_mul(SECOND).min(LONGEST)
+}
+
+/// So many milliseconds, at most a hundred years.
+pub(super) fn millis(count: u64) -> Micros {
+    count.saturating_mul(1_000).min(LONGEST)
+}
+
 /// Simulated time.
 #[derive(Debug)]
 pub(super) struct Clock {
@@ -31,7 +44,7 @@ impl Clock {
     /// A clock that starts at `wall_at_start` (or at the present) and runs `speed` times as fast as tokio's.
     pub(super) fn start(wall_at_start: Option<Duration>, speed: f64) -> Self {
         let wall = wall_at_start.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
-        let speed = if speed.is_finite() && speed > 0.0 { speed } else { 1.0 };
+        let speed = if speed.is_finite() && speed > 0.0 { speed.clamp(0.001, 1_000_000.0) } else { 1.0 };
         Self { started: Instant::now(), wall_at_start: micros(wall), speed, skipped: AtomicU64::new(0) }
     }
 
@@ -43,9 +56,13 @@ impl Clock {
         self.wall_at_start + scaled + self.skipped.load(Ordering::Relaxed)
     }
 
-    /// Jumps forward; those who sleep are not woken.
+    /// Jumps forward, a hundred years in all at most; those who sleep are not woken.
     pub(super) fn advance(&self, by: Duration) {
-        self.skipped.fetch_add(micros(by), Ordering::Relaxed);
+        let by = micros(by);
+        // Never fails: the closure always returns a value.
+        let _before = self.skipped.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |skipped| {
+            Some(skipped.saturating_add(by).min(LONGEST))
+        });
     }
 
     /// The real length of a stretch of simulated time.
@@ -61,7 +78,7 @@ impl Clock {
 
 /// A duration in [`Micros`].
 pub(super) fn micros(duration: Duration) -> Micros {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 4)
+    u64::try_from(duration.as_micros()).unwrap_or(LONGEST).min(LONGEST)
 }
 
 #[cfg(test)]
@@ -76,7 +93,7 @@ mod tests {
         assert_eq!(clock.now(), 1_120 * SECOND);
         clock.advance(Duration::from_secs(5));
         assert_eq!(clock.now(), 1_125 * SECOND);
-        clock.sleep(Duration::from_secs(60)).await;
+        clock.sleep(Duration::from_mins(1)).await;
         assert!(clock.now().abs_diff(1_185 * SECOND) < SECOND);
     }
 }

@@ -56,7 +56,8 @@ fn write(world: &mut World, req: &Req<'_>, key: Option<(&String, &String)>) -> R
         None => None,
     };
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    run(world, body.get("allOrNone").and_then(Json::as_bool).unwrap_or(false), records.len(), |world, number| {
+    let all_or_none = body.get("allOrNone").and_then(Json::as_bool).unwrap_or(false);
+    Ok(run(world, all_or_none, records.len(), |world, number| {
         let Some(record) = records.get(number) else { return Err(ApiError::not_found()) };
         match key {
             Some((object, field)) => upsert_one(world, req, object, field, record),
@@ -70,7 +71,7 @@ fn write(world: &mut World, req: &Req<'_>, key: Option<(&String, &String)>) -> R
                 update_one(world, req, &id, record)
             }
         }
-    })
+    }))
 }
 
 /// Does one thing after another; with `all_or_none` a failure takes everything back and marks the others.
@@ -79,7 +80,7 @@ fn run(
     all_or_none: bool,
     count: usize,
     mut one: impl FnMut(&mut World, usize) -> Outcome,
-) -> Result<Answer, ApiError> {
+) -> Answer {
     let savepoint = world.store.savepoint();
     let mut outcomes: Vec<Outcome> = (0..count).map(|number| one(world, number)).collect();
     if all_or_none && outcomes.iter().any(Result::is_err) {
@@ -92,7 +93,7 @@ fn run(
             ));
         }
     }
-    Ok(Answer::ok(Json::Arr(outcomes.iter().map(item).collect())).root("Results"))
+    Answer::ok(Json::Arr(outcomes.iter().map(item).collect())).root("Results")
 }
 
 /// One result in the shape of collections.
@@ -185,13 +186,13 @@ fn delete(world: &mut World, req: &Req<'_>) -> Result<Answer, ApiError> {
         return Err(too_many(MOST_WRITTEN));
     }
     let all_or_none = req.head.param("allOrNone").is_some_and(|flag| flag.eq_ignore_ascii_case("true"));
-    run(world, all_or_none, ids.len(), |world, number| {
+    Ok(run(world, all_or_none, ids.len(), |world, number| {
         let id = ids.get(number).copied().unwrap_or_default();
         let malformed = || ApiError::dml("MALFORMED_ID", format!("malformed id {id}"), &[]);
         let id = ids::to18(id).ok_or_else(malformed)?;
         let object = world.schema.object_of_id(&id).ok_or_else(malformed)?;
         world.delete(writer(req), object, &id).map_err(as_item).map(|()| (id, None))
-    })
+    }))
 }
 
 fn retrieve(world: &World, req: &Req<'_>, object: &str) -> Result<Answer, ApiError> {

@@ -138,6 +138,11 @@ fn halted() -> Answer {
     .into()
 }
 
+/// The entry of a subrequest that was not tried because too many others had failed.
+pub(super) fn not_tried(sub: &Sub) -> Json {
+    entry(sub, &halted())
+}
+
 fn entry(sub: &Sub, answer: &Answer) -> Json {
     let mut headers = obj! {};
     for (name, label) in [("location", "Location"), ("etag", "ETag"), ("last-modified", "Last-Modified")] {

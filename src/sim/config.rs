@@ -46,6 +46,10 @@ pub struct SimConfig {
     pub blob_bytes: Vec<u64>,
     /// How long a CometD long poll is held, seconds (facts 6.7).
     pub long_poll_seconds: u64,
+    /// How long a write waits for a record another one is writing to, milliseconds; then `UNABLE_TO_LOCK_ROW`.
+    pub lock_wait_ms: u64,
+    /// Time a Bulk job takes once its data is complete, seconds.
+    pub bulk_seconds: u64,
     /// Chatter requests per user, app and hour before 503.
     pub chatter_per_hour: u64,
 }
@@ -72,6 +76,8 @@ impl Default for SimConfig {
             gzip: true,
             blob_bytes: vec![1 << 10, 1 << 20, 1 << 30],
             long_poll_seconds: 110,
+            lock_wait_ms: 10_000,
+            bulk_seconds: 2,
             chatter_per_hour: 200,
         }
     }
@@ -170,6 +176,8 @@ pub struct SimApp {
     pub client_secret: String,
     /// User the client-credentials flow runs as; absent: the flow is refused.
     pub run_as: Option<String>,
+    /// Refresh tokens that are known from the start, and the user names they belong to.
+    pub refresh_tokens: BTreeMap<String, String>,
     /// RSA public key (PEM) that signs JWT bearer assertions; absent: signatures are not checked.
     pub public_key_pem: Option<String>,
 }
@@ -180,6 +188,7 @@ impl Default for SimApp {
             client_id: "3MVGsim.app".to_owned(),
             client_secret: "sim-app-secret".to_owned(),
             run_as: Some("integration@sim.example".to_owned()),
+            refresh_tokens: BTreeMap::new(),
             public_key_pem: None,
         }
     }

@@ -4,7 +4,7 @@ use http::Method;
 
 use super::access::User;
 use super::answer::Answer;
-use super::clock::SECOND;
+use super::clock::seconds;
 use super::config::ORG_ID;
 use super::dates::{http_date, parse_http_date};
 use super::errors::ApiError;
@@ -55,7 +55,7 @@ pub(super) fn limits(world: &mut World, req: &Req<'_>) -> Result<Answer, ApiErro
         return Err(ApiError::new(403, "FORBIDDEN", "You do not have permission to view this resource"));
     }
     let limit = world.meter.limit;
-    let used = world.meter.shown(req.now, world.config.header.limits_lag_seconds * SECOND);
+    let used = world.meter.shown(req.now, seconds(world.config.header.limits_lag_seconds));
     let entry = |max: u64, used: u64| obj! {"Max": max, "Remaining": max.saturating_sub(used)};
     Ok(Answer::ok(obj! {
         "ConcurrentAsyncGetReportInstances": entry(200, 0),

@@ -293,6 +293,9 @@ impl World {
     fn finish(&mut self, writer: Writer, object: usize, mut row: Row, change: Change) -> Result<(), ApiError> {
         let schema = Arc::clone(&self.schema);
         derive_name(&schema, object, &mut row);
+        if self.is_locked(object, &row) {
+            return Err(ApiError::locked());
+        }
         if change != Change::Deleted {
             self.check_unique(object, &row)?;
         }
@@ -330,7 +333,7 @@ fn number(field: &Field, value: &Json) -> Option<Json> {
     if !number.is_finite() {
         return None;
     }
-    if field.kind == Kind::Int { format!("{number:.0}").parse().ok().map(Json::Int) } else { Some(Json::Num(number)) }
+    if field.kind == Kind::Int { Some(Json::Int(number.round() as i64)) } else { Some(Json::Num(number)) }
 }
 
 fn derive_name(schema: &Schema, object: usize, row: &mut Row) {

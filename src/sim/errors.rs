@@ -47,7 +47,7 @@ impl ApiError {
     }
 
     pub(super) fn locked() -> Self {
-        Self::new(400, "UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access to this record")
+        Self::dml("UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access to this record or 1 records", &[])
     }
 
     /// Whether this is a refusal by a limit.

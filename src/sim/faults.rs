@@ -70,8 +70,9 @@ pub enum FaultAction {
         body: String,
         /// Its content type.
         content_type: String,
-        /// Adds `Retry-After` in seconds.
-        retry_after_seconds: Option<u64>,
+        /// Further headers, `Location` or `Retry-After` for example.
+        #[serde(default)]
+        headers: Vec<(String, String)>,
     },
     /// A REST error array (or the family's own form) with this status and code.
     Error {
@@ -192,7 +193,7 @@ impl Faults {
             self.fired += 1;
             let jitter = if armed.fault.jitter_ms == 0 { 0 } else { rng.u64(0..=armed.fault.jitter_ms) };
             let plan = plan.get_or_insert(Plan { latency_ms: 0, action: FaultAction::None });
-            plan.latency_ms += armed.fault.latency_ms + jitter;
+            plan.latency_ms = plan.latency_ms.saturating_add(armed.fault.latency_ms).saturating_add(jitter);
             if armed.fault.action != FaultAction::None {
                 plan.action = armed.fault.action.clone();
                 break;

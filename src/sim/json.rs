@@ -88,6 +88,15 @@ impl Json {
         }
     }
 
+    /// A whole number that is not negative; what has a fraction is cut.
+    pub(super) fn as_u64(&self) -> Option<u64> {
+        match self {
+            Self::Int(number) => u64::try_from(*number).ok(),
+            Self::Num(number) => u64::try_from(*number as i64).ok(),
+            _ => None,
+        }
+    }
+
     pub(super) fn is_null(&self) -> bool {
         matches!(self, Self::Null)
     }

@@ -5,22 +5,30 @@ use smol_str::SmolStr;
 
 use super::Sim;
 use super::answer::{Answer, Content};
+use super::apis;
 use super::batch;
 use super::body::Upload;
-use super::clock::{Micros, SECOND};
+use super::bulk1;
+use super::clock::{Micros, millis, seconds};
+use super::cometd;
 use super::config::SimCosts;
 use super::counts::SimRequest;
 use super::describe;
 use super::errors::ApiError;
 use super::faults::{FaultAction, Plan};
+use super::forms;
 use super::meter::{Limit, Payer};
+use super::oauth;
 use super::request::{Head, Req, version};
 use super::respond::Trimmings;
 use super::route;
 use super::server::Visit;
+use super::soap::{self, Caller, Envelope};
 use super::store::Change;
 use super::world::{Maintenance, World};
 
+/// Longest a request may be held, milliseconds of simulated time.
+const LONGEST_LATENCY_MS: u64 = 3_600_000;
 /// Requests remembered for tests.
 const REMEMBERED: usize = 1_000;
 
@@ -46,6 +54,8 @@ pub(super) struct Ticket {
     base: u64,
     /// Whether a place among the running calls was taken.
     runs: bool,
+    /// The body of a SOAP request.
+    envelope: Option<Envelope>,
     open: bool,
 }
 
@@ -57,6 +67,7 @@ impl Drop for Ticket {
             if self.runs {
                 world.meter.end(self.began, self.number, now);
             }
+            world.locks.release(self.number);
             *world.tally.by_status.entry(0).or_default() += 1;
             remember(&mut world, self.number, 0, self.charged);
         }
@@ -70,13 +81,30 @@ fn remember(world: &mut World, number: u64, status: u16, charged: u64) {
     }
 }
 
-/// Whether a family needs a session and is charged at all.
-fn is_call(family: &str) -> bool {
-    !matches!(family, "versions" | "oauth" | "cometd" | "other")
+/// Whether a family is refused without a session in the head.
+fn needs_session(family: &str) -> bool {
+    !matches!(family, "versions" | "oauth" | "cometd" | "soap")
+}
+
+/// Whether a request of this family is a call that can grow old.
+fn can_age(family: &str) -> bool {
+    !matches!(family, "versions" | "oauth" | "cometd")
+}
+
+/// What a request costs if it succeeds, as far as its head tells (facts 1.3).
+fn price(costs: &SimCosts, head: &Head) -> u64 {
+    let path = head.segments.get(3..).unwrap_or_default();
+    match head.family() {
+        "versions" | "cometd" => 0,
+        "oauth" => costs.oauth,
+        "connect" if apis::is_chatter(path) => 0,
+        "rest" if path.len() == 1 && path.first().is_some_and(|part| part == "limits") => costs.limits,
+        _ => 1,
+    }
 }
 
 impl Sim {
-    /// Decides about a request whose head has arrived, and books one call if it may run.
+    /// Decides about a request whose head has arrived, and books its price if it may run.
     pub(super) fn admit(&self, visit: &Visit) -> Admission {
         let now = self.clock().now();
         let mut guard = self.world();
@@ -87,29 +115,23 @@ impl Sim {
         let user = visit.head.token().and_then(|token| world.authenticate(token, now));
         let payer = Payer { user: world.username(user), client: visit.head.client(), family };
         note(world, visit, number, now, &payer.user);
-        let refusal = edge(world, visit).or_else(|| session(world, &visit.head, user).map(Answer::from));
-        let limited = if refusal.is_none() && is_call(family) { world.meter.refuses(now) } else { None };
-        if let Some(limit) = limited {
-            match limit {
-                Limit::Daily => world.tally.refused_daily += 1,
-                Limit::Concurrent => world.tally.refused_concurrent += 1,
-            }
-        }
-        if let Some(answer) = refusal.or_else(|| limited.map(refused)) {
-            let cost = if is_call(family) && answer.status != 420 {
-                cost_of(&world.config.costs, &answer, family, 1)
-            } else {
-                0
-            };
+        let base = price(&world.config.costs, &visit.head);
+        let at_edge = edge(world, visit);
+        let is_edge = at_edge.is_some();
+        let refusal = at_edge
+            .or_else(|| session(world, &visit.head, user).map(Answer::from))
+            .or_else(|| if needs_session(family) { limited(world, now) } else { None });
+        if let Some(answer) = refusal {
+            let answer = forms::shape(&visit.head, answer);
+            let cost = if answer.status == 420 { 0 } else { cost_of(&world.config.costs, &answer, base) };
             world.meter.charge(now, &payer, cost);
             *world.tally.by_status.entry(answer.status).or_default() += 1;
             remember(world, number, answer.status, cost);
-            let trimmings = trimmings(world, &payer, now, answer.status == 420);
+            let trimmings = trimmings(world, &payer, now, is_edge);
             return Admission::Refused(answer, trimmings);
         }
-        let base = u64::from(is_call(family));
         world.meter.charge(now, &payer, base);
-        let runs = is_call(family);
+        let runs = can_age(family);
         if runs {
             world.meter.begin(now, number);
         }
@@ -120,11 +142,53 @@ impl Sim {
         };
         if runs {
             let jitter = if world.jitter_ms == 0 { 0 } else { world.rng.u64(0..=world.jitter_ms) };
-            plan.latency_ms += world.latency_ms + jitter;
+            plan.latency_ms = plan.latency_ms.saturating_add(world.latency_ms).saturating_add(jitter);
         }
+        plan.latency_ms = plan.latency_ms.min(LONGEST_LATENCY_MS);
+        let sim = self.clone();
         let ticket =
-            Ticket { sim: self.clone(), number, began: now, payer, user, charged: base, base, runs, open: true };
+            Ticket { sim, number, began: now, payer, user, charged: base, base, runs, envelope: None, open: true };
         Admission::Admitted(ticket, plan)
+    }
+
+    /// What is done once the body has arrived and before any time passes: SOAP says only now who is calling and
+    /// what for, and a write that will take its time locks its rows. The answer is a refusal.
+    pub(super) fn prepare(
+        &self,
+        visit: &Visit,
+        ticket: &mut Ticket,
+        upload: &Upload,
+        latency_ms: u64,
+    ) -> Option<Answer> {
+        let mut guard = self.world();
+        let world = &mut *guard;
+        let arrived = self.clock().now();
+        let until = arrived + millis(latency_ms);
+        world.take_locks(ticket.number, &visit.head, &upload.kept, arrived, until);
+        if ticket.payer.family != "soap" {
+            return None;
+        }
+        let now = ticket.began;
+        ticket.envelope = soap::read(&upload.kept);
+        let envelope = ticket.envelope.as_ref()?;
+        world.meter.refund(now, now, &ticket.payer, ticket.charged);
+        ticket.charged = 0;
+        if envelope.is_login() {
+            ticket.base = world.config.costs.oauth;
+        } else if let Some(token) = &envelope.session {
+            ticket.user = world.authenticate(token, now);
+            ticket.payer.user = world.username(ticket.user);
+        }
+        if ticket.user.is_some() && !envelope.is_login() {
+            if let Some(answer) = limited(world, now) {
+                return Some(answer);
+            }
+        } else if !envelope.is_login() {
+            world.tally.unauthenticated += 1;
+        }
+        world.meter.charge(now, &ticket.payer, ticket.base);
+        ticket.charged = ticket.base;
+        None
     }
 
     /// Runs the handler of a request whose body has arrived.
@@ -132,8 +196,10 @@ impl Sim {
         let now = self.clock().now();
         let mut guard = self.world();
         let world = &mut *guard;
-        world.tally.body_bytes += upload.total;
+        world.run_due_jobs(now);
+        world.locks.current = ticket.number;
         let answer = dispatch(world, visit, ticket, upload, now);
+        let answer = forms::shape(&visit.head, answer);
         let World { store, tally, .. } = world;
         for (object, change) in store.commit() {
             let writes = tally.writes.entry(object).or_default();
@@ -152,9 +218,8 @@ impl Sim {
         let now = self.clock().now();
         let mut guard = self.world();
         let world = &mut *guard;
-        let base = ticket.base.max(answer.calls);
-        let cost = cost_of(&world.config.costs, answer, ticket.payer.family, base);
-        let cost = if ticket.runs || ticket.payer.family == "oauth" { cost } else { 0 };
+        let base = if ticket.base == 0 { 0 } else { ticket.base.max(answer.calls) };
+        let cost = cost_of(&world.config.costs, answer, base);
         if cost > ticket.charged {
             world.meter.charge(now, &ticket.payer, cost - ticket.charged);
         } else {
@@ -163,23 +228,33 @@ impl Sim {
         if ticket.runs {
             world.meter.end(ticket.began, ticket.number, now);
         }
+        world.locks.release(ticket.number);
         *world.tally.by_status.entry(seen.unwrap_or(0)).or_default() += 1;
         remember(world, ticket.number, seen.unwrap_or(0), cost);
-        trimmings(world, &ticket.payer, now, !is_call(ticket.payer.family) || answer.is_page())
+        trimmings(world, &ticket.payer, now, !can_age(ticket.payer.family) || answer.is_page())
     }
 }
 
-/// What a finished request costs, with the switches for the undocumented cases (facts 1.3).
-fn cost_of(costs: &SimCosts, answer: &Answer, family: &str, base: u64) -> u64 {
+/// What a finished request costs, with the switches for the undocumented cases (facts 1.3). What is free stays free.
+fn cost_of(costs: &SimCosts, answer: &Answer, base: u64) -> u64 {
     match answer.status {
-        _ if family == "oauth" => costs.oauth,
+        _ if base == 0 => 0,
         304 => costs.not_modified,
         _ if answer.refusal => costs.refusal,
         400..=499 => costs.client_error,
         500.. => costs.server_error,
-        _ if answer.is_limits => costs.limits,
         _ => base,
     }
+}
+
+/// The refusal of a call that arrives now, if a limit is used up.
+fn limited(world: &mut World, now: Micros) -> Option<Answer> {
+    let limit = world.meter.refuses(now)?;
+    match limit {
+        Limit::Daily => world.tally.refused_daily += 1,
+        Limit::Concurrent => world.tally.refused_concurrent += 1,
+    }
+    Some(refused(limit))
 }
 
 fn refused(limit: Limit) -> Answer {
@@ -206,7 +281,7 @@ fn edge(world: &World, visit: &Visit) -> Option<Answer> {
 }
 
 fn session(world: &mut World, head: &Head, user: Option<usize>) -> Option<ApiError> {
-    if !is_call(head.family()) {
+    if !needs_session(head.family()) {
         return None;
     }
     let Some(user) = user else {
@@ -219,23 +294,47 @@ fn session(world: &mut World, head: &Head, user: Option<usize>) -> Option<ApiErr
 
 fn dispatch(world: &mut World, visit: &Visit, ticket: &Ticket, upload: &Upload, now: Micros) -> Answer {
     let head = &visit.head;
-    if head.family() == "versions" {
-        return describe::versions();
+    match (ticket.payer.family, ticket.user) {
+        ("versions", _) => describe::versions(),
+        ("oauth", _) => oauth::handle(world, head, &upload.kept, &visit.origin, now),
+        ("cometd", _) => cometd::handle(world, head, &upload.kept, ticket.began, now),
+        ("soap", user) => soap_call(world, visit, ticket.envelope.as_ref(), user, now),
+        ("bulk1", Some(user)) => bulk1::handle(world, head, &upload.kept, user, now).into(),
+        ("apex", Some(_)) => apis::apex(head, upload),
+        (_, Some(user)) => data(world, visit, upload, user, now),
+        (_, None) => ApiError::session().into(),
     }
-    let data = head.segments.first().is_some_and(|part| part == "services")
+}
+
+fn data(world: &mut World, visit: &Visit, upload: &Upload, user: usize, now: Micros) -> Answer {
+    let head = &visit.head;
+    let is_data = head.segments.first().is_some_and(|part| part == "services")
         && head.segments.get(1).is_some_and(|part| part == "data");
-    let number = head.segments.get(2).filter(|_| data).and_then(|text| version(text));
-    let (Some(number), Some(user)) = (number, ticket.user) else {
+    let Some(number) = head.segments.get(2).filter(|_| is_data).and_then(|text| version(text)) else {
         return ApiError::not_found().into();
     };
     let path = head.segments.get(3..).unwrap_or_default();
     let req = Req { head, path, version: number, body: &upload.kept, user, now, origin: &visit.origin, nested: false };
-    let mut answer = route::data(world, &req);
-    answer.is_limits = path.first().is_some_and(|part| part == "limits");
+    let mut answer = route::whole(world, &req, upload);
     if head.family() == "batch" {
         answer.calls = batch::cost(&upload.kept);
     }
     answer
+}
+
+fn soap_call(
+    world: &mut World,
+    visit: &Visit,
+    envelope: Option<&Envelope>,
+    user: Option<usize>,
+    now: Micros,
+) -> Answer {
+    let number = visit.head.segments.get(3).and_then(|text| text.strip_suffix(".0")).and_then(|text| text.parse().ok());
+    let (Some(envelope), Some(number)) = (envelope, number) else {
+        return ApiError::new(500, "UNKNOWN_EXCEPTION", "The envelope cannot be read").into();
+    };
+    let caller = Caller { user, now, version: number, path: &visit.head.path, origin: &visit.origin };
+    soap::handle(world, caller, envelope).into()
 }
 
 fn trimmings(world: &mut World, payer: &Payer, now: Micros, plain: bool) -> Trimmings {
@@ -248,17 +347,13 @@ fn trimmings(world: &mut World, payer: &Payer, now: Micros, plain: bool) -> Trim
 fn limit_info(world: &mut World, payer: &Payer, now: Micros) -> String {
     let config = std::sync::Arc::clone(&world.config);
     let limit = world.meter.limit;
-    let used = world.meter.shown(now, config.header.lag_seconds * SECOND);
-    let mut info = format!("api-usage={used}/{limit}");
-    if let Some(share) = config.header.per_app.get(payer.client.as_str()) {
-        let used = world.meter.client_used(&payer.client, now);
-        info.push_str(&format!("; per-app-api-usage={used}/{share}(appName={})", payer.client));
-    }
-    if config.header.bursts {
-        let over = used.saturating_sub(limit).min(1);
-        info.push_str(&format!("; api-bursts={over}/750"));
-    }
-    info
+    let used = world.meter.shown(now, seconds(config.header.lag_seconds));
+    let per_app = config.header.per_app.get(payer.client.as_str()).map(|share| {
+        let (app, used) = (&payer.client, world.meter.client_used(&payer.client, now));
+        format!("; per-app-api-usage={used}/{share}(appName={app})")
+    });
+    let bursts = config.header.bursts.then(|| format!("; api-bursts={}/750", used.saturating_sub(limit).min(1)));
+    [Some(format!("api-usage={used}/{limit}")), per_app, bursts].into_iter().flatten().collect()
 }
 
 fn note(world: &mut World, visit: &Visit, number: u64, at: Micros, user: &SmolStr) {

@@ -1,10 +1,10 @@
 //! The org's two pools: calls per day and places for long-running calls (facts 1.1-1.4).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use smol_str::SmolStr;
 
-use super::clock::{DAY, Micros, SECOND};
+use super::clock::{DAY, Micros, SECOND, millis};
 use super::config::SimConfig;
 use super::window::Window;
 
@@ -19,6 +19,9 @@ pub(super) enum Limit {
 
 /// Clients and users whose calls are counted apart; further ones are counted as `other`.
 const NAMES: usize = 1_000;
+
+/// Calls of others booked at once.
+const MOST_AT_ONCE: u64 = 1_000_000_000;
 
 /// Samples kept for lagging displays.
 const SAMPLES: usize = 10_000;
@@ -43,7 +46,7 @@ pub(super) struct Meter {
     pub(super) dark: u64,
     slots: usize,
     slot_age: Micros,
-    running: BTreeMap<(Micros, u64), ()>,
+    running: BTreeSet<(Micros, u64)>,
     pub(super) running_peak: usize,
     pub(super) slots_peak: usize,
 }
@@ -66,8 +69,8 @@ impl Meter {
             dark_booked: 0,
             dark: 0,
             slots: config.long_running.slots,
-            slot_age: config.long_running.after_ms * 1_000,
-            running: BTreeMap::new(),
+            slot_age: millis(config.long_running.after_ms),
+            running: BTreeSet::new(),
             running_peak: 0,
             slots_peak: 0,
         }
@@ -80,11 +83,14 @@ impl Meter {
             self.dark_until = now.max(self.dark_until);
             return;
         }
+        if from > self.dark_until {
+            // What was due before the window began would be gone again anyway.
+            self.dark_booked = whole(self.dark_per_minute * minutes(from - self.dark_since));
+        }
         let mut at = from;
         while at < now {
             at = (at + SECOND).min(now);
-            let minutes = (at - self.dark_since) as f64 / (60.0 * SECOND as f64);
-            let due = whole(self.dark_per_minute * minutes).saturating_sub(self.dark_booked);
+            let due = whole(self.dark_per_minute * minutes(at - self.dark_since)).saturating_sub(self.dark_booked);
             self.window.add(at, due);
             self.dark_booked += due;
             self.dark += due;
@@ -103,6 +109,7 @@ impl Meter {
     /// Books calls of nobody we know, at once.
     pub(super) fn spend_dark(&mut self, now: Micros, calls: u64) {
         self.accrue_dark(now);
+        let calls = calls.min(MOST_AT_ONCE);
         self.window.add(now, calls);
         self.dark += calls;
         self.sample(now);
@@ -145,7 +152,7 @@ impl Meter {
         if self.slots_used(now) >= self.slots {
             return Some(Limit::Concurrent);
         }
-        (self.used(now) >= self.limit + self.overage).then_some(Limit::Daily)
+        (self.used(now) >= self.limit.saturating_add(self.overage)).then_some(Limit::Daily)
     }
 
     /// Books calls of a user and client.
@@ -178,7 +185,7 @@ impl Meter {
 
     /// A call begins.
     pub(super) fn begin(&mut self, at: Micros, number: u64) {
-        self.running.insert((at, number), ());
+        self.running.insert((at, number));
         self.running_peak = self.running_peak.max(self.running.len());
     }
 
@@ -207,9 +214,15 @@ fn named<'a>(windows: &'a mut BTreeMap<SmolStr, Window>, name: &SmolStr, step: u
     windows.entry(name.clone()).or_insert_with(|| Window::new(step))
 }
 
-/// The whole part of a count that is not negative.
+/// A stretch of time in minutes.
+fn minutes(stretch: Micros) -> f64 {
+    stretch as f64 / (60.0 * SECOND as f64)
+}
+
+/// The whole part of a count.
+#[expect(clippy::cast_sign_loss, reason = "what is negative is made zero first")]
 fn whole(number: f64) -> u64 {
-    format!("{:.0}", number.floor()).parse().unwrap_or(0)
+    number.max(0.0) as u64
 }
 
 /// On whose account a call goes.

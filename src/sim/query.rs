@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::answer::Answer;
-use super::clock::SECOND;
+use super::clock::seconds;
 use super::cursors::Page;
 use super::errors::ApiError;
 use super::json::{Json, obj};
@@ -28,7 +28,7 @@ pub(super) fn handle(world: &mut World, req: &Req<'_>, all: bool, rest: &[String
             (None, None) => Err(ApiError::malformed_query("A query string has to be specified")),
         },
         [locator] => {
-            let life = world.config.cursor_seconds * SECOND;
+            let life = seconds(world.config.cursor_seconds);
             let page = world.cursors.page(locator, req.user, req.now, life)?;
             Ok(answer(req, page))
         }

@@ -26,7 +26,7 @@ pub(super) fn family(segments: &[String]) -> &'static str {
         (Some("services"), Some("async")) => "bulk1",
         (Some("services"), Some("apexrest")) => "apex",
         (Some("services"), Some(name)) if name.eq_ignore_ascii_case("soap") => "soap",
-        (Some("services"), Some("oauth2")) | (Some("id"), _) => "oauth",
+        (Some("services"), Some("oauth2")) | (Some("id" | ".well-known"), _) => "oauth",
         (Some("cometd"), _) => "cometd",
         _ => "other",
     }

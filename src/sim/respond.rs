@@ -13,6 +13,7 @@ use super::clock::Micros;
 use super::dates::http_date;
 use super::json::Json;
 use super::request::Head;
+use super::xml::{close, open, put};
 
 /// What the response needs besides the answer.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +27,7 @@ pub(super) struct Trimmings {
 }
 
 /// Builds the response. JSON is sent in chunks, as real answers are; blobs have a length.
-pub(super) fn build(head: &Head, answer: Answer, trimmings: &Trimmings) -> Response<SimBody> {
+pub(super) fn build(head: &Head, answer: &Answer, trimmings: &Trimmings) -> Response<SimBody> {
     let mut response = Response::new(SimBody::Empty);
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
@@ -53,7 +54,7 @@ pub(super) fn build(head: &Head, answer: Answer, trimmings: &Trimmings) -> Respo
         put(HeaderName::from_static("sforce-limit-info"), info);
     }
     let (content_type, bytes) = match &answer.content {
-        Content::Empty | Content::Later(_) => (None, None),
+        Content::Empty | Content::Later(..) => (None, None),
         Content::Blob(_) => (Some("application/octetstream"), None),
         Content::Text(content_type, bytes) => (Some(content_type.as_ref()), Some(bytes.clone())),
         Content::Json(body) if wants_xml(head) => {
@@ -74,7 +75,8 @@ pub(super) fn build(head: &Head, answer: Answer, trimmings: &Trimmings) -> Respo
         (_, Some(bytes)) => {
             put(header::VARY, "Accept-Encoding");
             let accepts = head.header("accept-encoding").is_some_and(|codings| codings.contains("gzip"));
-            if trimmings.gzip && accepts && !bytes.is_empty() {
+            let compressed = answer.always_compressed || (trimmings.gzip && accepts);
+            if compressed && !bytes.is_empty() {
                 put(header::CONTENT_ENCODING, "gzip");
                 SimBody::whole(compress(&bytes), false)
             } else {
@@ -84,7 +86,9 @@ pub(super) fn build(head: &Head, answer: Answer, trimmings: &Trimmings) -> Respo
         _ => SimBody::Empty,
     };
     for (name, value) in &answer.headers {
-        put(HeaderName::from_static(name), value);
+        if let Ok(name) = HeaderName::from_bytes(name.as_bytes()) {
+            put(name, value);
+        }
     }
     std::mem::swap(response.body_mut(), &mut body);
     response
@@ -113,11 +117,11 @@ fn to_xml(root: &str, body: &Json, status: u16) -> String {
             out.push_str("</Errors>");
         }
         Json::Arr(items) => {
-            out.push_str(&format!("<{root}>"));
+            open(&mut out, root);
             for item in items {
                 element(&mut out, "Result", item);
             }
-            out.push_str(&format!("</{root}>"));
+            close(&mut out, root);
         }
         other => element(&mut out, root, other),
     }
@@ -126,26 +130,17 @@ fn to_xml(root: &str, body: &Json, status: u16) -> String {
 
 fn element(out: &mut String, name: &str, value: &Json) {
     match value {
-        Json::Null => out.push_str(&format!("<{name} xsi:nil=\"true\"/>")),
+        Json::Null => out.extend(["<", name, " xsi:nil=\"true\"/>"]),
         Json::Arr(items) => items.iter().for_each(|item| element(out, name, item)),
         Json::Obj(members) => {
-            out.push_str(&format!("<{name}>"));
+            open(out, name);
             for (member, value) in members.iter().filter(|(member, _)| member != "attributes") {
                 element(out, member, value);
             }
-            out.push_str(&format!("</{name}>"));
+            close(out, name);
         }
-        scalar => {
-            out.push_str(&format!("<{name}>"));
-            out.push_str(&escape(&scalar.plain()));
-            out.push_str(&format!("</{name}>"));
-        }
+        scalar => put(out, name, &scalar.plain()),
     }
-}
-
-/// Text safe inside an element.
-pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

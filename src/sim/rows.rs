@@ -82,7 +82,7 @@ fn by_id(world: &mut World, req: &Req<'_>, object: usize, id: &str) -> Result<An
 }
 
 /// The value of a row's entity tag without the coding.
-fn tag_of(row: &Row) -> String {
+pub(super) fn tag_of(row: &Row) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for value in row {
         for byte in value.plain().bytes() {
@@ -219,8 +219,8 @@ fn related(world: &mut World, req: &Req<'_>, object: usize, id: &str, name: &str
         if req.nested {
             return Err(ApiError::new(400, "NOT_ACCEPTABLE", "Binary data cannot be fetched in a composite request"));
         }
-        let size = definition.field("ContentSize").and_then(|at| row.get(at)).and_then(Json::as_f64);
-        let size = size.map_or(0, |size| format!("{size:.0}").parse().unwrap_or(0));
+        let size = definition.field("ContentSize").and_then(|at| row.get(at)).and_then(Json::as_u64);
+        let size = size.unwrap_or(0);
         let answer = Answer { status: 200, content: Content::Blob(size), ..Answer::default() };
         return Ok(answer.with("content-type", "application/octetstream"));
     }

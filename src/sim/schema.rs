@@ -50,6 +50,7 @@ impl Kind {
 }
 
 /// One field.
+#[expect(clippy::struct_excessive_bools, reason = "each is a property of its own in the describe")]
 #[derive(Debug, Clone)]
 pub(super) struct Field {
     pub(super) name: SmolStr,

@@ -116,6 +116,26 @@ impl SimScript<'_> {
         self.sim.world().cursors.clear();
     }
 
+    /// Makes a refresh token known; `false` if there is no such user.
+    pub fn grant_refresh(&self, token: &str, username: &str, client_id: &str) -> bool {
+        let mut world = self.sim.world();
+        let Some(user) = world.user_named(username) else { return false };
+        world.add_refresh(token, user, client_id);
+        true
+    }
+
+    /// Publishes an event to CometD subscribers of a channel and returns its replay id.
+    pub fn publish(&self, channel: &str, payload: &serde_json::Value) -> u64 {
+        let now = self.sim.clock().now();
+        let payload = super::json::Json::parse(payload.to_string().as_bytes()).unwrap_or_default();
+        self.sim.world().cometd.publish(channel, payload, now)
+    }
+
+    /// Forgets all CometD clients: their next message is answered with `403::Unknown client`.
+    pub fn forget_cometd_clients(&self) {
+        self.sim.world().cometd.forget_clients();
+    }
+
     /// Planned downtime: everything is answered with 503 and a page.
     pub fn take_down(&self) {
         self.sim.world().maintenance = Maintenance::Down;

@@ -16,6 +16,7 @@ use super::answer::{Answer, Content};
 use super::body::{self, SimBody, Upload, UploadError};
 use super::control;
 use super::faults::{FaultAction, Plan};
+use super::forms;
 use super::ledger::{Admission, Ticket};
 use super::request::Head;
 use super::respond::{self, Trimmings};
@@ -71,11 +72,11 @@ async fn handle(
         return Ok(control::handle(&sim, &parts, incoming).await);
     }
     let visit = Visit::new(&sim, scheme, &parts);
-    let (ticket, plan) = match sim.admit(&visit) {
+    let (mut ticket, plan) = match sim.admit(&visit) {
         Admission::Refused(answer, trimmings) => {
             // What was refused is still read, so that the connection stays usable.
             let _ignored = body::read(incoming, 0, true).await;
-            return Ok(respond::build(&visit.head, answer, &trimmings));
+            return Ok(respond::build(&visit.head, &answer, &trimmings));
         }
         Admission::Admitted(ticket, plan) => (ticket, plan),
     };
@@ -86,8 +87,16 @@ async fn handle(
         Err(UploadError::Broken) => return Err(Dropped),
         Err(UploadError::TooLarge) => Err(UploadError::TooLarge),
     };
-    let job = Job { sim: sim.clone(), visit, upload, ticket, plan };
-    let done = if job.waits() {
+    let waits = plan.latency_ms > 0 || matches!(plan.action, FaultAction::Hang { .. });
+    let mut refusal = None;
+    if let Ok(upload) = &upload {
+        sim.world().tally.body_bytes += upload.total;
+        refusal = sim.prepare(&visit, &mut ticket, upload, plan.latency_ms);
+    }
+    let is_poll = visit.head.family() == "cometd";
+    let job = Job { sim: sim.clone(), visit, upload, ticket, plan, refusal };
+    // A long poll ends with its connection.
+    let done = if waits && !is_poll {
         // Salesforce keeps working on a call whose caller has left, so this does not depend on the connection.
         let (send, receive) = oneshot::channel();
         sim.tasks().spawn(async move {
@@ -162,6 +171,8 @@ struct Job {
     upload: Result<Upload, UploadError>,
     ticket: Ticket,
     plan: Plan,
+    /// A refusal found out only from the body.
+    refusal: Option<Answer>,
 }
 
 /// An answered request.
@@ -173,32 +184,30 @@ struct Done {
 }
 
 impl Job {
-    fn waits(&self) -> bool {
-        self.plan.latency_ms > 0 || matches!(self.plan.action, FaultAction::Hang { .. })
-    }
-
     async fn run(self) -> Done {
-        let Self { sim, visit, upload, ticket, plan } = self;
+        let Self { sim, visit, upload, ticket, plan, refusal } = self;
         let held = match plan.action {
             FaultAction::Hang { milliseconds } => milliseconds,
             _ => 0,
         };
-        let wait = (plan.latency_ms + held).min(LONGEST_HANG_MS);
+        let wait = plan.latency_ms.saturating_add(held).min(LONGEST_HANG_MS);
         if wait > 0 {
             sim.clock().sleep(Duration::from_millis(wait)).await;
         }
-        let mut answer = match (scripted(&plan.action), upload) {
-            (Some(answer), _) => answer,
-            (None, Err(_)) => Answer::text(413, "text/plain", "Request Entity Too Large"),
-            (None, Ok(upload)) => sim.execute(&visit, &ticket, &upload),
+        let mut answer = match (refusal, scripted(&plan.action), &upload) {
+            (Some(answer), ..) | (None, Some(answer), _) => forms::shape(&visit.head, answer),
+            (None, None, Err(_)) => Answer::text(413, "text/plain", "Request Entity Too Large"),
+            (None, None, Ok(upload)) => sim.execute(&visit, &ticket, upload),
         };
         if let FaultAction::ApplyThenStatus { status } = plan.action {
             answer = Answer::html(status, "The server could not answer");
         }
-        // A long poll: asked again after each pause, until there is something to say.
-        while let Content::Later(pause) = answer.content {
-            sim.clock().sleep(pause).await;
-            answer = sim.execute(&visit, &ticket, &Upload::default());
+        // A long poll: handled again whenever something was published, until there is something to say.
+        while let (Content::Later(bell, until), Ok(upload)) = (&mut answer.content, &upload) {
+            let left = Duration::from_micros(until.saturating_sub(sim.clock().now()));
+            // Whether it rang or the time is over, the handler looks itself.
+            let _rang = tokio::time::timeout(sim.clock().real(left), bell.changed()).await;
+            answer = sim.execute(&visit, &ticket, upload);
         }
         let seen = match plan.action {
             FaultAction::Close { .. } | FaultAction::Garbage { .. } | FaultAction::Hang { .. } => None,
@@ -216,10 +225,11 @@ fn scripted(action: &FaultAction) -> Option<Answer> {
         None => answer,
     };
     match action {
-        FaultAction::Answer { status, body, content_type, retry_after_seconds } => {
+        FaultAction::Answer { status, body, content_type, headers } => {
             let content = Content::Text(content_type.clone().into(), Bytes::from(body.clone()));
             let refusal = *status == 403 && body.contains("REQUEST_LIMIT_EXCEEDED");
-            Some(retry(Answer { status: *status, content, refusal, ..Answer::default() }, retry_after_seconds))
+            let headers = headers.iter().map(|(name, value)| (name.clone().into(), value.clone())).collect();
+            Some(Answer { status: *status, headers, content, refusal, ..Answer::default() })
         }
         FaultAction::Error { status, code, message } => {
             let mut error = super::errors::ApiError::new(*status, "", message.clone());
@@ -270,13 +280,13 @@ impl Done {
                 Ok(Response::new(SimBody::Empty))
             }
             FaultAction::Truncate { body_bytes } => {
-                let response = respond::build(&head, answer, &trimmings);
+                let response = respond::build(&head, &answer, &trimmings);
                 lever
                     .pull(raw(response, version, |body| (body.len(), body.slice(..body_bytes.min(body.len())))), false);
                 Ok(Response::new(SimBody::Empty))
             }
             FaultAction::Overlong { extra_bytes } => {
-                let response = respond::build(&head, answer, &trimmings);
+                let response = respond::build(&head, &answer, &trimmings);
                 let lie = |body: Bytes| {
                     let mut longer = body.to_vec();
                     longer.extend(std::iter::repeat_n(b' ', extra_bytes.min(1 << 20)));
@@ -286,14 +296,14 @@ impl Done {
                 Ok(Response::new(SimBody::Empty))
             }
             FaultAction::Trickle { piece_bytes, pause_ms } => {
-                let response = respond::build(&head, answer, &trimmings);
+                let response = respond::build(&head, &answer, &trimmings);
                 let pause = sim.clock().real(Duration::from_millis(pause_ms.min(LONGEST_HANG_MS)));
                 Ok(response.map(|body| match body {
                     SimBody::Whole { data: Some(data), .. } => SimBody::trickle(data, piece_bytes, pause),
                     other => other,
                 }))
             }
-            _ => Ok(respond::build(&head, answer, &trimmings)),
+            _ => Ok(respond::build(&head, &answer, &trimmings)),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::clock::{DAY, Micros, SECOND};
+use super::clock::{DAY, Micros, SECOND, seconds};
 
 /// Entries from which neighbours within 100 ms are merged, so that a day stays within some 30 MiB.
 const EXACT_ENTRIES: usize = 1_000_000;
@@ -19,7 +19,7 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn new(release_step_seconds: u64) -> Self {
-        Self { release_step: release_step_seconds * SECOND, ..Self::default() }
+        Self { release_step: seconds(release_step_seconds).min(DAY), ..Self::default() }
     }
 
     /// When calls of `at` come back.
@@ -113,5 +113,34 @@ mod tests {
         assert_eq!(window.ever(), 1);
         window.refund(30, 9);
         assert_eq!(window.ever(), 1);
+    }
+
+    proptest::proptest! {
+        /// The window agrees with counting by hand, whatever was booked and taken back.
+        #[test]
+        fn it_agrees_with_a_list(
+            steps in proptest::collection::vec((0..DAY / 3, 1..5_u64, proptest::bool::weighted(0.2)), 1..60),
+            step in proptest::sample::select(vec![0_u64, 900, 3_600]),
+        ) {
+            let mut window = Window::new(step);
+            let mut list: Vec<(Micros, u64)> = Vec::new();
+            let mut now = DAY;
+            for (pause, calls, refunds) in steps {
+                now += pause;
+                window.add(now, calls);
+                list.push((now, calls));
+                if refunds {
+                    window.refund(now, 1);
+                    list.last_mut().unwrap().1 -= 1;
+                }
+                let counts = |at: Micros| if step == 0 {
+                    at + DAY > now
+                } else {
+                    (at + DAY).div_ceil(step * SECOND) * step * SECOND > now
+                };
+                let expected: u64 = list.iter().filter(|(at, _)| counts(*at)).map(|(_, calls)| calls).sum();
+                proptest::prop_assert_eq!(window.used(now), expected);
+            }
+        }
     }
 }

@@ -6,18 +6,24 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use super::access::User;
+use super::apis::ChatterRates;
 use super::clock::{DAY, Micros, SECOND};
+use super::cometd::Cometd;
 use super::config::SimConfig;
 use super::counts::{SimRequest, Tally};
 use super::cursors::Cursors;
 use super::faults::Faults;
+use super::jobs::Jobs;
+use super::locks::Locks;
 use super::meter::Meter;
+use super::oauth::Grants;
 use super::schema::Schema;
 use super::seed;
 use super::soql::Context;
 use super::store::Store;
 
 /// A logged-in session.
+#[derive(Clone)]
 pub(super) struct Session {
     pub(super) user: usize,
     /// Last time the idle timer was moved.
@@ -55,6 +61,11 @@ pub(super) struct World {
     pub(super) jitter_ms: u64,
     /// When the metadata of each object changed last, to the second.
     pub(super) metadata: Vec<Micros>,
+    pub(super) grants: Grants,
+    pub(super) jobs: Jobs,
+    pub(super) cometd: Cometd,
+    pub(super) chatter: ChatterRates,
+    pub(super) locks: Locks,
 }
 
 impl World {
@@ -72,7 +83,7 @@ impl World {
             .collect();
         let store = seed::fill(&schema, &users, &config, now);
         let day = now.saturating_sub(DAY) / SECOND * SECOND;
-        Self {
+        let mut world = Self {
             store,
             users,
             sessions,
@@ -86,9 +97,22 @@ impl World {
             latency_ms: config.latency_ms,
             jitter_ms: config.jitter_ms,
             metadata: vec![day; schema.objects.len()],
+            grants: Grants::default(),
+            jobs: Jobs::default(),
+            cometd: Cometd::default(),
+            chatter: ChatterRates::default(),
+            locks: Locks::default(),
             schema,
             config,
+        };
+        for app in &world.config.clone().apps {
+            for (token, username) in &app.refresh_tokens {
+                if let Some(user) = world.user_named(username) {
+                    world.add_refresh(token, user, &app.client_id);
+                }
+            }
         }
+        world
     }
 
     /// The user of a session, and the session's life prolonged: the idle timer is moved only when half of it has

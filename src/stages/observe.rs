@@ -105,7 +105,6 @@ impl Reader for View {
             now: outcome.ended.unwrap_or_else(|| self.clock.now()),
             remote: outcome.remote,
             http: outcome.http,
-            continues: false,
         };
         self.recorder.finish(outcome, &finish);
     }

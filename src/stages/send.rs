@@ -81,7 +81,7 @@ async fn send(upstream: Upstream<Inbound>, passage: Passage) -> Result<Reply, Re
     let Some(org) = live.org(call.org) else {
         return Err(Refusal::new(Reason::UnknownOrg, "The org was removed from the configuration."));
     };
-    outgoing(&mut head, &call, org, &live, &record);
+    outgoing(&mut head, &call, &live, &record);
     let plan = Plan::of(&call, now, org.timeouts(call.meaning.family), live.read_ahead);
     let request = http::Request::from_parts(head, payload);
     match upstream.send(request, &plan, &record).await {
@@ -91,14 +91,13 @@ async fn send(upstream: Upstream<Inbound>, passage: Passage) -> Result<Reply, Re
 }
 
 /// Edits the caller's head into the one Salesforce gets.
-fn outgoing(head: &mut http::request::Parts, call: &Call, org: &LiveOrg, live: &Live, record: &Record) {
+fn outgoing(head: &mut http::request::Parts, call: &Call, live: &Live, record: &Record) {
     headers::strip_request(&mut head.headers);
     if let Some(caller) = live.caller(call.caller) {
         headers::stamp_call_options(&mut head.headers, &caller.stamp);
     }
     let id = headers::trace_id(&head.headers).unwrap_or_else(|| record.lock().id);
     headers::stamp_request_id(&mut head.headers, id);
-    headers::set_host(&mut head.headers, org.origin.authority());
 }
 
 /// Reads from the head of an answer what it cost, and hands it on.

@@ -15,6 +15,7 @@ pub type Waiting = Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>;
 pin_project! {
     /// What became of a request at one stage. Only [`Way::Waits`] allocates.
     #[project = WayProjection]
+    #[expect(missing_docs, reason = "the macro takes no documentation on fields of variants")]
     pub enum Way<F> {
         /// The stage answered itself.
         Ended { result: Option<Result<Reply, Refusal>> },

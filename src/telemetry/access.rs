@@ -3,10 +3,30 @@
 use std::time::Duration;
 
 use super::labels;
-use super::line::{Line, Stamp};
-use super::{Finish, Recorder};
+use super::line::{Line, Stamp, key};
+use super::{Finish, Names};
 use crate::call::Principal;
-use crate::outcome::Outcome;
+use crate::outcome::{Exchange, Outcome};
+
+/// The members that are labels too: made once for each set of labels, copied into every line.
+pub(super) fn words(names: &Names, outcome: &Outcome, object: Option<&str>) -> Box<[u8]> {
+    let mut out = Vec::new();
+    let mut line = Line::part(&mut out);
+    line.text(key!("org"), names.org(outcome.org));
+    line.text(key!("caller"), names.caller(outcome.caller));
+    line.word(key!("class"), outcome.class.as_str());
+    line.word(key!("family"), outcome.family.as_str());
+    line.word(key!("operation"), outcome.operation.as_str());
+    if let Some(object) = object {
+        line.text(key!("object"), object);
+    }
+    if let Some(version) = outcome.version {
+        line.text(key!("version"), &labels::version(version));
+    }
+    line.number(key!("status"), u64::from(outcome.status));
+    line.word(key!("source"), outcome.source.as_str());
+    out.into_boxed_slice()
+}
 
 /// Writes the line of one request. Every member comes from a closed list, a number, the configuration, or a cleaned word: a
 /// token, body, literal, record id or path has no way in.
@@ -15,73 +35,58 @@ pub(super) fn write(
     stamp: &mut Stamp,
     wall: Duration,
     outcome: &Outcome,
-    object: Option<&str>,
+    words: &[u8],
     finish: &Finish<'_>,
 ) {
     let mut line = Line::begin(out, stamp, wall);
-    line.word("event", "request");
-    line.hex("request_id", &outcome.id.0.to_be_bytes());
-    line.text("org", finish.names.org(outcome.org));
-    line.text("caller", finish.names.caller(outcome.caller));
-    line.word("class", outcome.class.as_str());
+    line.word(key!("event"), "request");
+    line.hex(key!("request_id"), outcome.id.0.to_be_bytes());
+    line.members(words);
     if outcome.principal != Principal::NOBODY {
-        line.hex("principal", &outcome.principal.0[..4]);
+        let [a, b, c, d, ..] = outcome.principal.0;
+        line.hex(key!("principal"), [a, b, c, d]);
     }
     if let Some(client) = &outcome.client {
-        line.text("client", labels::client(client));
+        line.text(key!("client"), labels::client(client));
     }
     if let Some(remote) = finish.remote {
-        line.shown("remote", remote);
+        line.address(key!("remote"), remote);
     }
-    line.word("http", http_version(finish.http));
-    line.word("method", labels::method(&outcome.method));
-    line.word("family", outcome.family.as_str());
-    line.word("operation", outcome.operation.as_str());
-    if let Some(object) = object {
-        line.text("object", object);
-    }
+    line.word(key!("http"), http_version(finish.http));
+    line.word(key!("method"), labels::method(&outcome.method));
     if !outcome.template.is_empty() {
-        line.text("template", outcome.template);
+        line.word(key!("template"), outcome.template);
     }
-    if let Some(version) = outcome.version {
-        line.text("version", &labels::version(version));
-    }
-    line.number("status", u64::from(outcome.status));
-    line.word("source", outcome.source.as_str());
     if let Some(reason) = outcome.refusal {
-        line.word("refusal", reason.as_str());
+        line.word(key!("refusal"), reason.as_str());
     }
     if let Some(reason) = outcome.would_refuse {
-        line.word("would_refuse", reason.as_str());
+        line.word(key!("would_refuse"), reason.as_str());
     }
-    line.word("ending", outcome.ending.as_str());
-    line.number("charged", u64::from(outcome.charged().0));
-    attempts(&mut line, outcome, finish);
+    line.word(key!("ending"), outcome.ending.as_str());
+    line.number(key!("charged"), u64::from(outcome.charged().0));
     let ended = outcome.ended.unwrap_or(finish.now);
-    line.milliseconds("duration_ms", ended.saturating_duration_since(outcome.started));
-    line.number("bytes_in", outcome.bytes_in);
-    line.number("bytes_out", outcome.bytes_out);
+    line.number(key!("attempts"), outcome.exchanges.len() as u64);
+    if let Some(last) = outcome.exchanges.last() {
+        last_attempt(&mut line, last);
+        let took = |exchange: &Exchange| exchange.ended.unwrap_or(ended).saturating_duration_since(exchange.sent);
+        line.milliseconds(key!("upstream_ms"), outcome.exchanges.iter().map(took).sum());
+    }
+    line.milliseconds(key!("duration_ms"), ended.saturating_duration_since(outcome.started));
+    line.number(key!("bytes_in"), outcome.bytes_in);
+    line.number(key!("bytes_out"), outcome.bytes_out);
     line.end();
 }
 
-fn attempts(line: &mut Line<'_>, outcome: &Outcome, finish: &Finish<'_>) {
-    line.number("attempts", outcome.exchanges.len() as u64);
-    let Some(last) = outcome.exchanges.last() else { return };
+fn last_attempt(line: &mut Line<'_>, last: &Exchange) {
     if let Some(status) = last.status {
-        line.number("upstream_status", u64::from(status));
+        line.number(key!("upstream_status"), u64::from(status));
     }
     if let Some(kind) = last.failure {
-        line.word("failure", kind.as_str());
+        line.word(key!("failure"), kind.as_str());
     }
     if let Some(code) = &last.error_code {
-        line.text("error_code", labels::error_code(code));
-    }
-    let ended = outcome.ended.unwrap_or(finish.now);
-    let took =
-        |exchange: &crate::outcome::Exchange| exchange.ended.unwrap_or(ended).saturating_duration_since(exchange.sent);
-    line.milliseconds("upstream_ms", outcome.exchanges.iter().map(took).sum());
-    if finish.continues {
-        line.flag("continues", true);
+        line.text(key!("error_code"), labels::error_code(code));
     }
 }
 
@@ -92,15 +97,5 @@ fn http_version(version: http::Version) -> &'static str {
         http::Version::HTTP_09 => "0.9",
         http::Version::HTTP_3 => "3",
         _ => "1.1",
-    }
-}
-
-impl Recorder {
-    /// Logs a request that ended; `object` is the word its metrics used.
-    pub(super) fn log(&self, outcome: &Outcome, object: labels::WordId, finish: &Finish<'_>) {
-        let Some(access) = &self.access else { return };
-        let wall = self.shared.clock.wall(outcome.ended.unwrap_or(finish.now));
-        let object = (object != labels::WordId::NONE).then(|| self.shared.objects.word(object));
-        access.append(|out, stamp| write(out, stamp, wall, outcome, object.as_deref(), finish));
     }
 }

@@ -12,13 +12,15 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
-use super::line::{Line, Stamp, Value, event_text};
+use super::line::{Line, Stamp, Value, event_text, key};
 use super::output::{Memory, Output, Sink};
 use crate::call::closed_list;
 use crate::clock::Clock;
 
 /// How long lines gather before they are written.
 const GATHER: Duration = Duration::from_millis(50);
+/// Capacity a buffer keeps when little is logged.
+const USUAL_BYTES: usize = 64 << 10;
 
 closed_list! {
     /// How much an event matters.
@@ -159,7 +161,7 @@ impl Log {
             EventFormat::Text => event_text(out, stamp, wall, level.as_str(), name, members),
             EventFormat::Json => {
                 let mut line = Line::begin(out, stamp, wall);
-                line.word("level", level.as_str());
+                line.word(key!("level"), level.as_str());
                 line.value("event", name.into());
                 for (key, value) in members {
                     line.value(key, *value);
@@ -325,6 +327,10 @@ impl Shared {
                 let (lines, dropped) = sink.write(scratch);
                 self.lines.fetch_add(lines, Ordering::Relaxed);
                 self.dropped.fetch_add(dropped, Ordering::Relaxed);
+                // Memory of a burst is given back once the burst is over.
+                if scratch.len() < scratch.capacity() / 4 {
+                    scratch.shrink_to(USUAL_BYTES);
+                }
             }
         }
     }
@@ -333,9 +339,9 @@ impl Shared {
         let wall = self.clock.wall(self.clock.now());
         self.append(&self.events, |out, stamp| {
             let mut line = Line::begin(out, stamp, wall);
-            line.word("level", Level::Error.as_str());
-            line.word("event", "log_reopen_failed");
-            line.text("error", &error.to_string());
+            line.word(key!("level"), Level::Error.as_str());
+            line.word(key!("event"), "log_reopen_failed");
+            line.text(key!("error"), &error.to_string());
             line.end();
         });
     }

@@ -4,7 +4,7 @@
 //! API calls. `requests` count what callers asked, `api_calls_spent` what Salesforce was asked for: one to one only by accident.
 
 mod access;
-pub mod cells;
+mod cells;
 mod labels;
 mod line;
 mod log;
@@ -40,7 +40,7 @@ pub use self::snapshot::{
 };
 pub use self::status::{CallerStatus, InFlightStatus, Status, Totals};
 use crate::clock::Clock;
-use crate::outcome::{Exchange, Outcome};
+use crate::outcome::Outcome;
 
 /// How many words and series there may be.
 #[derive(Debug, Clone, Copy)]
@@ -156,11 +156,6 @@ impl Telemetry {
         &self.0.log
     }
 
-    /// The metrics that requests count.
-    pub fn metrics(&self) -> &Metrics {
-        &self.0.metrics
-    }
-
     /// A recorder for one runtime.
     pub fn recorder(&self) -> Recorder {
         Recorder {
@@ -182,18 +177,6 @@ pub struct Finish<'a> {
     pub remote: Option<IpAddr>,
     /// Which HTTP the caller speaks.
     pub http: http::Version,
-    /// The last attempt goes on without the caller; [`Recorder::record_abandoned`] will count it when it ends.
-    pub continues: bool,
-}
-
-impl Finish<'_> {
-    /// The attempts that count now.
-    fn counted<'o>(&self, outcome: &'o Outcome) -> &'o [Exchange] {
-        match outcome.exchanges.split_last() {
-            Some((_, before)) if self.continues => before,
-            _ => &outcome.exchanges,
-        }
-    }
 }
 
 /// Records the outcomes of one runtime. Share it by `Arc`; its locks are for the futures' sake, not for sharing between
@@ -208,14 +191,12 @@ pub struct Recorder {
 impl Recorder {
     /// Counts and logs a request that ended. Exactly once for each.
     pub fn finish(&self, outcome: &Outcome, finish: &Finish<'_>) {
-        let object = self.counting.request(outcome, finish);
-        self.log(outcome, object, finish);
-    }
-
-    /// Counts the last attempt of a request whose end was recorded with [`Finish::continues`], now that the attempt has
-    /// ended. Exactly once for each.
-    pub fn record_abandoned(&self, outcome: &Outcome, finish: &Finish<'_>) {
-        self.counting.abandoned(outcome, finish);
+        self.counting.request(outcome, finish, |words| {
+            if let Some(access) = &self.access {
+                let wall = self.shared.clock.wall(outcome.ended.unwrap_or(finish.now));
+                access.append(|out, stamp| access::write(out, stamp, wall, outcome, words, finish));
+            }
+        });
     }
 }
 

@@ -39,47 +39,28 @@ impl Names {
     /// Counts one call of `class` as in flight to `org` until the guard is dropped.
     pub fn enter(&self, org: OrgId, class: Class) -> Option<InFlight> {
         let occupancy = Arc::clone(&self.orgs.get(usize::from(org.0))?.occupancy);
-        Some(InFlight::enter(occupancy, Cell::Class(class)))
-    }
-
-    /// Counts one sent call to `org` that goes on without its caller until the guard is dropped.
-    pub fn abandon(&self, org: OrgId) -> Option<InFlight> {
-        let occupancy = Arc::clone(&self.orgs.get(usize::from(org.0))?.occupancy);
-        Some(InFlight::enter(occupancy, Cell::Abandoned))
+        occupancy.cell(class).fetch_add(1, Ordering::Relaxed);
+        Some(InFlight { occupancy, class })
     }
 }
 
 /// What one org has in the air.
 #[derive(Debug, Default)]
-pub(super) struct OrgOccupancy {
-    by_class: [AtomicUsize; Class::ALL.len()],
-    abandoned: AtomicUsize,
-}
+pub(super) struct OrgOccupancy([AtomicUsize; Class::ALL.len()]);
 
 impl OrgOccupancy {
-    fn cell(&self, cell: Cell) -> &AtomicUsize {
-        let [interactive, standard, batch] = &self.by_class;
-        match cell {
-            Cell::Class(Class::Interactive) => interactive,
-            Cell::Class(Class::Standard) => standard,
-            Cell::Class(Class::Batch) => batch,
-            Cell::Abandoned => &self.abandoned,
+    fn cell(&self, class: Class) -> &AtomicUsize {
+        let [interactive, standard, batch] = &self.0;
+        match class {
+            Class::Interactive => interactive,
+            Class::Standard => standard,
+            Class::Batch => batch,
         }
     }
 
     pub(super) fn in_flight(&self, class: Class) -> usize {
-        self.cell(Cell::Class(class)).load(Ordering::Relaxed)
+        self.cell(class).load(Ordering::Relaxed)
     }
-
-    pub(super) fn abandoned(&self) -> usize {
-        self.abandoned.load(Ordering::Relaxed)
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Cell {
-    Class(Class),
-    Abandoned,
 }
 
 /// Counts one call as in the air until it is dropped.
@@ -87,18 +68,11 @@ enum Cell {
 #[must_use = "the call counts as in the air only while this lives"]
 pub struct InFlight {
     occupancy: Arc<OrgOccupancy>,
-    cell: Cell,
-}
-
-impl InFlight {
-    fn enter(occupancy: Arc<OrgOccupancy>, cell: Cell) -> Self {
-        occupancy.cell(cell).fetch_add(1, Ordering::Relaxed);
-        Self { occupancy, cell }
-    }
+    class: Class,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.occupancy.cell(self.cell).fetch_sub(1, Ordering::Relaxed);
+        self.occupancy.cell(self.class).fetch_sub(1, Ordering::Relaxed);
     }
 }

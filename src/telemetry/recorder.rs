@@ -10,6 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smol_str::SmolStr;
 
+use super::access;
 use super::cells::{Counter, Histogram};
 use super::labels::{self, WordId};
 use super::metrics::{
@@ -52,6 +53,8 @@ struct Cells {
     upstream: Arc<Histogram<RequestBuckets>>,
     overhead: Arc<Histogram<OverheadBuckets>>,
     version: Option<Arc<Counter>>,
+    /// The labels as members of a log line.
+    words: Box<[u8]>,
 }
 
 /// Counters most requests do not touch.
@@ -68,12 +71,12 @@ impl Counting {
         Self { shared, cache: Mutex::default() }
     }
 
-    /// Counts a request that ended; returns the word for its object, which the log uses too.
-    pub(super) fn request(&self, outcome: &Outcome, finish: &Finish<'_>) -> WordId {
+    /// Counts a request that ended, and calls `log` with the words of its labels as members of a log line.
+    pub(super) fn request(&self, outcome: &Outcome, finish: &Finish<'_>, log: impl FnOnce(&[u8])) {
         let mut cache = self.cache.lock();
         cache.follow(finish.names);
         let object = cache.object(&self.shared, outcome);
-        let counted = finish.counted(outcome);
+        let counted = &outcome.exchanges;
         let charged = counted.iter().map(|exchange| u64::from(exchange.charged.0)).sum();
         let ended = outcome.ended.unwrap_or(finish.now);
         let duration = ended.saturating_duration_since(outcome.started);
@@ -96,6 +99,7 @@ impl Counting {
         if !counted.is_empty() && outcome.ending == Ending::Complete {
             cells.overhead.observe(duration.saturating_sub(with_salesforce));
         }
+        log(&cells.words);
 
         if failed {
             cache.failures(&self.shared, outcome, counted);
@@ -109,20 +113,6 @@ impl Counting {
         if let Some(reason) = outcome.would_refuse {
             cache.rare(&self.shared, outcome, Rare::WouldRefuse(reason)).add(1);
         }
-        object
-    }
-
-    /// Counts the attempt that went on without its caller, now that it has ended.
-    pub(super) fn abandoned(&self, outcome: &Outcome, finish: &Finish<'_>) {
-        let Some(last) = outcome.exchanges.last() else { return };
-        let mut cache = self.cache.lock();
-        cache.follow(finish.names);
-        let labels = use_labels(&cache.names, outcome);
-        let ended = last.ended.unwrap_or(finish.now);
-        self.shared.metrics.api_calls_spent_total.cell(labels.clone()).add(u64::from(last.charged.0));
-        let upstream = self.shared.metrics.upstream_duration_seconds.cell(labels);
-        upstream.observe(ended.saturating_duration_since(last.sent));
-        cache.failures(&self.shared, outcome, std::slice::from_ref(last));
     }
 }
 
@@ -221,6 +211,7 @@ fn resolve(shared: &Shared, names: &Names, outcome: &Outcome, object: WordId) ->
             VersionLabels { org: used.org.clone(), caller: used.caller.clone(), version: labels::version(version) };
         metrics.api_version_requests_total.cell(labels)
     });
+    let word = (object != WordId::NONE).then(|| shared.objects.word(object));
     Cells {
         requests: requests_cell(shared, &used, outcome, object),
         duration: metrics.request_duration_seconds.cell(used.clone()),
@@ -228,6 +219,7 @@ fn resolve(shared: &Shared, names: &Names, outcome: &Outcome, object: WordId) ->
         overhead: metrics.overhead_seconds.cell(OrgLabels { org: used.org.clone() }),
         spent: metrics.api_calls_spent_total.cell(used),
         version,
+        words: access::words(names, outcome, word.as_deref()),
     }
 }
 

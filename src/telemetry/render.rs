@@ -44,7 +44,6 @@ impl Shared {
                 let labels = InFlightLabels { org: org.clone(), class: *class };
                 gauges.in_flight.set(labels, occupancy.in_flight(*class) as f64);
             }
-            gauges.abandoned_calls.set(OrgLabels { org: org.clone() }, occupancy.abandoned() as f64);
         }
         for listener in &snapshot.listeners {
             gauges.add_listener(listener, now);
@@ -93,6 +92,7 @@ impl Gauges {
             let failed = ConnectLabels { org: org.clone(), result: ConnectResult::Failed(*kind) };
             self.upstream_connects_total.set(failed, *times as f64);
         }
+        self.abandoned_calls.set(OrgLabels { org: org.clone() }, upstream.abandoned as f64);
         self.upstream_resent_total.set(OrgLabels { org }, upstream.resent as f64);
     }
 

@@ -92,4 +92,6 @@ pub struct UpstreamSnapshot {
     pub connects_failed: Vec<(FailureKind, u64)>,
     /// Messages that the connection gave back unsent and that were sent again on another.
     pub resent: u64,
+    /// Sent calls that go on although their caller left.
+    pub abandoned: u64,
 }

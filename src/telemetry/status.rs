@@ -54,8 +54,6 @@ pub struct InFlightStatus {
     pub org: String,
     /// Calls by class.
     pub by_class: BTreeMap<&'static str, u64>,
-    /// Sent calls that go on although their caller left.
-    pub abandoned: u64,
 }
 
 /// One caller's use of one org since the start.
@@ -108,7 +106,6 @@ impl Telemetry {
             .map(|(org, occupancy)| InFlightStatus {
                 org: org.to_string(),
                 by_class: Class::ALL.iter().map(|class| (class.as_str(), occupancy.in_flight(*class) as u64)).collect(),
-                abandoned: occupancy.abandoned() as u64,
             })
             .collect();
         orgs.sort_by(|a, b| a.org.cmp(&b.org));

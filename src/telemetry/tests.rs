@@ -34,7 +34,6 @@ impl World {
             now: self.clock.now(),
             remote: Some([10, 1, 2, 3].into()),
             http: http::Version::HTTP_11,
-            continues: false,
         }
     }
 
@@ -162,25 +161,6 @@ fn refusals_failures_and_lost_writes_are_counted_by_their_names() {
 }
 
 #[test]
-fn a_call_that_outlives_its_caller_is_charged_once() {
-    let world = World::new(TelemetryOptions::default());
-    let mut outcome = world.read();
-    outcome.ending = Ending::CallerLeft;
-    outcome.status = 499;
-    outcome.exchanges[0].ended = None;
-    world.recorder.finish(&outcome, &Finish { continues: true, ..world.finish() });
-    assert_eq!(world.telemetry.status().totals.api_calls_spent, 0);
-    assert_eq!(world.last_line()["continues"], true);
-
-    outcome.exchanges[0].ended = Some(world.clock.now());
-    outcome.exchanges[0].charged = ApiCalls(2);
-    world.recorder.record_abandoned(&outcome, &world.finish());
-    let totals = world.telemetry.status().totals;
-    assert_eq!((totals.api_calls_spent, totals.requests), (2, 1));
-    assert_eq!(world.memory.text().lines().count(), 1);
-}
-
-#[test]
 fn who_asks_for_objects_that_do_not_exist_makes_no_labels() {
     let world = World::new(TelemetryOptions { max_objects: 3, ..TelemetryOptions::default() });
     let mut outcome = world.read();
@@ -258,6 +238,7 @@ fn filled(snapshot: &mut Snapshot) {
     snapshot.upstreams.push(UpstreamSnapshot {
         org: "prod".into(),
         idle: 1,
+        abandoned: 4,
         connects_failed: vec![(FailureKind::Dns, 2)],
         ..UpstreamSnapshot::default()
     });
@@ -289,6 +270,7 @@ fn every_metric_has_help_type_and_valid_samples() {
     let expiry = world.series("weirkeeper_certificate_expiry_seconds");
     let left: f64 = expiry[0].rsplit_once(' ').unwrap().1.parse().unwrap();
     assert!((0.0..=100.0).contains(&left), "{left}");
+    assert!(text.contains("weirkeeper_abandoned_calls{org=\"prod\"} 4\n"));
     assert!(text.contains("weirkeeper_upstream_connects_total{org=\"prod\",result=\"dns\"} 2\n"));
 }
 

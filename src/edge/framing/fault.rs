@@ -50,7 +50,7 @@ faults! {
     Trailers = BodyMalformed, "Trailer fields are longer than this gateway allows.";
     Unreadable = MalformedRequest, "The request could not be read as HTTP.";
     NotTls = MalformedRequest, "This port speaks HTTPS only.";
-    TooManyConnections = BuffersFull, "The gateway has as many connections open as it may.";
+    TooManyConnections = TooManyConnections, "The gateway has as many connections open as it may.";
     Late = HeadTimeout, "The request head did not arrive in time.";
 }
 

@@ -1,13 +1,16 @@
 //! Which bytes may stand where (RFC 9110 section 5.6.2, RFC 3986), as hyper's own parsers also take them.
 
 /// Bytes of a token: methods and field names.
-pub(super) const TOKEN: [bool; 256] = all_graphic_but(b"\"(),/:;<=>?@[\\]{}");
+pub(super) static TOKEN: [bool; 256] = all_graphic_but(b"\"(),/:;<=>?@[\\]{}");
 
 /// Bytes of a path. Looser than RFC 3986 where clients are, but always ASCII without controls. Not `?`: it ends a path.
-pub(super) const PATH: [bool; 256] = all_graphic_but(b"#<>?`");
+pub(super) static PATH: [bool; 256] = all_graphic_but(b"#<>?`");
 
 /// Bytes of a query.
-pub(super) const QUERY: [bool; 256] = all_graphic_but(b"\"#<>");
+pub(super) static QUERY: [bool; 256] = all_graphic_but(b"\"#<>");
+
+/// Bytes of a host and port.
+pub(super) static HOST: [bool; 256] = all_graphic_but(b"!\"#$%&'()*+,/;<=>?@\\^`{|}~");
 
 const fn all_graphic_but(excluded: &[u8]) -> [bool; 256] {
     let mut table = [false; 256];

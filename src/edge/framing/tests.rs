@@ -1,7 +1,5 @@
 //! The guard against what is known to split proxies, and against hyper itself.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -297,13 +295,14 @@ proptest! {
     fn hyper_finds_the_same_requests_in_what_is_accepted(input in inputs()) {
         let mut guard = guard();
         let fed = guard.feed(&input);
-        // A body that is not complete is not a request to either.
-        prop_assume!(guard.phase() != Phase::Body);
         let passed = input[..fed.passed].to_vec();
+        let contains = |text: &[u8]| passed.windows(text.len()).any(|window| window == text);
+        // A body that is not complete is not a request to hyper, and HTTP/1.0 and CONNECT end a connection, also for
+        // those behind them.
+        if guard.phase() == Phase::Body || contains(b"HTTP/1.0") || contains(b"CONNECT") {
+            return Ok(());
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        // An HTTP/1.0 request ends the connection, also for those behind it.
-        prop_assume!(!passed.windows(8).any(|window| window == b"HTTP/1.0"));
-        prop_assume!(!passed.windows(7).any(|window| window == b"CONNECT"));
         prop_assert_eq!(runtime.block_on(hyper_counts(passed)), guard.heads());
     }
 }

@@ -1,7 +1,5 @@
 //! A connection in memory, served by a small road of its own, for tests.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
@@ -90,7 +88,7 @@ async fn answer(arrival: Arrival) -> Answer {
             Err(refusal) => render(&refusal, Shape::Json, &RefusalContext::default()).map(ReplyBody::Whole),
         },
         "/slow" => {
-            tokio::time::sleep(Duration::from_secs(60)).await;
+            tokio::time::sleep(Duration::from_mins(1)).await;
             text("slow")
         }
         "/flood" => Response::new(ReplyBody::Stream(Flood { left: 1_000, cut: false })),

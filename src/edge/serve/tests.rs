@@ -1,10 +1,9 @@
 //! Raw bytes against a served connection, on a paused clock.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::rig::{Rig, read_all, read_until, refusal_in};
@@ -282,7 +281,7 @@ async fn a_caller_that_leaves_frees_everything() {
         drop(stream);
         let start = rig.edge.clock.now();
         rig.edge.tasks.idle().await;
-        assert!(rig.edge.clock.now() - start < seconds(1), "{input:?}");
+        assert!(rig.edge.clock.now() - start < seconds(3), "{input:?}");
         assert_eq!(rig.working(), 0, "{input:?}");
     }
 }
@@ -373,4 +372,72 @@ async fn a_parked_connection_reads_its_next_request_strictly() {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n").await.unwrap();
     refusal_in(&read_all(&mut stream).await, 400, "malformed_request");
     assert_eq!(rig.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_half_closes_gets_what_is_ready_and_has_left_otherwise() {
+    let rig = Rig::new();
+    let mut stream = rig.open();
+    stream.write_all(GET.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert!(read_all(&mut stream).await.ends_with("ok"));
+    // A half-closed socket cannot be told from a closed one, so nobody is waited for long.
+    let mut stream = rig.open();
+    stream.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    tokio::time::sleep(seconds(1)).await;
+    stream.shutdown().await.unwrap();
+    let start = rig.edge.clock.now();
+    assert_eq!(read_all(&mut stream).await, "");
+    assert!(rig.edge.clock.now() - start < seconds(3));
+    assert_eq!(rig.working(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_connections_at_a_slow_pace_are_no_slow_readers() {
+    let rig = Rig::new();
+    let mut stream = rig.open();
+    for _ in 0..10 {
+        stream.write_all(GET.as_bytes()).await.unwrap();
+        read_until(&mut stream, "ok").await;
+        tokio::time::sleep(seconds(100)).await;
+    }
+    assert_eq!(rig.edge.counts.slow_readers.load(Ordering::Relaxed), 0);
+    assert_eq!(rig.calls(), 10);
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_sent_every_error_is_in_salesforces_form(
+        mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let post = "POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        let mut input = format!("{GET}{post}{LAST}").into_bytes();
+        for (at, byte) in mutations {
+            let at = at.index(input.len());
+            input[at] = byte;
+        }
+        let (early, late) = input.split_at(cut.index(input.len()));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let answers = runtime.block_on(async {
+            let rig = Rig::new();
+            let mut stream = rig.open();
+            stream.write_all(early).await.unwrap();
+            tokio::time::sleep(seconds(1)).await;
+            let _ = stream.write_all(late).await;
+            let answers = read_all(&mut stream).await;
+            drop(stream);
+            rig.edge.tasks.idle().await;
+            assert_eq!(rig.working(), 0);
+            answers
+        });
+        prop_assert!(answers.is_empty() || answers.starts_with("HTTP/1."), "{}", answers);
+        for digit in ["HTTP/1.1 4", "HTTP/1.1 5"] {
+            for (at, _) in answers.match_indices(digit) {
+                prop_assert!(answers[at..].contains("\r\nweirkeeper-refused: "), "{}", answers);
+            }
+        }
+        let whole = ["", "ok", "abc", "\"}}]"].iter().any(|end| answers.ends_with(end));
+        prop_assert!(whole, "{}", answers);
+    }
 }

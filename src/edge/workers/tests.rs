@@ -1,7 +1,5 @@
 //! Real sockets on loopback, real threads: no paused clock here.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::io::{Read, Write};
 use std::net::TcpStream as Plain;
 
@@ -16,10 +14,10 @@ struct House {
     road: Road,
 }
 
-fn house(settings: WorkerSettings, tasks: &Tasks) -> House {
+fn house(settings: &WorkerSettings, tasks: &Tasks) -> House {
     let (drain, counts, road) = (Drain::new(), Arc::new(Counts::default()), Road::default());
     let served = road.clone();
-    let workers = Workers::start(&settings, &drain, &counts, move |_, _| served.clone()).unwrap();
+    let workers = Workers::start(settings, &drain, &counts, move |_, _| served.clone()).unwrap();
     let listener = Listener::bind(([127, 0, 0, 1], 0).into(), 0, None).unwrap();
     let address = listener.address().unwrap();
     let accepting = workers.accept(listener, tasks);
@@ -66,7 +64,7 @@ async fn until(what: impl Fn() -> bool) {
 #[tokio::test]
 async fn connections_are_dealt_evenly_and_counted() {
     let tasks = Tasks::new();
-    let house = house(settings(), &tasks);
+    let house = house(&settings(), &tasks);
     let address = house.address;
     let open = blocking(move || (0..10).map(|_| Plain::connect(address).unwrap()).collect::<Vec<_>>()).await;
     until(|| house.workers.open() == [5, 5]).await;
@@ -80,11 +78,11 @@ async fn connections_are_dealt_evenly_and_counted() {
 #[tokio::test]
 async fn one_connection_too_many_is_turned_away_in_words() {
     let tasks = Tasks::new();
-    let house = house(WorkerSettings { connections: 2, ..settings() }, &tasks);
+    let house = house(&WorkerSettings { connections: 2, ..settings() }, &tasks);
     let address = house.address;
     let open = blocking(move || [Plain::connect(address).unwrap(), Plain::connect(address).unwrap()]).await;
     until(|| house.workers.open().iter().sum::<usize>() == 2).await;
-    refusal_in(&blocking(move || ask(address, LAST)).await, 503, "buffers_full");
+    refusal_in(&blocking(move || ask(address, LAST)).await, 503, "too_many_connections");
     assert_eq!(house.counts.turned_away.load(Ordering::Relaxed), 1);
     drop(open);
     until(|| house.workers.open() == [0, 0]).await;
@@ -94,7 +92,7 @@ async fn one_connection_too_many_is_turned_away_in_words() {
 #[tokio::test]
 async fn a_drain_stops_accepting_and_drops_what_does_not_end() {
     let tasks = Tasks::new();
-    let house = house(WorkerSettings { drain: Duration::from_millis(300), ..settings() }, &tasks);
+    let house = house(&WorkerSettings { drain: Duration::from_millis(300), ..settings() }, &tasks);
     let address = house.address;
     let mut stuck = blocking(move || {
         let mut stream = Plain::connect(address).unwrap();
@@ -113,7 +111,7 @@ async fn a_drain_stops_accepting_and_drops_what_does_not_end() {
 
 #[cfg(feature = "demo")]
 #[tokio::test]
-async fn plain_http_on_a_tls_port_is_told_so() {
+async fn what_is_not_tls_on_a_tls_port_is_told_so_or_closed() {
     use crate::edge::tls::{ClientCertificates, Tls, TlsFiles};
 
     let dir = tempfile::TempDir::new().unwrap();
@@ -123,7 +121,8 @@ async fn plain_http_on_a_tls_port_is_told_so() {
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let tls = Tls::load(TlsFiles { certificate, key, clients: ClientCertificates::NotAsked }).unwrap();
     let tasks = Tasks::new();
-    let house = house(settings(), &tasks);
+    let limits = Limits { head_time: Duration::from_millis(500), ..Limits::default() };
+    let house = house(&WorkerSettings { limits, ..settings() }, &tasks);
     let listener = Listener::bind(([127, 0, 0, 1], 0).into(), 1, Some(Arc::new(tls))).unwrap();
     let address = listener.address().unwrap();
     let accepting = house.workers.accept(listener, &tasks);
@@ -133,7 +132,14 @@ async fn plain_http_on_a_tls_port_is_told_so() {
     let answer = blocking(move || ask(address, LAST)).await;
     let body = refusal_in(&answer, 400, "malformed_request");
     assert!(body[0]["message"].as_str().is_some_and(|message| message.contains("HTTPS")));
+    assert_eq!(house.counts.handshakes_failed.load(Ordering::Relaxed), 0);
+    let silent = blocking(move || {
+        let mut stream = Plain::connect(address).unwrap();
+        stream.read(&mut [0; 1]).unwrap()
+    });
+    assert_eq!(silent.await, 0, "closed after head_time");
+    until(|| house.counts.handshakes_failed.load(Ordering::Relaxed) == 1).await;
     let garbage = blocking(move || ask(address, "\x16\x03\x01\x00\x05hello")).await;
     assert!(!garbage.contains("HTTP"), "{garbage}");
-    until(|| house.counts.handshakes_failed.load(Ordering::Relaxed) == 1).await;
+    until(|| house.counts.handshakes_failed.load(Ordering::Relaxed) == 2).await;
 }

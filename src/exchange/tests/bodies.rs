@@ -195,6 +195,46 @@ async fn an_upload_streams_and_its_answer_waits_for_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_upload_of_known_length_is_complete_at_its_last_byte() {
+    let world = World::new(Limits::default(), |_, mut io| async move {
+        while let Some(request) = read_request(&mut io).await {
+            assert!(request.ends_with(b"\r\n\r\nhelloworld"));
+            io.write_all(OK).await.unwrap();
+        }
+    });
+    for _ in 0..2 {
+        let (pieces, mut request) = upload();
+        request.headers_mut().insert("content-length", http::HeaderValue::from_static("10"));
+        let sender = async {
+            for piece in ["hello", "world"] {
+                pieces.send(Ok(Bytes::from_static(piece.as_bytes()))).await.unwrap();
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            pieces
+        };
+        // The caller says nothing after the last byte; its stream does not even end.
+        let (answer, _pieces) = tokio::join!(world.call(request), sender);
+        assert_eq!(answer.unwrap().0, 200);
+    }
+    assert_eq!((world.connections(), world.stats().idle), (1, 1));
+    world.assert_settled().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_shorter_than_announced_is_no_success() {
+    let world = World::new(Limits::default(), |_, mut io| async move {
+        assert!(read_request(&mut io).await.is_none());
+    });
+    let (pieces, mut request) = upload();
+    request.headers_mut().insert("content-length", http::HeaderValue::from_static("10"));
+    pieces.send(Ok(Bytes::from_static(b"hello"))).await.unwrap();
+    drop(pieces);
+    let failure = world.call(request).await.unwrap_err();
+    assert_eq!((failure.cause, failure.sent), (Cause::Reset, Sent::Maybe));
+    world.assert_settled().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_upload_that_breaks_off_never_looks_complete() {
     let whole = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&whole);

@@ -282,14 +282,11 @@ async fn an_unreachable_origin_is_told_with_its_name() {
     }
 }
 
-#[tokio::test]
-async fn a_name_without_an_address_is_told() {
-    // A label longer than DNS allows: refused by the resolver itself, no query leaves this machine.
-    let origin = Origin::parse(&format!("http://{}.test", "a".repeat(70))).unwrap();
+/// By TCP, on the machine's own clock.
+fn by_tcp(url: &str) -> (Upstream<Pieces>, Plan, Record) {
     let (clock, tasks, budget) = (Clock::start(), Tasks::new(), ByteBudget::new(0));
+    let origin = Origin::parse(url).unwrap();
     let target = Target { origin, connector: Connector::tcp(), limits: Limits::default() };
-    let upstream: Upstream<Pieces> = Upstream::new([target], clock, &tasks, &budget);
-    let record = Record::new(Outcome::new(RequestId(1), clock.now(), Method::GET));
     let plan = Plan {
         org: ORG,
         now: clock.now(),
@@ -299,6 +296,34 @@ async fn a_name_without_an_address_is_told() {
         read_ahead: 0,
         long_poll: false,
     };
+    let record = Record::new(Outcome::new(RequestId(1), clock.now(), Method::GET));
+    (Upstream::new([target], clock, &tasks, &budget), plan, record)
+}
+
+#[tokio::test]
+async fn a_tcp_port_is_reached_or_refuses() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://localhost:{}", listener.local_addr().unwrap().port());
+    let (upstream, plan, record) = by_tcp(&url);
+    let serve = async {
+        let (mut io, _) = listener.accept().await.unwrap();
+        let mut head = [0; 1_024];
+        assert!(io.read(&mut head).await.unwrap() > 0);
+        io.write_all(OK).await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(upstream.send(get(), &plan, &record), serve);
+    assert_eq!(answer.unwrap().into_body().collect().await.unwrap().to_bytes(), "ok");
+    drop(listener);
+    let (upstream, plan, record) = by_tcp(&url);
+    let failure = upstream.send(get(), &plan, &record).await.unwrap_err();
+    assert_eq!((failure.cause, failure.sent), (Cause::Connect, Sent::Nothing));
+    assert_eq!(upstream.stats(ORG).unwrap().connects.connect, 1);
+}
+
+#[tokio::test]
+async fn a_name_without_an_address_is_told() {
+    // A label longer than DNS allows: refused by the resolver itself, no query leaves this machine.
+    let (upstream, plan, record) = by_tcp(&format!("http://{}.test", "a".repeat(70)));
     let failure = upstream.send(get(), &plan, &record).await.unwrap_err();
     assert_eq!((failure.cause, failure.sent), (Cause::Dns, Sent::Nothing), "{}", failure.detail);
     assert_eq!(upstream.stats(ORG).unwrap().connects.dns, 1);

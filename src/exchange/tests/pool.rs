@@ -61,6 +61,23 @@ async fn an_old_connection_is_retired_however_busy() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_old_connection_is_retired_even_if_calls_always_wait_for_it() {
+    let limits = Limits { connections: 1, waiting: 100, age: Duration::from_secs(2), ..limits() };
+    let world = World::new(limits, |_, mut io| async move {
+        while read_request(&mut io).await.is_some() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            io.write_all(OK).await.unwrap();
+        }
+    });
+    let calls = (0..16).map(|_| world.get());
+    for answer in futures_util::future::join_all(calls).await {
+        assert_eq!(answer.unwrap().0, 200);
+    }
+    assert_eq!(world.connections(), 4, "8 s of calls, at most 2 s on each connection");
+    world.assert_settled().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn calls_beyond_the_bound_wait_their_turn() {
     let world = Arc::new(World::new(Limits { connections: 1, waiting: 10, ..limits() }, |_, mut io| async move {
         while read_request(&mut io).await.is_some() {

@@ -6,7 +6,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::exchange::{Cause, Proxy, Roots, Sent, TlsSettings};
+use crate::exchange::{Cause, ClientIdentity, Proxy, Roots, Sent, TlsSettings};
 
 pub(super) type Issuer = CertifiedIssuer<'static, KeyPair>;
 
@@ -17,22 +17,26 @@ pub(super) fn authority(name: &str) -> Issuer {
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }
 
-/// A server of `name`, signed by `issuer`, good until `until` (year).
-pub(super) fn server(issuer: &Issuer, name: &str, until: i32) -> Arc<ServerConfig> {
+/// A certificate of `name`, signed by `issuer`, good until `until` (year), and its key.
+fn leaf(issuer: &Issuer, name: &str, until: i32) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
     let mut params = CertificateParams::new([name.to_owned()]).unwrap();
     params.not_before = rcgen::date_time_ymd(2000, 1, 1);
     params.not_after = rcgen::date_time_ymd(until, 1, 1);
     let key = KeyPair::generate().unwrap();
     let certificate = params.signed_by(&key, issuer).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    (vec![certificate.der().clone()], key)
+}
+
+/// A server of `name`, with such a certificate.
+pub(super) fn server(issuer: &Issuer, name: &str, until: i32) -> Arc<ServerConfig> {
+    let (chain, key) = leaf(issuer, name, until);
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der())),
-        )
+        .with_single_cert(chain, key)
         .unwrap();
     Arc::new(config)
 }
@@ -104,6 +108,52 @@ async fn a_server_without_tls_is_named_as_such() {
     );
     let detail = refused(&plain).await;
     assert!(detail.contains("does not speak TLS"), "{detail}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_asks_for_a_certificate_gets_ours() {
+    let issuer = authority("Trusted");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut clients = rustls::RootCertStore::empty();
+    clients.add(issuer.der().clone()).unwrap();
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(clients), Arc::clone(&provider))
+            .build()
+            .unwrap();
+    let (chain, key) = leaf(&issuer, "acme.test", 2999);
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .unwrap();
+    let config = Arc::new(config);
+    for shown in [true, false] {
+        let identity = shown.then(|| {
+            let (chain, key) = leaf(&issuer, "gateway.test", 2999);
+            ClientIdentity { chain, key }
+        });
+        let extra_roots = vec![issuer.der().clone()];
+        let tls = TlsSettings { roots: Roots::Bundled, extra_roots, identity, http2: false }.build().unwrap();
+        let config = Arc::clone(&config);
+        let world = World::at(
+            "https://acme.test",
+            Limits::default(),
+            |connector| connector.with_tls(tls),
+            move |_, io| {
+                let acceptor = TlsAcceptor::from(Arc::clone(&config));
+                async move {
+                    let Ok(mut io) = acceptor.accept(io).await else { return };
+                    let mut head = [0; 1_024];
+                    let _ = io.read(&mut head).await;
+                    let _ = io.write_all(OK).await;
+                }
+            },
+        );
+        // With TLS 1.3 the client learns of the refusal only after its handshake.
+        assert_eq!(world.get().await.is_ok(), shown);
+        world.assert_settled().await;
+    }
 }
 
 fn through_proxy(answer: &'static [u8]) -> (World, mpsc::UnboundedReceiver<String>) {

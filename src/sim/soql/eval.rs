@@ -132,9 +132,8 @@ fn aggregate(context: &Context<'_>, object: usize, rows: &[&Row], function: Func
         Function::CountDistinct => {
             Json::from(values.iter().map(|value| value.plain().to_lowercase()).collect::<HashSet<_>>().len())
         }
-        Function::Sum if values.is_empty() => Json::Null,
+        Function::Sum | Function::Avg if values.is_empty() => Json::Null,
         Function::Sum => Json::Num(numbers().sum()),
-        Function::Avg if values.is_empty() => Json::Null,
         Function::Avg => Json::Num(numbers().sum::<f64>() / values.len() as f64),
         Function::Min => values.into_iter().min_by(order).unwrap_or_default(),
         Function::Max => values.into_iter().max_by(order).unwrap_or_default(),

@@ -32,7 +32,7 @@ pub(super) enum Item {
         path: Option<String>,
         alias: Option<String>,
     },
-    Child(Query),
+    Child(Box<Query>),
     Fields(FieldSet),
 }
 
@@ -229,13 +229,10 @@ impl Parser {
     }
 
     fn count(&mut self) -> Result<usize, ApiError> {
-        match self.next() {
-            Some(Token::Bare(text)) => text.parse().map_err(|_| ApiError::malformed_query("expected a whole number")),
-            _ => {
-                self.at -= 1;
-                Err(self.unexpected())
-            }
-        }
+        let Some(Token::Bare(text)) = self.peek() else { return Err(self.unexpected()) };
+        let count = text.parse().map_err(|_| ApiError::malformed_query("expected a whole number"))?;
+        self.at += 1;
+        Ok(count)
     }
 
     fn deeper(&mut self) -> Result<(), ApiError> {
@@ -320,7 +317,7 @@ impl Parser {
         if self.take(&Token::Open) {
             let query = self.query()?;
             self.expect(&Token::Close)?;
-            return Ok(Item::Child(query));
+            return Ok(Item::Child(Box::new(query)));
         }
         let name = self.name()?;
         if !self.take(&Token::Open) {

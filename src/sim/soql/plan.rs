@@ -193,7 +193,7 @@ impl Resolver<'_> {
                 .filter(|object| self.context.user.sees_object(*object))
                 .collect();
             if candidates.is_empty() {
-                return Err(self.no_relationship(part));
+                return Err(Self::no_relationship(part));
             }
             steps.push(step);
         }
@@ -210,12 +210,12 @@ impl Resolver<'_> {
     fn step(&self, on: usize, name: &str) -> Result<Step, ApiError> {
         let object = self.context.object(on);
         let field = object.relationship(name).filter(|field| self.context.user.sees_field(on, *field));
-        let field = field.ok_or_else(|| self.no_relationship(name))?;
+        let field = field.ok_or_else(|| Self::no_relationship(name))?;
         let name = object.fields[field].relationship.clone().unwrap_or_default();
         Ok(Step { name, on, field })
     }
 
-    fn no_relationship(&self, name: &str) -> ApiError {
+    fn no_relationship(name: &str) -> ApiError {
         ApiError::new(
             400,
             "INVALID_FIELD",

@@ -44,7 +44,7 @@ pub(super) fn fit(field: &Field, operator: Comparison, literal: &Literal, now: M
                 _ => Err(mismatch(field)),
             };
         }
-        _ => return Err(mismatch(field)),
+        Literal::Bool(_) => return Err(mismatch(field)),
     };
     Ok(Fitted::Value(value))
 }

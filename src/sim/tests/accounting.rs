@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Caller, config};
+use super::{Caller, config, spawn};
 use crate::sim::{Fault, Sim, SimConfig, SimCosts, SimDaily};
 
 fn with_limit(limit: u64) -> SimConfig {
@@ -26,7 +26,7 @@ async fn the_daily_limit_is_hard_and_trails() {
         json!([{"message": "TotalRequests Limit exceeded.", "errorCode": "REQUEST_LIMIT_EXCEEDED"}])
     );
     assert!(!refused.headers.contains_key("retry-after"));
-    sim.script().advance(Duration::from_secs(86_400));
+    sim.script().advance(Duration::from_hours(24));
     assert_eq!(caller.get("sobjects").await.status, 200);
     let counts = sim.counts();
     // The refused one cost a call as well: the switch is on by default.
@@ -88,7 +88,7 @@ async fn only_calls_of_twenty_seconds_take_places() {
     let mut slow = Vec::new();
     for _ in 0..26 {
         let mut caller = Caller::of(&sim, "admin").await;
-        slow.push(tokio::spawn(async move { caller.get("sobjects/Case").await.status }));
+        slow.push(spawn(async move { caller.get("sobjects/Case").await.status }));
     }
     tokio::time::sleep(Duration::from_secs(19)).await;
     let mut caller = Caller::of(&sim, "admin").await;
@@ -132,7 +132,7 @@ async fn the_header_may_lag_and_dark_callers_show_in_it() {
     caller.sim.script().dark(60.0);
     tokio::time::sleep(Duration::from_secs(61)).await;
     assert_eq!(caller.get("sobjects").await.header("sforce-limit-info"), "api-usage=1/1000");
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     let shown = caller.get("sobjects").await.header("sforce-limit-info").to_owned();
     assert_eq!(shown, "api-usage=63/1000");
     let counts = caller.sim.counts();

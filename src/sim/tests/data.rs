@@ -197,7 +197,7 @@ async fn pages_follow_locators_of_their_user() {
     assert_eq!((third["done"].clone(), third["records"].as_array().unwrap().len()), (json!(true), 50));
     let mut other = Caller::of(&sim, "integration").await;
     assert_eq!(other.get(&next).await.code(), "INVALID_QUERY_LOCATOR");
-    sim.script().advance(std::time::Duration::from_secs(2 * 86_400));
+    sim.script().advance(std::time::Duration::from_hours(48));
     assert_eq!(caller.get(&next).await.code(), "INVALID_QUERY_LOCATOR");
     // Nested results have pages of their own.
     let parent = caller.account().await;
@@ -239,7 +239,7 @@ async fn changes_are_listed_by_time() {
     let mut caller = Caller::admin(config()).await;
     let id = caller.account().await;
     caller.delete(&format!("sobjects/Account/{id}")).await;
-    caller.sim.script().advance(std::time::Duration::from_secs(120));
+    caller.sim.script().advance(std::time::Duration::from_mins(2));
     let start = "2026-11-22T00:00:00%2B00:00";
     let end = "2026-11-22T23:00:00Z";
     let gone = caller.get(&format!("sobjects/Account/deleted/?start={start}&end={end}")).await.json();
@@ -253,12 +253,12 @@ async fn changes_are_listed_by_time() {
 async fn sessions_end_when_idle_and_by_revocation() {
     let sim = Sim::new(config());
     let script = sim.script();
-    assert!(script.grant(&token("idle"), "sales@sim.example", Some(std::time::Duration::from_secs(1_800))));
+    assert!(script.grant(&token("idle"), "sales@sim.example", Some(std::time::Duration::from_mins(30))));
     let mut caller = Caller::of(&sim, "idle").await;
     // Activity after a third of the idle time does not prolong the session, after two thirds it does (facts 5.3).
-    script.advance(std::time::Duration::from_secs(600));
+    script.advance(std::time::Duration::from_mins(10));
     assert_eq!(caller.query("SELECT Id FROM Lead LIMIT 1").await.status, 200);
-    script.advance(std::time::Duration::from_secs(600));
+    script.advance(std::time::Duration::from_mins(10));
     assert_eq!(caller.query("SELECT Id FROM Lead LIMIT 1").await.status, 200);
     script.advance(std::time::Duration::from_secs(1_700));
     assert_eq!(caller.query("SELECT Id FROM Lead LIMIT 1").await.status, 200);

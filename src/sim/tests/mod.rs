@@ -1,11 +1,18 @@
 //! The simulator end to end: HTTP over connections in memory, in a paused runtime.
 
 mod accounting;
+mod apis;
+mod bulk;
+mod cometd;
 mod composite;
 mod data;
 mod faults;
+mod oauth;
+mod soap;
+mod transport;
 
 use std::io::Read;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};
@@ -46,6 +53,17 @@ pub(super) struct Caller {
     pub(super) extra: Vec<(&'static str, String)>,
 }
 
+/// Runs a caller beside the test.
+#[expect(clippy::disallowed_methods, reason = "a test waits for what it started, and the rest ends with its runtime")]
+pub(super) fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(future)
+}
+
+/// Simulated time that passed since `before`.
+pub(super) fn since(sim: &Sim, before: Duration) -> Duration {
+    sim.now().saturating_sub(before)
+}
+
 /// The simulator most tests use: small, at a fixed time.
 pub(super) fn config() -> SimConfig {
     SimConfig { records: 30, start_unix_seconds: Some(1_795_348_800), ..SimConfig::default() }
@@ -56,12 +74,17 @@ pub(super) fn token(user: &str) -> String {
 }
 
 impl Caller {
+    /// A caller with the session of a user known from the start; none for an empty name.
     pub(super) async fn of(sim: &Sim, user: &str) -> Self {
+        Self::with_token(sim, &if user.is_empty() { String::new() } else { token(user) }).await
+    }
+
+    pub(super) async fn with_token(sim: &Sim, token: &str) -> Self {
         let (send, connection) = handshake(TokioIo::new(sim.connect_in_memory())).await.unwrap();
         Tasks::default().spawn(async move {
             let _ended = connection.await;
         });
-        Self { sim: sim.clone(), send, token: token(user), extra: Vec::new() }
+        Self { sim: sim.clone(), send, token: token.to_owned(), extra: Vec::new() }
     }
 
     pub(super) async fn admin(config: SimConfig) -> Self {

@@ -39,6 +39,7 @@ impl Check<'_> {
             if let Some(Text(public)) = &org.public_url {
                 self.encrypted(&at.key("public_url"), public, "callers would send their tokens in clear");
             }
+            let identities = self.identities(&at.key("auth"), org.auth.as_ref(), &org.login_url.0);
             self.org_hosts(&at.key("hosts"), org, written.len(), &mut hosts);
             if let (Some(name), Some(instance)) = (name, instance) {
                 orgs.push(Org {
@@ -47,6 +48,7 @@ impl Check<'_> {
                     login: org.login_url.0.clone(),
                     hosts: org.hosts.iter().map(|host| host.0.0.clone()).collect(),
                     public: org.public_url.as_ref().map(|public| public.0.clone()),
+                    identities,
                     costs: costs(&org.costs),
                 });
             }

@@ -18,7 +18,7 @@ use tower::{Service, ServiceBuilder};
 
 use crate::body::ByteBudget;
 use crate::clock::Clock;
-use crate::edge::Arrival;
+use crate::edge::{Arrival, Drain};
 use crate::live::InForce;
 use crate::outcome::RequestIds;
 use crate::stages::identify::IdentifyLayer;
@@ -49,6 +49,8 @@ pub struct Shared {
 pub struct Local {
     /// Its tracked tasks.
     pub tasks: Tasks,
+    /// Tells it to finish what it has.
+    pub drain: Drain,
 }
 
 /// A road for one runtime, and the way to Salesforce at its end (for its figures).
@@ -63,7 +65,7 @@ pub fn build(
     + use<>,
     Send,
 ) {
-    let send = Send::new(shared.clock, local.tasks.clone(), shared.buffers.clone());
+    let send = Send::new(shared.clock, local, shared.buffers.clone());
     let road = ServiceBuilder::new()
         // Opens the record of the request, and closes it at the last byte; turns refusals into answers.
         .layer(ObserveLayer {

@@ -338,7 +338,7 @@ fn start_workers(
         clock,
     };
     Workers::start(&settings, drain, counts, move |_, edge| {
-        let (road, send) = stack::build(&shared, &Local { tasks: edge.tasks.clone() });
+        let (road, send) = stack::build(&shared, &Local { tasks: edge.tasks.clone(), drain: edge.drain.clone() });
         ways.lock().push((send, edge.tasks.clone()));
         road
     })

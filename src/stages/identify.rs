@@ -1,11 +1,11 @@
 //! Identify: which org is this for, and who is calling?
 
+use std::borrow::Cow;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::HeaderName;
-use smol_str::{SmolStr, StrExt as _};
 use tower::{Layer, Service};
 
 use crate::call::Class;
@@ -69,7 +69,7 @@ where
 impl<S> Identify<S> {
     fn identify(&self, mut seen: Seen) -> Result<Known, Refusal> {
         target::normalise(&mut seen.head)?;
-        let host = SmolStr::new(target::host_of(&seen.head)?.host).to_ascii_lowercase_smolstr();
+        let host = lower(target::host_of(&seen.head)?.host);
         let live = &seen.live;
         let org = live.org_by_host(&host).ok_or_else(|| {
             Refusal::new(Reason::UnknownOrg, "No org is configured for the Host name of this request.")
@@ -138,6 +138,15 @@ fn unknown(stranger: Stranger) -> Refusal {
     match stranger {
         Stranger::BadProof(why) => Refusal::new(Reason::UnknownCaller, why),
         Stranger::Unmatched => Refusal::new(Reason::UnknownCaller, "No configured caller matches this request."),
+    }
+}
+
+/// `host` in lower case, which it nearly always is already.
+fn lower(host: &str) -> Cow<'_, str> {
+    if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(host.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(host)
     }
 }
 

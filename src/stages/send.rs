@@ -17,10 +17,10 @@ use crate::live::{Live, LiveOrg};
 use crate::outcome::{FailureKind, Record};
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::{charged, charged_if_refused};
+use crate::stack::Local;
 use crate::stages::answer::{Answer, Learning};
 use crate::stages::way::Waiting;
 use crate::stages::{Passage, Reply};
-use crate::tasks::Tasks;
 
 /// The stage: one attempt at Salesforce. Cloning is one reference count.
 #[derive(Debug, Clone)]
@@ -30,15 +30,15 @@ pub struct Send(Arc<Ways>);
 #[derive(Debug)]
 struct Ways {
     clock: Clock,
-    tasks: Tasks,
+    local: Local,
     buffers: ByteBudget,
     current: Mutex<Option<(u64, Upstream<Inbound>)>>,
 }
 
 impl Send {
     /// Keeps its connections in this runtime.
-    pub fn new(clock: Clock, tasks: Tasks, buffers: ByteBudget) -> Self {
-        Self(Arc::new(Ways { clock, tasks, buffers, current: Mutex::default() }))
+    pub fn new(clock: Clock, local: &Local, buffers: ByteBudget) -> Self {
+        Self(Arc::new(Ways { clock, local: local.clone(), buffers, current: Mutex::default() }))
     }
 
     /// The connections of this runtime to `org`.
@@ -53,7 +53,8 @@ impl Send {
             Some((epoch, upstream)) if *epoch == live.targets_epoch => upstream.clone(),
             _ => {
                 let ways = &self.0;
-                let upstream = Upstream::new(live.targets.iter().cloned(), ways.clock, &ways.tasks, &ways.buffers);
+                let upstream =
+                    Upstream::new(live.targets.iter().cloned(), ways.clock, &ways.local.tasks, &ways.buffers);
                 *current = Some((live.targets_epoch, upstream.clone()));
                 upstream
             }
@@ -72,6 +73,16 @@ impl Service<Passage> for Send {
 
     fn call(&mut self, passage: Passage) -> Self::Future {
         let upstream = self.upstream(&passage.live);
+        if passage.call.meaning.long_poll {
+            // It would keep a drain waiting for nothing: its caller polls again, somewhere else.
+            let drain = self.0.local.drain.clone();
+            return Box::pin(async move {
+                tokio::select! {
+                    answer = send(upstream, passage) => answer,
+                    () = drain.wait() => Err(Refusal::new(Reason::Draining, "The long poll was ended.")),
+                }
+            });
+        }
         Box::pin(send(upstream, passage))
     }
 }

@@ -83,7 +83,9 @@ impl Config {
     pub fn reaches_like(&self, other: &Self) -> bool {
         let files =
             |config: &Self| config.upstream.extra_roots.is_some() || config.upstream.client_certificate.is_some();
-        let places = |config: &Self| config.orgs.iter().map(|org| org.instance.clone()).collect::<Vec<_>>();
+        let places = |config: &Self| {
+            config.orgs.iter().map(|org| (org.instance.clone(), org.login.clone())).collect::<Vec<_>>()
+        };
         !files(self) && !files(other) && self.upstream == other.upstream && places(self) == places(other)
     }
 
@@ -243,6 +245,14 @@ pub struct Org {
     pub identities: Vec<Identity>,
     /// The cost of answers whose charge Salesforce does not document.
     pub costs: Costs,
+}
+
+impl Org {
+    /// Whether log-ins go to another host than calls. A simulator on this machine is its own login host.
+    pub fn logs_in_elsewhere(&self) -> bool {
+        let simulated = self.instance.is_loopback() && self.login == Origin::salesforce_login();
+        self.login != self.instance && !simulated
+    }
 }
 
 /// A Salesforce user whose credentials the gateway holds.

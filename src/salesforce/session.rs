@@ -19,6 +19,8 @@ fn may_be(family: Family, status: StatusCode) -> bool {
     match family {
         Family::Soap => status == StatusCode::INTERNAL_SERVER_ERROR,
         Family::Bulk1 => status == StatusCode::BAD_REQUEST,
+        // The identity document and userinfo say it in their own way.
+        Family::Oauth => status == StatusCode::FORBIDDEN,
         _ => status == StatusCode::UNAUTHORIZED,
     }
 }
@@ -30,6 +32,9 @@ pub fn session_error(family: Family, status: StatusCode, body: Option<&[u8]>) ->
         return false;
     }
     let Some(body) = body else { return true };
+    if family == Family::Oauth {
+        return body.trim_ascii() == b"Bad_OAuth_Token";
+    }
     let code = errors::error_code(body);
     let says_so = matches!(code.as_deref(), Some("INVALID_SESSION_ID" | "InvalidSessionId"));
     says_so && !NOT_MENDED.iter().any(|text| memmem::find(body, text).is_some())

@@ -13,6 +13,7 @@ use tower::{Layer, Service};
 
 use crate::body::{ByteBudget, Payload};
 use crate::call::{Call, Family, Principal};
+use crate::edge::facade::token::is_gateway_token;
 use crate::edge::inbound::{Gathered, Inbound};
 use crate::live::Live;
 use crate::refusal::{Reason, Refusal};
@@ -80,18 +81,24 @@ where
 
 /// Everything the head alone tells. The body comes back if there is one.
 fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
-    let Known { seen, org, caller, class, deadline } = known;
+    let Known { seen, org, caller, class, deadline, secure, meaning } = known;
     let live = seen.live;
-    let costs = live.org(org).map(|org| org.costs).unwrap_or_default();
+    let configured = live.org(org);
+    let costs = configured.map(|org| org.costs).unwrap_or_default();
     let path = seen.head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let meaning = salesforce::understand(&seen.head.method, path, &costs);
+    let meaning = meaning.unwrap_or_else(|| salesforce::understand(&seen.head.method, path, &costs));
 
+    let identity = configured.and_then(|org| org.identity(caller));
     let principal = match salesforce::credentials(&seen.head.headers, None) {
-        Ok(None) => Principal::NOBODY,
-        Ok(Some(credential)) => seen
-            .connection
-            .remembered()
-            .principal(credential.secret().as_bytes(), || salesforce::principal(&live.principal_key, &credential)),
+        Ok(credential) => match (identity, credential) {
+            (Some(identity), _) => identity.principal(),
+            (None, None) => Principal::NOBODY,
+            (None, Some(credential)) if is_ours(credential.secret()) => return Err(not_here()),
+            (None, Some(credential)) => seen
+                .connection
+                .remembered()
+                .principal(credential.secret().as_bytes(), || salesforce::principal(&live.principal_key, &credential)),
+        },
         Err(error) => return Err(Refusal::new(Reason::BadCredential, sentence(&error))),
     };
 
@@ -107,7 +114,7 @@ fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
 
     let call = Call { org, caller, principal, class, meaning, deadline };
     let body = (!seen.body.is_end_stream()).then_some(seen.body);
-    let passage = Passage { call, head: seen.head, payload: Payload::Empty, live, record: seen.record, now: seen.now };
+    let passage = Passage { call, head: seen.head, payload: Payload::Empty, live, record: seen.record, now: seen.now, secure };
     Ok((passage, body))
 }
 
@@ -151,15 +158,30 @@ fn by_content(call: &mut Call, live: &Live, headers: &http::HeaderMap, bytes: &B
             return Err(Refusal::new(Reason::BodyMalformed, sentence(&error)));
         }
     }
+    let acts = live.org(call.org).is_some_and(|org| org.identity(call.caller).is_some());
     if call.meaning.family == Family::Soap {
         // The session of a SOAP call stands in its envelope.
         match salesforce::credentials(headers, Some(&plain)) {
+            Ok(Some(_)) if acts => {}
+            Ok(Some(credential)) if is_ours(credential.secret()) => return Err(not_here()),
             Ok(Some(credential)) => call.principal = salesforce::principal(&live.principal_key, &credential),
             Ok(None) | Err(CredentialError::Envelope) => {}
             Err(error) => return Err(Refusal::new(Reason::BadCredential, sentence(&error))),
         }
     }
     Ok(())
+}
+
+/// Whether a secret is for the gateway, and none of Salesforce's business.
+fn is_ours(secret: &str) -> bool {
+    salesforce::is_gateway_key(secret) || is_gateway_token(secret)
+}
+
+fn not_here() -> Refusal {
+    Refusal::new(
+        Reason::BadCredential,
+        "This caller acts as no identity of this org: it needs a Salesforce session, and its gateway key in Weirkeeper-Key.",
+    )
 }
 
 /// An error as a sentence of an answer.

@@ -67,17 +67,20 @@ pub(crate) fn decode(text: &str) -> Option<Cow<'_, str>> {
     }
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
-    while let Some(at) = memchr2(b'%', b'+', rest) {
-        let (plain, special) = rest.split_at(at);
-        decoded.extend_from_slice(plain);
-        let (byte, length) = match special {
-            [b'+', ..] => (b' ', 1),
-            _ => path::hex_pair(special).map_or((b'%', 1), |byte| (byte, 3)),
-        };
-        decoded.push(byte);
-        rest = special.get(length..).unwrap_or_default();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        match first {
+            b'+' => decoded.push(b' '),
+            b'%' => match path::hex_pair(after) {
+                Some(byte) => {
+                    decoded.push(byte);
+                    rest = after.get(2..).unwrap_or_default();
+                }
+                None => decoded.push(b'%'),
+            },
+            _ => decoded.push(*first),
+        }
     }
-    decoded.extend_from_slice(rest);
     String::from_utf8(decoded).ok().map(Cow::Owned)
 }
 

@@ -61,9 +61,8 @@ fn decode_segments(path: &str) -> Cow<'_, str> {
     text.push_str(path.get(..first).unwrap_or_default());
     let mut rest = path.get(first..).unwrap_or_default();
     while !rest.is_empty() {
-        if let Some(decoded) =
-            hex_pair(rest.as_bytes()).filter(|b| matches!(b, 0x21..=0x7e) && !matches!(b, b'/' | b'%'))
-        {
+        let decoded = rest.strip_prefix('%').and_then(|pair| hex_pair(pair.as_bytes()));
+        if let Some(decoded) = decoded.filter(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b'%')) {
             text.push(char::from(decoded));
             rest = rest.get(3..).unwrap_or_default();
         } else {
@@ -75,10 +74,10 @@ fn decode_segments(path: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
-/// The byte that a leading `%XX` stands for.
+/// The byte that the two hexadecimal digits at the front stand for.
 pub(crate) fn hex_pair(bytes: &[u8]) -> Option<u8> {
     match bytes {
-        [b'%', high, low, ..] => {
+        [high, low, ..] => {
             let digit = |byte: u8| match byte {
                 b'0'..=b'9' => Some(byte - b'0'),
                 b'A'..=b'F' => Some(byte - b'A' + 10),
@@ -152,6 +151,7 @@ mod tests {
     #[test]
     fn letters_are_decoded_and_slashes_never() {
         assert_eq!(names("/%71uer%79/a%2Fb%2fc/%2570"), ["query", "a%2Fb%2fc", "%2570"]);
+        assert_eq!(names("/%71u41x/%41b42%42"), ["qu41x", "Ab42B"]);
         assert_eq!(names("/%2e%2e/x%"), ["..", "x%"]);
         assert_eq!(names("/%00/%C3%A9/%"), ["%00", "%C3%A9", "%"]);
         assert_eq!(names("/é%20%41"), ["é%20A"]);

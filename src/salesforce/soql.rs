@@ -172,21 +172,23 @@ fn run(bytes: &[u8], class: u8) -> usize {
 
 /// Length of the quoted string at the start of `bytes`, quotes included.
 fn string_length(bytes: &[u8]) -> Result<usize, QueryDoubt> {
-    let mut at = 1;
-    loop {
-        let rest = bytes.get(at..).unwrap_or_default();
-        let offset = memchr::memchr2(b'\'', b'\\', rest).ok_or(QueryDoubt::Unbalanced)?;
-        at += offset + 1;
-        if rest.get(offset) == Some(&b'\'') {
-            break;
+    let mut escaped = false;
+    let mut references = false;
+    for (at, byte) in bytes.iter().enumerate().skip(1) {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\'' => {
+                if references {
+                    references_are_ids(bytes.get(..at).unwrap_or_default())?;
+                }
+                return Ok(at + 1);
+            }
+            b'\\' => escaped = true,
+            b'@' => references = true,
+            _ => {}
         }
-        at += 1;
     }
-    if at > bytes.len() {
-        return Err(QueryDoubt::Unbalanced);
-    }
-    references_are_ids(bytes.get(..at).unwrap_or_default())?;
-    Ok(at)
+    Err(QueryDoubt::Unbalanced)
 }
 
 /// A reference of a composite request (`@{ref.field}`) is put into the text before Salesforce parses it: only ids
@@ -195,12 +197,12 @@ fn references_are_ids(mut text: &[u8]) -> Result<(), QueryDoubt> {
     while let Some(start) = memchr::memmem::find(text, b"@{") {
         text = text.get(start + 2..).unwrap_or_default();
         let end = memchr::memchr(b'}', text).ok_or(QueryDoubt::Reference)?;
-        let reference = text.get(..end).unwrap_or_default();
+        let (reference, rest) = text.split_at(end);
         let tail = reference.len().checked_sub(3).and_then(|at| reference.get(at..)).unwrap_or_default();
         if !tail.eq_ignore_ascii_case(b".id") {
             return Err(QueryDoubt::Reference);
         }
-        text = text.get(end..).unwrap_or_default();
+        text = rest;
     }
     Ok(())
 }

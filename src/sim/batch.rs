@@ -61,6 +61,7 @@ fn one(world: &mut World, req: &Req<'_>, request: &Json) -> Answer {
     if path.first().is_some_and(|part| part == "composite") && path.get(1).is_none_or(|part| part != "tree") {
         return ApiError::new(400, "INVALID_BATCH_REQUEST", "This resource is not allowed in a batch").into();
     }
-    let sub = Req { head: &head, path, version: number, body: &body, nested: true, ..*req };
+    let sub =
+        Req { head: &head, path, version: number, body: &body, body_bytes: body.len() as u64, nested: true, ..*req };
     route::data(world, &sub)
 }

@@ -181,7 +181,8 @@ fn one(world: &mut World, req: &Req<'_>, sub: &Sub, results: &BTreeMap<&str, Jso
         return ApiError::new(400, "INVALID_INPUT", "This resource is not allowed in a composite request").into();
     }
     let body = if body.is_null() { Vec::new() } else { body.to_bytes() };
-    let sub = Req { head: &head, path, version: number, body: &body, nested: true, ..*req };
+    let sub =
+        Req { head: &head, path, version: number, body: &body, body_bytes: body.len() as u64, nested: true, ..*req };
     route::data(world, &sub)
 }
 

@@ -40,6 +40,8 @@ pub struct SimConfig {
     pub hosts: Vec<String>,
     /// Life of a query cursor in seconds (facts 1.8: two days).
     pub cursor_seconds: u64,
+    /// Whether query pages are shorter than was asked for, as the real ones may be (facts 1.8).
+    pub short_pages: bool,
     /// Whether answers are compressed for callers that accept it.
     pub gzip: bool,
     /// Sizes in bytes of the `ContentVersion` blobs.
@@ -73,6 +75,7 @@ impl Default for SimConfig {
             instance_url: None,
             hosts: Vec::new(),
             cursor_seconds: 2 * 86_400,
+            short_pages: false,
             gzip: true,
             blob_bytes: vec![1 << 10, 1 << 20, 1 << 30],
             long_poll_seconds: 110,
@@ -287,5 +290,27 @@ pub struct SimSessions {
 impl Default for SimSessions {
     fn default() -> Self {
         Self { idle_seconds: 7_200, logins_per_hour: 3_600 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_has_a_default_and_what_is_misspelt_is_refused() {
+        let text = "seed: 7\ndaily: {limit: 500, release_step_seconds: 3600}\ncosts: {not_modified: 0}\nusers:\n  - {username: a@b.c, token: t, rows: own}\n";
+        let config: SimConfig = serde_saphyr::from_str(text).unwrap();
+        assert_eq!((config.seed, config.daily.limit, config.daily.overage, config.costs.limits), (7, 500, 0, 1));
+        assert_eq!((config.users.len(), config.users[0].rows), (1, SimRows::Own));
+        assert!(serde_saphyr::from_str::<SimConfig>("dayly: {}").is_err());
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let shown = format!("{:?}", SimConfig::default());
+        for secret in ["sim-app-secret", "\"secret\"", &SimUser::named("admin").token] {
+            assert!(!shown.contains(secret), "{secret} in {shown}");
+        }
     }
 }

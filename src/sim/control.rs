@@ -1,4 +1,17 @@
 //! The control path `/__sim/`: scripts from outside the process. Never counted, never charged.
+//!
+//! | request | does |
+//! |---|---|
+//! | `GET counts` | what was counted, [`SimCounts`](super::SimCounts) |
+//! | `GET requests` | the last thousand requests, [`SimRequest`](super::SimRequest) |
+//! | `POST faults` | arms one [`Fault`] or a list of them; answers their numbers |
+//! | `DELETE faults` | disarms all |
+//! | `POST set` | daily limit, overage, dark calls per minute, latency, jitter, maintenance |
+//! | `POST spend` | `{"calls": n}`: others spent n calls just now |
+//! | `POST advance` | `{"seconds": n}`: moves simulated time forward |
+//! | `POST revoke` | `{"token": "..."}`: ends a session |
+//! | `POST publish` | `{"channel": "...", "payload": {}}`: an event for CometD subscribers |
+//! | `POST reset` | a new org; time goes on |
 
 use std::time::Duration;
 
@@ -48,6 +61,12 @@ struct Token {
     token: String,
 }
 
+#[derive(Deserialize)]
+struct Publication {
+    channel: String,
+    payload: serde_json::Value,
+}
+
 #[derive(Serialize)]
 struct Armed {
     ids: Vec<u64>,
@@ -89,6 +108,9 @@ pub(super) async fn handle(sim: &Sim, parts: &Parts, incoming: Incoming) -> Resp
         })),
         (&Method::POST, "spend") => done(parse::<Amount>(&body).map(|amount| script.spend_dark(amount.calls))),
         (&Method::POST, "revoke") => done(parse::<Token>(&body).map(|token| script.revoke(&token.token))),
+        (&Method::POST, "publish") => done(parse::<Publication>(&body).map(|event| {
+            script.publish(&event.channel, &event.payload);
+        })),
         (&Method::POST, "set") => done(parse::<Settings>(&body).and_then(|settings| apply(sim, &settings))),
         _ => error(StatusCode::NOT_FOUND, "no such control"),
     }

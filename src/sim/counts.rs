@@ -23,6 +23,12 @@ pub struct SimCounts {
     pub by_client: BTreeMap<String, u64>,
     /// Calls since the start by family.
     pub by_family: BTreeMap<String, u64>,
+    /// Calls in the trailing 24 hours by user name.
+    pub used_by_user: BTreeMap<String, u64>,
+    /// Calls in the trailing 24 hours by client.
+    pub used_by_client: BTreeMap<String, u64>,
+    /// Calls in the trailing 24 hours by family.
+    pub used_by_family: BTreeMap<String, u64>,
     /// Answers by status; `0` for connections ended without one.
     pub by_status: BTreeMap<u16, u64>,
     /// Requests refused because the daily allowance was used up.

@@ -108,6 +108,16 @@ impl World {
         Ok(id)
     }
 
+    /// Notes the size of a blob that came with a row just created.
+    pub(super) fn set_blob_size(&mut self, object: usize, id: &str, bytes: u64) {
+        let place = self.schema.objects[object].field("ContentSize");
+        if let (Some(place), Some(row)) = (place, self.store.row(object, id)) {
+            let mut row = row.clone();
+            row[place] = Json::from(bytes);
+            self.store.amend(object, id, row);
+        }
+    }
+
     /// Changes a row.
     pub(super) fn update(
         &mut self,

@@ -17,7 +17,7 @@ pub(super) enum Limit {
     Concurrent,
 }
 
-/// Clients and users whose calls are counted apart; further ones are counted as `other`.
+/// Clients, users and families whose calls are counted apart; further ones are counted as `other`.
 const NAMES: usize = 1_000;
 
 /// Calls of others booked at once.
@@ -35,7 +35,7 @@ pub(super) struct Meter {
     release_step_seconds: u64,
     pub(super) clients: BTreeMap<SmolStr, Window>,
     pub(super) users: BTreeMap<SmolStr, Window>,
-    pub(super) families: BTreeMap<&'static str, u64>,
+    pub(super) families: BTreeMap<SmolStr, Window>,
     /// Usage as it was, one sample per change and second at most.
     samples: VecDeque<(Micros, u64)>,
     pub(super) dark_per_minute: f64,
@@ -162,7 +162,7 @@ impl Meter {
         let step = self.release_step_seconds;
         named(&mut self.clients, &who.client, step).add(now, calls);
         named(&mut self.users, &who.user, step).add(now, calls);
-        *self.families.entry(who.family).or_default() += calls;
+        named(&mut self.families, &SmolStr::new_static(who.family), step).add(now, calls);
         self.sample(now);
     }
 
@@ -172,9 +172,7 @@ impl Meter {
         let step = self.release_step_seconds;
         named(&mut self.clients, &who.client, step).refund(at, calls);
         named(&mut self.users, &who.user, step).refund(at, calls);
-        if let Some(count) = self.families.get_mut(who.family) {
-            *count = count.saturating_sub(calls);
-        }
+        named(&mut self.families, &SmolStr::new_static(who.family), step).refund(at, calls);
         self.sample(now);
     }
 

@@ -8,6 +8,7 @@ mod access;
 mod answer;
 mod apis;
 mod batch;
+mod blobs;
 mod body;
 mod bulk1;
 mod bulk2;
@@ -57,6 +58,7 @@ mod wire;
 mod world;
 mod xml;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -64,6 +66,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+use smol_str::SmolStr;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -181,9 +184,9 @@ impl Sim {
         let mut guard = self.world();
         let world = &mut *guard;
         let used = world.meter.used(now);
-        let names = |windows: &std::collections::BTreeMap<smol_str::SmolStr, window::Window>| {
-            windows.iter().map(|(name, window)| (name.to_string(), window.ever())).collect()
-        };
+        let (by_user, used_by_user) = by_name(&mut world.meter.users, now);
+        let (by_client, used_by_client) = by_name(&mut world.meter.clients, now);
+        let (by_family, used_by_family) = by_name(&mut world.meter.families, now);
         let tally = &world.tally;
         SimCounts {
             used,
@@ -191,9 +194,12 @@ impl Sim {
             charged: world.meter.ever() - world.meter.dark,
             dark: world.meter.dark,
             requests: tally.requests,
-            by_user: names(&world.meter.users),
-            by_client: names(&world.meter.clients),
-            by_family: world.meter.families.iter().map(|(name, calls)| ((*name).to_owned(), *calls)).collect(),
+            by_user,
+            by_client,
+            by_family,
+            used_by_user,
+            used_by_client,
+            used_by_family,
             by_status: tally.by_status.clone(),
             refused_daily: tally.refused_daily,
             refused_concurrent: tally.refused_concurrent,
@@ -257,6 +263,17 @@ impl Sim {
     fn tasks(&self) -> &Tasks {
         &self.inner.tasks
     }
+}
+
+/// Calls ever and in the trailing 24 hours, by name; names without calls are left out.
+fn by_name(
+    windows: &mut BTreeMap<SmolStr, window::Window>,
+    now: clock::Micros,
+) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
+    let ever = windows.iter().map(|(name, window)| (name.to_string(), window.ever()));
+    let ever = ever.filter(|(_, calls)| *calls > 0).collect();
+    let used = windows.iter_mut().map(|(name, window)| (name.to_string(), window.used(now)));
+    (ever, used.filter(|(_, calls)| *calls > 0).collect())
 }
 
 fn reset_tcp(stream: &TcpStream) {

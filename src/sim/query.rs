@@ -23,6 +23,7 @@ pub(super) fn handle(world: &mut World, req: &Req<'_>, all: bool, rest: &[String
     }
     match rest {
         [] => match (req.head.param("q"), req.head.param("explain")) {
+            (Some(text), _) if req.head.param("columns") == Some("true") => columns(world, req, text),
             (Some(text), _) => first_page(world, req, text, all),
             (None, Some(text)) => explain(world, req, text),
             (None, None) => Err(ApiError::malformed_query("A query string has to be specified")),
@@ -53,6 +54,7 @@ fn first_page(world: &mut World, req: &Req<'_>, text: &str, all: bool) -> Result
         .and_then(|header| option(header, "batchSize"))
         .and_then(|size| size.parse().ok())
         .map_or(PAGE, |size: usize| size.clamp(SMALLEST_PAGE, PAGE));
+    let batch = if world.config.short_pages { batch * 3 / 4 } else { batch };
     if query.aggregates() {
         if found.records.len() > PAGE {
             return Err(ApiError::new(
@@ -99,6 +101,33 @@ fn body(req: &Req<'_>, page: Page) -> Json {
 
 fn answer(req: &Req<'_>, page: Page) -> Answer {
     Answer::ok(body(req, page)).root("QueryResult")
+}
+
+/// `&columns=true`: what the statement selects instead of rows, as command line tools ask for it (facts 11).
+fn columns(world: &World, req: &Req<'_>, text: &str) -> Result<Answer, ApiError> {
+    let (query, _) = run(world, req, text, false)?;
+    let object = world.schema.object(&query.from).map(|at| &world.schema.objects[at]);
+    let shown = query
+        .columns()
+        .into_iter()
+        .map(|name| {
+            obj! {
+                "aggregate": false,
+                "columnName": name.rsplit('.').next().unwrap_or(name),
+                "custom": name.ends_with("__c"),
+                "displayName": name,
+                "joinColumns": Json::Arr(Vec::new()),
+                "textType": true,
+            }
+        })
+        .collect();
+    Ok(Answer::ok(obj! {
+        "columnMetadata": Json::Arr(shown),
+        "entityName": query.from.as_str(),
+        "groupBy": query.aggregates(),
+        "idSelected": query.columns().iter().any(|name| name.eq_ignore_ascii_case("Id")),
+        "keyPrefix": object.map(|object| object.prefix),
+    }))
 }
 
 fn explain(world: &World, req: &Req<'_>, text: &str) -> Result<Answer, ApiError> {

@@ -142,6 +142,8 @@ pub(super) struct Req<'a> {
     /// `62` for `v62.0`.
     pub(super) version: u16,
     pub(super) body: &'a [u8],
+    /// Bytes of the body that came; more than `body` holds if it was too long to be kept.
+    pub(super) body_bytes: u64,
     /// Index of the user.
     pub(super) user: usize,
     pub(super) now: u64,

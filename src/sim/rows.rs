@@ -4,6 +4,7 @@ use http::Method;
 use smol_str::SmolStr;
 
 use super::answer::{Answer, Content};
+use super::blobs;
 use super::clock::{DAY, SECOND};
 use super::dates::{datetime_text, http_date, parse_datetime, parse_http_date};
 use super::dml::{Upserted, Writer};
@@ -43,7 +44,13 @@ pub(super) fn members(body: &[u8]) -> Result<Vec<(SmolStr, Json)>, ApiError> {
 }
 
 fn create(world: &mut World, req: &Req<'_>, object: usize) -> Result<Answer, ApiError> {
-    let id = world.create(writer(req), object, &members(req.body)?)?;
+    let Some(boundary) = blobs::boundary(req.head) else {
+        let id = world.create(writer(req), object, &members(req.body)?)?;
+        return Ok(created(world, req, object, &id));
+    };
+    let parts = blobs::read(boundary, req.body, req.body_bytes)?;
+    let id = world.create(writer(req), object, &parts.members)?;
+    world.set_blob_size(object, &id, parts.blob_bytes);
     Ok(created(world, req, object, &id))
 }
 

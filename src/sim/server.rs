@@ -15,6 +15,7 @@ use super::Sim;
 use super::answer::{Answer, Content};
 use super::body::{self, SimBody, Upload, UploadError};
 use super::control;
+use super::errors::ApiError;
 use super::faults::{FaultAction, Plan};
 use super::forms;
 use super::ledger::{Admission, Ticket};
@@ -80,7 +81,7 @@ async fn handle(
         }
         Admission::Admitted(ticket, plan) => (ticket, plan),
     };
-    let is_upload = visit.head.family() == "bulk2" || visit.head.family() == "apex";
+    let is_upload = matches!(visit.head.family(), "bulk2" | "apex") || super::blobs::boundary(&visit.head).is_some();
     let keep = if is_upload { UPLOAD_KEPT } else { BODY_KEPT };
     let upload = match body::read(incoming, keep, is_upload).await {
         Ok(upload) => inflate(&visit.head.headers, upload),
@@ -196,7 +197,8 @@ impl Job {
         }
         let mut answer = match (refusal, scripted(&plan.action), &upload) {
             (Some(answer), ..) | (None, Some(answer), _) => forms::shape(&visit.head, answer),
-            (None, None, Err(_)) => Answer::text(413, "text/plain", "Request Entity Too Large"),
+            (None, None, Err(UploadError::TooLarge)) => Answer::text(413, "text/plain", "Request Entity Too Large"),
+            (None, None, Err(UploadError::Broken)) => ApiError::parser("The compressed body cannot be read").into(),
             (None, None, Ok(upload)) => sim.execute(&visit, &ticket, upload),
         };
         if let FaultAction::ApplyThenStatus { status } = plan.action {
@@ -232,7 +234,7 @@ fn scripted(action: &FaultAction) -> Option<Answer> {
             Some(Answer { status: *status, headers, content, refusal, ..Answer::default() })
         }
         FaultAction::Error { status, code, message } => {
-            let mut error = super::errors::ApiError::new(*status, "", message.clone());
+            let mut error = ApiError::new(*status, "", message.clone());
             error.code = code.clone().into();
             Some(error.into())
         }
@@ -240,12 +242,12 @@ fn scripted(action: &FaultAction) -> Option<Answer> {
             Some(retry(Answer::html(503, "We are down for maintenance."), retry_after_seconds))
         }
         FaultAction::Unavailable { html: false, retry_after_seconds } => {
-            let error = super::errors::ApiError::new(503, "SERVER_UNAVAILABLE", "Server too busy");
+            let error = ApiError::new(503, "SERVER_UNAVAILABLE", "Server too busy");
             Some(retry(error.into(), retry_after_seconds))
         }
-        FaultAction::LockRow { wrapped: false } => Some(super::errors::ApiError::locked().into()),
+        FaultAction::LockRow { wrapped: false } => Some(ApiError::locked().into()),
         FaultAction::LockRow { wrapped: true } => Some(
-            super::errors::ApiError::dml(
+            ApiError::dml(
                 "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
                 "Trigger: execution of AfterUpdate caused by: System.DmlException: Update failed. First exception on \
                  row 0; first error: UNABLE_TO_LOCK_ROW, unable to obtain exclusive access to this record: []",

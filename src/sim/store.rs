@@ -79,6 +79,11 @@ impl Store {
         self.undo.push(Undo { object, id, before, change });
     }
 
+    /// Completes a row that was put just before, without counting as a change of its own.
+    pub(super) fn amend(&mut self, object: usize, id: &str, row: Row) {
+        self.tables[object].rows.insert(SmolStr::new(id), row);
+    }
+
     /// Where to return to if what follows fails.
     pub(super) fn savepoint(&self) -> Savepoint {
         Savepoint(self.undo.len())

@@ -31,7 +31,7 @@ async fn the_daily_limit_is_hard_and_trails() {
     let counts = sim.counts();
     // The refused one cost a call as well: the switch is on by default.
     assert_eq!((counts.charged, counts.used, counts.refused_daily), (5, 1, 1));
-    assert_eq!(counts.by_client["billing"], 5);
+    assert_eq!((counts.by_client["billing"], counts.used_by_client["billing"]), (5, 1));
     assert_eq!(counts.by_family["rest"], 5);
     assert_eq!(counts.by_user["admin@sim.example"], 5);
 }

@@ -111,6 +111,7 @@ async fn collections_keep_the_order_and_fail_item_by_item() {
     let rolled = caller.patch("composite/sobjects", &update).await.json();
     assert_eq!(rolled[0]["errors"][0]["statusCode"], "ALL_OR_NONE_OPERATION_ROLLED_BACK");
     assert_eq!(rolled[1]["errors"][0]["statusCode"], "INVALID_FIELD");
+    assert_eq!(caller.get(&format!("sobjects/Account/{}", ids[0])).await.json()["Name"], "a");
     let upsert = json!({"records": [
         {"attributes": {"type": "Invoice__c"}, "Ext_Id__c": "Invoice-00001", "Amount__c": 7},
         {"attributes": {"type": "Invoice__c"}, "Ext_Id__c": "brand-new", "Account__r": {"Ext_Id__c": "Account-00002"}},

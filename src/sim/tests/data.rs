@@ -216,6 +216,27 @@ async fn pages_follow_locators_of_their_user() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn pages_may_be_shorter_than_asked_for() {
+    let mut caller = Caller::admin(SimConfig { records: 210, short_pages: true, ..config() })
+        .await
+        .with("sforce-query-options", "batchSize=200");
+    let first = caller.query("SELECT Id FROM Account").await.json();
+    assert_eq!((first["records"].as_array().unwrap().len(), first["totalSize"].clone()), (150, json!(210)));
+    let second = caller.get(first["nextRecordsUrl"].as_str().unwrap()).await.json();
+    assert_eq!((second["records"].as_array().unwrap().len(), second["done"].clone()), (60, json!(true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_statement_can_be_asked_for_its_columns_and_its_plan() {
+    let mut caller = Caller::admin(config()).await;
+    let shown = caller.get("query?q=SELECT+Id,Owner.Username+FROM+Account&columns=true").await.json();
+    assert_eq!(shown["columnMetadata"][1]["columnName"], "Username");
+    assert_eq!((shown["entityName"].clone(), shown["idSelected"].clone()), (json!("Account"), json!(true)));
+    let plan = caller.get("query?explain=SELECT+Id+FROM+Account").await.json();
+    assert_eq!(plan["plans"][0]["sobjectType"], "Account");
+}
+
+#[tokio::test(start_paused = true)]
 async fn xml_is_spoken_on_request() {
     let mut caller = Caller::admin(config()).await.with("accept", "application/xml");
     let reply = caller.get("sobjects/Account/001Wk0000000000AAA").await;
@@ -253,16 +274,55 @@ async fn changes_are_listed_by_time() {
 async fn sessions_end_when_idle_and_by_revocation() {
     let sim = Sim::new(config());
     let script = sim.script();
-    assert!(script.grant(&token("idle"), "sales@sim.example", Some(std::time::Duration::from_mins(30))));
-    let mut caller = Caller::of(&sim, "idle").await;
-    // Activity after a third of the idle time does not prolong the session, after two thirds it does (facts 5.3).
-    script.advance(std::time::Duration::from_mins(10));
-    assert_eq!(caller.query("SELECT Id FROM Lead LIMIT 1").await.status, 200);
-    script.advance(std::time::Duration::from_mins(10));
-    assert_eq!(caller.query("SELECT Id FROM Lead LIMIT 1").await.status, 200);
-    script.advance(std::time::Duration::from_secs(1_700));
-    assert_eq!(caller.query("SELECT Id FROM Lead LIMIT 1").await.status, 200);
-    script.revoke(&token("idle"));
-    let refused = caller.query("SELECT Id FROM Lead LIMIT 1").await;
-    assert_eq!((refused.status, refused.code().as_str()), (401, "INVALID_SESSION_ID"));
+    let minutes = std::time::Duration::from_mins;
+    for name in ["early", "late"] {
+        assert!(script.grant(&token(name), "sales@sim.example", Some(minutes(30))));
+    }
+    let (mut early, mut late) = (Caller::of(&sim, "early").await, Caller::of(&sim, "late").await);
+    let ask = "SELECT Id FROM Lead LIMIT 1";
+    // Activity after ten of thirty minutes does not prolong a session, after twenty it does (facts 5.3).
+    script.advance(minutes(10));
+    assert_eq!(early.query(ask).await.status, 200);
+    script.advance(minutes(10));
+    assert_eq!(late.query(ask).await.status, 200);
+    script.advance(minutes(11));
+    let ended = early.query(ask).await;
+    assert_eq!((ended.status, ended.code().as_str()), (401, "INVALID_SESSION_ID"));
+    assert_eq!(late.query(ask).await.status, 200);
+    script.revoke(&token("late"));
+    assert_eq!(late.query(ask).await.status, 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bodies_may_be_compressed_and_heads_asked_for_alone() {
+    let sim = Sim::new(config());
+    let mut zipped = Vec::new();
+    let mut encoder = flate2::write::GzEncoder::new(&mut zipped, flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, br#"{"Name": "Zipped"}"#).unwrap();
+    encoder.finish().unwrap();
+    let mut caller = Caller::of(&sim, "admin").await.with("content-encoding", "gzip");
+    assert_eq!(caller.send("POST", "sobjects/Account", zipped).await.unwrap().status, 201);
+    assert_eq!(caller.send("POST", "sobjects/Account", "no gzip").await.unwrap().status, 400);
+    let mut caller = Caller::of(&sim, "admin").await;
+    let id = caller.account().await;
+    let head = caller.send("HEAD", &format!("sobjects/Account/{id}"), "").await.unwrap();
+    assert_eq!((head.status, head.body.len()), (200, 0));
+    let stamp = head.header("last-modified").to_owned();
+    let mut fresh = Caller::of(&sim, "admin").await.with("if-modified-since", &stamp);
+    assert_eq!(fresh.get(&format!("sobjects/Account/{id}")).await.status, 304);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_is_uploaded_in_parts_and_read_back_by_size() {
+    let mut caller = Caller::admin(config()).await.with("content-type", "multipart/form-data; boundary=\"b0\"");
+    let blob = "x".repeat(100_000);
+    let body = format!(
+        "--b0\r\nContent-Disposition: form-data; name=\"e\"\r\n\r\n{{\"Title\": \"T\", \"PathOnClient\": \"t\"}}\r\n--b0\r\n\
+         Content-Disposition: form-data; name=\"VersionData\"; filename=\"t\"\r\n\r\n{blob}\r\n--b0--\r\n"
+    );
+    let made = caller.send("POST", "sobjects/ContentVersion", body).await.unwrap();
+    let id = made.json()["id"].as_str().unwrap().to_owned();
+    let read = caller.get(&format!("sobjects/ContentVersion/{id}/VersionData")).await;
+    assert_eq!((made.status, read.body.len()), (201, 100_000));
+    assert_eq!(caller.send("POST", "sobjects/ContentVersion", "x").await.unwrap().code(), "INVALID_MULTIPART_REQUEST");
 }

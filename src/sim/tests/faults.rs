@@ -56,10 +56,10 @@ async fn a_write_may_be_done_although_nobody_hears_of_it() {
     sim.script().fault(once(FaultAction::ApplyThenStatus { status: 502 }));
     assert_eq!(caller.post("sobjects/Lead", &lead).await.status, 502);
     sim.script().fault(once(FaultAction::Close { apply: true, reset: false }));
-    assert!(caller.send("POST", "sobjects/Lead", &lead.to_string()).await.is_err());
+    assert!(caller.send("POST", "sobjects/Lead", lead.to_string()).await.is_err());
     let mut caller = Caller::of(&sim, "admin").await;
     sim.script().fault(once(FaultAction::Close { apply: false, reset: false }));
-    assert!(caller.send("POST", "sobjects/Lead", &lead.to_string()).await.is_err());
+    assert!(caller.send("POST", "sobjects/Lead", lead.to_string()).await.is_err());
     let counts = sim.counts();
     assert_eq!((counts.writes["Lead"].created, counts.charged, counts.by_status[&0]), (2, 3, 2));
 }
@@ -100,6 +100,10 @@ async fn the_control_path_scripts_without_being_counted() {
     assert_eq!(caller.post("/__sim/faults", &fault).await.status, 200);
     assert_eq!(caller.get("sobjects/Account").await.status, 503);
     assert_eq!(caller.get("sobjects/Account").await.status, 200);
+    let moved = json!({"times": 1, "action": {"answer": {"status": 301, "body": "", "content_type": "text/html",
+        "headers": [["Location", "https://new.my.salesforce.com/"]]}}});
+    assert_eq!(caller.post("/__sim/faults", &moved).await.status, 200);
+    assert_eq!(caller.get("sobjects").await.header("location"), "https://new.my.salesforce.com/");
     let bad = caller.post("/__sim/faults", &json!({"objct": "Account"})).await;
     assert_eq!(bad.status, 400);
     assert_eq!(caller.post("/__sim/set", &json!({"daily_limit": 7, "maintenance": "down"})).await.status, 200);
@@ -107,7 +111,7 @@ async fn the_control_path_scripts_without_being_counted() {
     let counts = caller.get("/__sim/counts").await.json();
     assert_eq!(
         (counts["requests"].clone(), counts["charged"].clone(), counts["limit"].clone()),
-        (json!(3), json!(3), json!(7))
+        (json!(4), json!(4), json!(7))
     );
     let requests = caller.get("/__sim/requests").await;
     assert!(!String::from_utf8_lossy(&requests.body).contains(&token("admin")));

@@ -97,7 +97,12 @@ impl Caller {
     }
 
     /// Sends one request; `target` is absolute or below the newest version.
-    pub(super) async fn send(&mut self, method: &str, target: &str, body: &str) -> Result<Reply, hyper::Error> {
+    pub(super) async fn send(
+        &mut self,
+        method: &str,
+        target: &str,
+        body: impl AsRef<[u8]>,
+    ) -> Result<Reply, hyper::Error> {
         let target = if target.starts_with('/') { target.to_owned() } else { format!("/services/data/v62.0/{target}") };
         let mut request = Request::builder().method(method).uri(target).header("host", "sim.my.salesforce.com");
         if !self.token.is_empty() {
@@ -106,7 +111,7 @@ impl Caller {
         for (name, value) in &self.extra {
             request = request.header(*name, value);
         }
-        let request = request.body(Full::new(Bytes::from(body.to_owned()))).unwrap();
+        let request = request.body(Full::new(Bytes::copy_from_slice(body.as_ref()))).unwrap();
         self.send.ready().await?;
         let response = self.send.send_request(request).await?;
         let (parts, body) = response.into_parts();
@@ -129,11 +134,11 @@ impl Caller {
     }
 
     pub(super) async fn post(&mut self, target: &str, body: &Value) -> Reply {
-        self.send("POST", target, &body.to_string()).await.unwrap()
+        self.send("POST", target, body.to_string()).await.unwrap()
     }
 
     pub(super) async fn patch(&mut self, target: &str, body: &Value) -> Reply {
-        self.send("PATCH", target, &body.to_string()).await.unwrap()
+        self.send("PATCH", target, body.to_string()).await.unwrap()
     }
 
     pub(super) async fn delete(&mut self, target: &str) -> Reply {

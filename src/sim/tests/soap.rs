@@ -103,6 +103,11 @@ async fn a_dead_session_is_told_in_the_form_of_each_api() {
         ("application/json", Some("InvalidSessionId"))
     );
     assert_eq!(sim.counts().unauthenticated, 4);
+    // A session in the form of a JWT is good for REST, never for SOAP (facts 2.5).
+    assert!(sim.script().grant("eyJ.x.y", "admin@sim.example", None));
+    assert_eq!(Caller::with_token(&sim, "eyJ.x.y").await.get("sobjects").await.status, 200);
+    let (status, fault) = call(&mut caller, "eyJ.x.y", "<urn:getUserInfo/>").await;
+    assert_eq!((status, between(&fault, "<faultcode>", "</")), (500, "sf:INVALID_SESSION_ID"));
 }
 
 #[tokio::test(start_paused = true)]

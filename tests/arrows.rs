@@ -36,21 +36,23 @@ fn imports(path: &Path) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for piece in text.split("crate::").skip(1) {
         if let Some(list) = piece.strip_prefix('{') {
-            // `use crate::{a::B, c::{D, E}};`
+            // `use crate::{a::B, c::{D, E}};`: of each member, what stands before the first `::`.
             let mut depth = 1;
             let mut word = String::new();
+            let mut further = false;
             for c in list.chars() {
                 match c {
                     '{' => depth += 1,
                     '}' => depth -= 1,
-                    ',' | ':' | ' ' | '\n' => {
-                        if depth == 1 && !word.is_empty() {
-                            names.insert(std::mem::take(&mut word));
-                        }
-                        word.clear();
-                    }
-                    c if depth == 1 => word.push(c),
+                    ':' => further = true,
+                    c if depth == 1 && !further && (c.is_ascii_alphanumeric() || c == '_') => word.push(c),
                     _ => {}
+                }
+                if depth == 0 || (depth == 1 && c == ',') {
+                    if !word.is_empty() {
+                        names.insert(std::mem::take(&mut word));
+                    }
+                    further = false;
                 }
                 if depth == 0 {
                     break;
@@ -128,7 +130,7 @@ fn no_source_file_is_too_long_to_read() {
 fn the_check_sees_an_import() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("one.rs");
-    fs::write(&file, "//! x\nuse crate::{call::Call, edge::{a, b}};\nfn f() { crate::sim::g() }\n").unwrap();
+    fs::write(&file, "//! x\nuse crate::{call::Call, edge::{a, b::c}, live};\nfn f() { crate::sim::g() }\n").unwrap();
     let names: Vec<String> = imports(&file).into_iter().collect();
-    assert_eq!(names, ["call", "edge", "sim"]);
+    assert_eq!(names, ["call", "edge", "live", "sim"]);
 }

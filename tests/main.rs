@@ -3,3 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod arrows;
+mod callers;
+mod client;
+mod observed;
+mod transparency;
+mod world;

@@ -367,7 +367,8 @@ fn listen(config: &Config) -> Result<(Vec<Listener>, Vec<Option<Arc<Tls>>>), Sta
     Ok((listeners, all))
 }
 
-fn limits(config: &Config) -> Limits {
+/// What the edge asks of each connection under `config`.
+pub fn limits(config: &Config) -> Limits {
     let limits = &config.limits;
     Limits {
         head_bytes: limits.head_bytes,

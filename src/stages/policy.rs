@@ -73,7 +73,12 @@ impl Rules {
             self.judge_part(&whole)?;
         }
         parts.iter().enumerate().try_for_each(|(place, part)| {
-            self.judge_part(part).map_err(|why| format!("{why} (part {} of the request)", place + 1))
+            // An envelope inside an envelope: what it holds stands among the parts too.
+            let judged = match part.operation {
+                Operation::Mixed => self.judge_family(part.family),
+                _ => self.judge_part(part),
+            };
+            judged.map_err(|why| format!("{why} (part {} of the request)", place + 1))
         })
     }
 
@@ -228,6 +233,8 @@ mod tests {
         let envelope = part(Family::Composite, Operation::Mixed, None, Reach::Named);
         let good = row(Operation::Read, "Account");
         assert_eq!(rules.judge(&call(envelope.clone(), vec![good.clone(), good.clone()])), Ok(()));
+        let nested = call(envelope.clone(), vec![envelope.clone(), good.clone()]);
+        assert_eq!(rules.judge(&nested), Ok(()), "what a nested envelope holds stands beside it");
         let hidden = call(envelope, vec![good, row(Operation::Delete, "Account")]);
         assert!(rules.judge(&hidden).unwrap_err().contains("part 2"));
     }

@@ -17,8 +17,8 @@ use smol_str::SmolStr;
 use zeroize::Zeroizing;
 
 use crate::call::{CallerId, Class, Family, OrgId};
-use crate::config::{Allow, Caller, Config, Org, PolicyMode, Roots, Secret, Upstream};
 use crate::clock::Clock;
+use crate::config::{Allow, Caller, Config, Org, PolicyMode, Roots, Secret, Upstream};
 use crate::edge::callers::Callers;
 use crate::edge::facade::Facade;
 use crate::edge::facade::token::Sealer;

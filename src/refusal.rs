@@ -135,9 +135,7 @@ impl Reason {
             | Self::TooManyConnections
             | Self::Draining
             | Self::UpstreamBusy
-            | Self::IdentityUnavailable => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            | Self::IdentityUnavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnreachable | Self::UpstreamTls | Self::UpstreamReset | Self::UpstreamGarbage => {
                 StatusCode::BAD_GATEWAY
             }
@@ -157,7 +155,9 @@ impl Reason {
             | Self::BodyTooSlow => "INVALID_OPERATION",
             Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             Self::UnknownOrg | Self::NoSuchPage => "NOT_FOUND",
-            Self::UnknownCaller | Self::Forbidden | Self::BadCredential | Self::IdentityRefused => "INSUFFICIENT_ACCESS",
+            Self::UnknownCaller | Self::Forbidden | Self::BadCredential | Self::IdentityRefused => {
+                "INSUFFICIENT_ACCESS"
+            }
             Self::SessionInvalid => "INVALID_SESSION_ID",
             Self::LoginLimited => "REQUEST_LIMIT_EXCEEDED",
             Self::BodyTooLarge => "OPERATION_TOO_LARGE",

@@ -5,6 +5,7 @@
 mod arrows;
 mod callers;
 mod client;
+mod identities;
 mod observed;
 mod transparency;
 mod world;

@@ -30,8 +30,8 @@ use std::path::Path;
 pub use file::{AccessTo, PolicyMode, Roots};
 pub use key::KeyDigest;
 pub use model::{
-    Admin, Allow, Caller, CertificateName, Config, Costs, EgressProxy, Flow, GatewayTokens, Identity, Jwks, JwtMatch, KeyPair, Limits, Listener, Log,
-    Match, MetricCaps, Org, Origin, ServerTls, Totals, Upstream,
+    Admin, Allow, Caller, CertificateName, Config, Costs, EgressProxy, Flow, GatewayTokens, Identity, Jwks, JwtMatch,
+    KeyPair, Limits, Listener, Log, Match, MetricCaps, Org, Origin, ServerTls, Totals, Upstream,
 };
 pub use outside::{Outside, System};
 pub use problem::{Place, Problem, Problems};

@@ -83,9 +83,8 @@ impl Config {
     pub fn reaches_like(&self, other: &Self) -> bool {
         let files =
             |config: &Self| config.upstream.extra_roots.is_some() || config.upstream.client_certificate.is_some();
-        let places = |config: &Self| {
-            config.orgs.iter().map(|org| (org.instance.clone(), org.login.clone())).collect::<Vec<_>>()
-        };
+        let places =
+            |config: &Self| config.orgs.iter().map(|org| (org.instance.clone(), org.login.clone())).collect::<Vec<_>>();
         !files(self) && !files(other) && self.upstream == other.upstream && places(self) == places(other)
     }
 

@@ -103,7 +103,9 @@ pub fn with_session(document: &[u8], session: &[u8]) -> Option<Zeroizing<Vec<u8>
                     continue;
                 }
                 // `<sessionId/>` has no inside; otherwise the end tag begins at the last `</`.
-                let Some(length) = document.get(from..to).and_then(|inside| memmem::rfind(inside, b"</")) else { continue };
+                let Some(length) = document.get(from..to).and_then(|inside| memmem::rfind(inside, b"</")) else {
+                    continue;
+                };
                 new.extend_from_slice(document.get(copied..from)?);
                 new.extend_from_slice(session);
                 copied = from + length;
@@ -124,7 +126,9 @@ mod tests {
     use super::*;
 
     fn envelope_with(header: &str) -> String {
-        format!("<?xml version='1.0'?><s:Envelope xmlns:s='x'>{header}<s:Body><u:query>a</u:query></s:Body></s:Envelope>")
+        format!(
+            "<?xml version='1.0'?><s:Envelope xmlns:s='x'>{header}<s:Body><u:query>a</u:query></s:Body></s:Envelope>"
+        )
     }
 
     fn replaced(document: &str) -> Option<String> {
@@ -192,7 +196,8 @@ mod tests {
 
     #[test]
     fn what_a_new_session_does_not_mend_is_no_session_error() {
-        let body = br#"[{"message":"This session is not valid for use with the REST API","errorCode":"INVALID_SESSION_ID"}]"#;
+        let body =
+            br#"[{"message":"This session is not valid for use with the REST API","errorCode":"INVALID_SESSION_ID"}]"#;
         assert!(!session_error(Family::Rest, StatusCode::UNAUTHORIZED, Some(body)));
     }
 

@@ -206,11 +206,20 @@ mod tests {
     #[test]
     fn resources_and_soap_log_ins_are_moved() {
         assert_eq!(
-            rewritten(Urls::Resources, r#"{"tooling":"/services/data/v62.0/tooling","identity":"https://login.salesforce.com/id/a/b"}"#),
-            Some(r#"{"tooling":"/services/data/v62.0/tooling","identity":"https://sf.acme.internal:8443/id/a/b"}"#.into())
+            rewritten(
+                Urls::Resources,
+                r#"{"tooling":"/services/data/v62.0/tooling","identity":"https://login.salesforce.com/id/a/b"}"#
+            ),
+            Some(
+                r#"{"tooling":"/services/data/v62.0/tooling","identity":"https://sf.acme.internal:8443/id/a/b"}"#
+                    .into()
+            )
         );
         assert_eq!(
-            rewritten(Urls::Resources, "<urls><identity>https://login.salesforce.com/id/a/b</identity><query>/q</query></urls>"),
+            rewritten(
+                Urls::Resources,
+                "<urls><identity>https://login.salesforce.com/id/a/b</identity><query>/q</query></urls>"
+            ),
             Some("<urls><identity>https://sf.acme.internal:8443/id/a/b</identity><query>/q</query></urls>".into())
         );
         let body = "<E><Body><loginResponse><result><metadataServerUrl>https://a.b/services/Soap/m/62.0/00D</metadataServerUrl>\
@@ -222,7 +231,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_or_has_nothing_to_move_stays() {
-        for body in ["", "[]", "{}", "{\"identity\":null}", "{\"identity\":\"/relative\"}", "<html><body>", "not json", "{\"identity\":1}"] {
+        for body in [
+            "",
+            "[]",
+            "{}",
+            "{\"identity\":null}",
+            "{\"identity\":\"/relative\"}",
+            "<html><body>",
+            "not json",
+            "{\"identity\":1}",
+        ] {
             assert_eq!(rewritten(Urls::Resources, body), None, "{body}");
         }
         assert_eq!(rewritten(Urls::Resources, &format!(r#"{{"identity":"{HERE}/id/a/b"}}"#)), None);
@@ -235,7 +253,12 @@ mod tests {
         assert_eq!(of(Method::GET, "/services/oauth2/userinfo"), Some(Urls::Identity));
         assert_eq!(of(Method::GET, "/id/00D/005"), Some(Urls::Identity));
         assert_eq!(of(Method::GET, "/services/data/v62.0/"), Some(Urls::Resources));
-        for path in ["/services/data", "/services/data/v62.0/sobjects", "/services/data/v62.0/query?q=x", "/services/Soap/u/62.0"] {
+        for path in [
+            "/services/data",
+            "/services/data/v62.0/sobjects",
+            "/services/data/v62.0/query?q=x",
+            "/services/Soap/u/62.0",
+        ] {
             assert_eq!(of(Method::GET, path), None, "{path}");
         }
     }

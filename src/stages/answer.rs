@@ -227,9 +227,7 @@ impl Body for Answer {
         match self {
             Self::Plain(body) => body.is_end_stream(),
             Self::Learning(learning) => learning.body.is_end_stream(),
-            Self::Resumed(resumed) => {
-                resumed.read.is_empty() && resumed.rest.as_ref().is_ok_and(Body::is_end_stream)
-            }
+            Self::Resumed(resumed) => resumed.read.is_empty() && resumed.rest.as_ref().is_ok_and(Body::is_end_stream),
         }
     }
 

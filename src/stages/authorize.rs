@@ -301,9 +301,7 @@ pub(super) fn no_token(identity: &Identity, none: NoToken) -> Refusal {
     let detail = format!("The gateway cannot log in to Salesforce as \"{name}\": {words}.");
     match none.again {
         None => Refusal::new(Reason::IdentityRefused, detail),
-        Some(wait) => {
-            Refusal::new(Reason::IdentityUnavailable, detail).retry_after(wait.max(Duration::from_secs(1)))
-        }
+        Some(wait) => Refusal::new(Reason::IdentityUnavailable, detail).retry_after(wait.max(Duration::from_secs(1))),
     }
 }
 

@@ -17,10 +17,10 @@ use crate::call::{CallerId, Family, Meaning, Operation, OrgId};
 use crate::clock::Clock;
 use crate::config::key::{self, KEY_LEN, Shape};
 use crate::edge::callers::Proof;
+use crate::edge::facade::Facade;
 use crate::edge::facade::envelope::{self, Api, LoggedIn};
 use crate::edge::facade::grant::{self, Form, Granted, OAuthError};
 use crate::edge::facade::token::{Pass, Serial, is_gateway_token};
-use crate::edge::facade::Facade;
 use crate::edge::inbound::Inbound;
 use crate::edge::{proxies, target};
 use crate::exchange::vault::{Identity, User};
@@ -127,7 +127,10 @@ pub async fn page(desk: &Desk, seen: Seen, org: OrgId, meaning: &Meaning, page: 
     let (held, facade) = parts(&live, org)?;
     let may_get = page == Page::Revoke && meaning.method == Method::GET;
     if page == Page::None {
-        return Err(Refusal::new(Reason::NoSuchPage, "Apps log in to this org with their gateway key, not by this way."));
+        return Err(Refusal::new(
+            Reason::NoSuchPage,
+            "Apps log in to this org with their gateway key, not by this way.",
+        ));
     }
     if meaning.method != Method::POST && !may_get {
         return Err(Refusal::new(Reason::MethodNotAllowed, "This endpoint takes POST."));

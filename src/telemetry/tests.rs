@@ -8,7 +8,7 @@ use smol_str::SmolStr;
 
 use super::*;
 use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgId, Principal};
-use crate::outcome::{Ending, FailureKind, RequestId, Source as AnswerSource};
+use crate::outcome::{Ending, Exchange, FailureKind, RequestId, Source as AnswerSource};
 use crate::refusal::Reason;
 
 struct World {

@@ -150,9 +150,18 @@ mod tests {
         };
         let answer = logged_in("00D!x", said);
         let text = std::str::from_utf8(answer.body()).unwrap();
-        assert!(text.contains("<serverUrl>https://sf.acme.internal/services/Soap/u/62.0/00D000000000001</serverUrl>"), "{text}");
-        assert!(text.contains("<metadataServerUrl>https://sf.acme.internal/services/Soap/m/62.0/00D000000000001<"), "{text}");
-        assert!(text.contains("<sessionId>00D!x</sessionId>") && text.contains("<userName>a&lt;b</userName>"), "{text}");
+        assert!(
+            text.contains("<serverUrl>https://sf.acme.internal/services/Soap/u/62.0/00D000000000001</serverUrl>"),
+            "{text}"
+        );
+        assert!(
+            text.contains("<metadataServerUrl>https://sf.acme.internal/services/Soap/m/62.0/00D000000000001<"),
+            "{text}"
+        );
+        assert!(
+            text.contains("<sessionId>00D!x</sessionId>") && text.contains("<userName>a&lt;b</userName>"),
+            "{text}"
+        );
         // Well-formed: a session in its header could be replaced, if it had one; there is none, so it is read to its end.
         assert!(crate::salesforce::with_session(text.as_bytes(), b"x").is_none());
     }

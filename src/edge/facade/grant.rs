@@ -221,10 +221,15 @@ mod tests {
     fn each_grant_offers_its_proof() {
         let none = HeaderMap::new();
         assert_eq!(keys("grant_type=client_credentials&client_id=a&client_secret=wk_1", &none).unwrap(), ["wk_1"]);
-        assert_eq!(keys("grant_type=password&username=a&password=wk_2%21+x&client_secret=s", &none).unwrap(), ["wk_2! x", "s"]);
+        assert_eq!(
+            keys("grant_type=password&username=a&password=wk_2%21+x&client_secret=s", &none).unwrap(),
+            ["wk_2! x", "s"]
+        );
         let jwt = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=a.b.c";
         assert_eq!(keys(jwt, &none).unwrap(), ["assertion a.b.c"]);
-        let basic = [(AUTHORIZATION, format!("Basic {}", STANDARD.encode("app:wk%5f3")).parse().unwrap())].into_iter().collect();
+        let basic = [(AUTHORIZATION, format!("Basic {}", STANDARD.encode("app:wk%5f3")).parse().unwrap())]
+            .into_iter()
+            .collect();
         assert_eq!(keys("grant_type=client_credentials", &basic).unwrap(), ["wk_3"]);
     }
 
@@ -249,8 +254,12 @@ mod tests {
 
     #[test]
     fn a_token_answer_has_what_client_libraries_read() {
-        let granted =
-            Granted { public: "https://sf.acme.internal", org_id: "00D1", user_id: "0051", issued_at_ms: 1_800_000_000_000 };
+        let granted = Granted {
+            public: "https://sf.acme.internal",
+            org_id: "00D1",
+            user_id: "0051",
+            issued_at_ms: 1_800_000_000_000,
+        };
         let answer = token_answer("00D!wk1.x", b"wk_1", granted);
         let body: serde_json::Value = serde_json::from_slice(answer.body()).unwrap();
         assert_eq!(body["access_token"], "00D!wk1.x");

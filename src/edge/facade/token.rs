@@ -117,9 +117,9 @@ impl Sealer {
     pub fn new<'s>(secrets: impl IntoIterator<Item = &'s [u8]>) -> Result<Self, NoSeal> {
         let keys = secrets.into_iter().map(Key::from_secret).collect::<Result<Vec<_>, _>>()?;
         let alphabet = Alphabet::new(ALPHABET).map_err(|_| NoSeal)?;
-        let config = GeneralPurposeConfig::new().with_encode_padding(false).with_decode_padding_mode(
-            base64::engine::DecodePaddingMode::RequireNone,
-        );
+        let config = GeneralPurposeConfig::new()
+            .with_encode_padding(false)
+            .with_decode_padding_mode(base64::engine::DecodePaddingMode::RequireNone);
         if keys.is_empty() {
             return Err(NoSeal);
         }
@@ -146,9 +146,7 @@ impl Sealer {
         token.push_str(org_id);
         token.push_str(MARK);
         let aad = Aad::from(token.as_bytes());
-        key.key
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed)
-            .map_err(|_| NoSeal)?;
+        key.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut sealed).map_err(|_| NoSeal)?;
         let mut whole = Vec::with_capacity(KEY_ID_LEN + NONCE_LEN + sealed.len());
         whole.extend_from_slice(&key.id);
         whole.extend_from_slice(&nonce);
@@ -199,7 +197,12 @@ fn read(plain: &[u8]) -> Option<Pass> {
         std::str::from_utf8(name).ok().map(SmolStr::new)
     };
     let (org, caller, identity) = (name()?, name()?, name()?);
-    rest.is_empty().then_some(Pass { org, caller, identity, expires: Duration::from_secs(u64::from_be_bytes(*seconds)) })
+    rest.is_empty().then_some(Pass {
+        org,
+        caller,
+        identity,
+        expires: Duration::from_secs(u64::from_be_bytes(*seconds)),
+    })
 }
 
 #[cfg(test)]

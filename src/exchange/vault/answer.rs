@@ -202,10 +202,18 @@ mod tests {
     #[test]
     fn refusals_are_told_from_failures() {
         for (status, body, wanted) in [
-            (400, r#"{"error":"invalid_grant","error_description":"authentication failure"}"#, (true, Trouble::Refused)),
+            (
+                400,
+                r#"{"error":"invalid_grant","error_description":"authentication failure"}"#,
+                (true, Trouble::Refused),
+            ),
             (401, r#"{"error":"invalid_client","error_description":"x"}"#, (true, Trouble::Refused)),
             (403, r#"[{"errorCode":"INSUFFICIENT_ACCESS","message":"x"}]"#, (true, Trouble::Refused)),
-            (400, r#"{"error":"unknown_error","error_description":"retry your request"}"#, (false, Trouble::Unavailable)),
+            (
+                400,
+                r#"{"error":"unknown_error","error_description":"retry your request"}"#,
+                (false, Trouble::Unavailable),
+            ),
             (403, r#"[{"errorCode":"LOGIN_RATE_EXCEEDED","message":"x"}]"#, (false, Trouble::Unavailable)),
             (503, "<html>", (false, Trouble::Unavailable)),
             (403, "<html>", (false, Trouble::Garbage)),

@@ -59,10 +59,8 @@ async fn exchange(endpoint: &Endpoint, clock: Clock, form: Zeroizing<Vec<u8>>) -
     if protocol != Protocol::Http1 {
         return Err(Trouble::Garbage);
     }
-    let (mut sender, connection) = http1::Builder::new()
-        .handshake::<_, Full<Bytes>>(TokioIo::new(io))
-        .await
-        .map_err(|_| Trouble::Unreachable)?;
+    let (mut sender, connection) =
+        http1::Builder::new().handshake::<_, Full<Bytes>>(TokioIo::new(io)).await.map_err(|_| Trouble::Unreachable)?;
     let message = message(endpoint, form);
     let answer = async move {
         let response = sender.send_request(message).await.map_err(|_| Trouble::Unreachable)?;

@@ -106,14 +106,7 @@ pub(super) struct Core {
 impl Core {
     /// Nothing known, `per_hour` log-ins allowed.
     pub(super) fn new(per_hour: u32) -> Self {
-        Self {
-            phase: Phase::Resting,
-            held: None,
-            epoch: 0,
-            failures: 0,
-            strikes: 0,
-            logins: Logins::new(per_hour),
-        }
+        Self { phase: Phase::Resting, held: None, epoch: 0, failures: 0, strikes: 0, logins: Logins::new(per_hour) }
     }
 
     /// Decides for one call. A grant to log in is given once; [`Self::granted`], [`Self::failed`] or [`Self::refused`]

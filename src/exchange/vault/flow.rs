@@ -221,17 +221,11 @@ mod tests {
 
     #[test]
     fn a_rotated_refresh_token_replaces_the_configured_one() {
-        let flow = Flow::RefreshToken {
-            client_id: "a".into(),
-            client_secret: None,
-            refresh_token: Hidden::new("first"),
-        };
+        let flow =
+            Flow::RefreshToken { client_id: "a".into(), client_secret: None, refresh_token: Hidden::new("first") };
         let form = |rotated| String::from_utf8(flow.form(Duration::ZERO, rotated).unwrap().to_vec()).unwrap();
         assert_eq!(form(None), "grant_type=refresh_token&client_id=a&refresh_token=first");
-        assert_eq!(
-            form(Some(&Hidden::new("second"))),
-            "grant_type=refresh_token&client_id=a&refresh_token=second"
-        );
+        assert_eq!(form(Some(&Hidden::new("second"))), "grant_type=refresh_token&client_id=a&refresh_token=second");
     }
 
     #[test]

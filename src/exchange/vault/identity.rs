@@ -156,7 +156,10 @@ pub struct IdentitySnapshot {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("org", &self.settings.org).field("name", &self.settings.name).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("org", &self.settings.org)
+            .field("name", &self.settings.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -223,7 +226,8 @@ impl Identity {
             match want {
                 Want::Use => {}
                 Want::UseAndLogIn | Want::LogIn => {
-                    let (login, identity) = (LogIn { shared: Arc::clone(shared), clock: self.clock, done: false }, Arc::clone(self));
+                    let (login, identity) =
+                        (LogIn { shared: Arc::clone(shared), clock: self.clock, done: false }, Arc::clone(self));
                     tasks.spawn(async move { identity.log_in(login).await });
                 }
                 Want::Wait => {}
@@ -238,7 +242,10 @@ impl Identity {
                 return Ok(token);
             }
             if place.is_none() {
-                place = Some(Place::take(shared).ok_or(NoToken { why: Trouble::Crowded, again: Some(Duration::from_secs(1)) })?);
+                place = Some(
+                    Place::take(shared)
+                        .ok_or(NoToken { why: Trouble::Crowded, again: Some(Duration::from_secs(1)) })?,
+                );
             }
             if timeout_at(by, changed).await.is_err() {
                 return Err(NoToken { why: Trouble::Unreachable, again: Some(Duration::from_secs(1)) });

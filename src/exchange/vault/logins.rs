@@ -66,7 +66,8 @@ impl Logins {
     fn frees_at(&self, now: Instant) -> Instant {
         let Some(began) = self.began else { return now };
         let oldest = self.minute.saturating_sub(MINUTES as u64 - 1);
-        let held = (oldest..=self.minute).find(|minute| self.counts.get(place(*minute)).is_some_and(|count| *count > 0));
+        let held =
+            (oldest..=self.minute).find(|minute| self.counts.get(place(*minute)).is_some_and(|count| *count > 0));
         let minutes = held.unwrap_or(self.minute) + MINUTES as u64;
         began + MINUTE * u32::try_from(minutes).unwrap_or(u32::MAX)
     }

@@ -61,8 +61,7 @@ impl Default for IdentityFile {
 
 /// How an identity logs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(rename = "Flow")]
+#[serde(rename = "Flow", rename_all = "snake_case")]
 pub enum FlowName {
     /// As the connected app, which runs as the user set in Salesforce.
     ClientCredentials,

@@ -10,6 +10,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::call::{CallerId, Class, Family, Operation, OrgId};
 
+mod identities;
+
 /// Variables and files that exist in a test only.
 #[derive(Default)]
 struct Fixed {

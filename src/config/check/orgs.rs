@@ -40,6 +40,10 @@ impl Check<'_> {
                 self.encrypted(&at.key("public_url"), public, "callers would send their tokens in clear");
             }
             let identities = self.identities(&at.key("auth"), org.auth.as_ref(), &org.login_url.0);
+            if org.auth.is_some() && org.hosts.is_empty() && org.public_url.is_none() {
+                let fault = Fault::new("apps that log in could not be told where to go on");
+                self.wrong(&at.key("hosts"), fault.hint("give the org hosts or a public_url"));
+            }
             self.org_hosts(&at.key("hosts"), org, written.len(), &mut hosts);
             if let (Some(name), Some(instance)) = (name, instance) {
                 orgs.push(Org {

@@ -167,6 +167,8 @@ pub struct Outcome {
     pub refusal: Option<Reason>,
     /// What policy would have refused in `mode: observe`.
     pub would_refuse: Option<Reason>,
+    /// The answer may hold URLs that point past the gateway, because it was too large or could not be read.
+    pub urls_kept: bool,
     /// How it ended.
     pub ending: Ending,
     /// When the head of the answer was ready for the caller.
@@ -205,6 +207,7 @@ impl Outcome {
             source: Source::Gateway,
             refusal: None,
             would_refuse: None,
+            urls_kept: false,
             ending: Ending::CallerLeft,
             answered: None,
             ended: None,

@@ -1,10 +1,11 @@
 //! The road: what happens to a request, in order.
 //!
 //! ```text
-//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Send
-//!                record     org and     Call,         may he?   message, connection,
-//!                metrics,   caller      complete      (and each answer, cost
-//!                log                    body          part)
+//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Authorize -> Send
+//!                record     org and     Call,         may he?   URLs in    token of     message, connection,
+//!                metrics,   caller      complete      (and each answers    the          answer, cost
+//!                log                    body          part)     that       identity
+//!                                                               leave us
 //! ```
 //!
 //! Every stage may end the journey with a `Refusal`, which Observe turns into an answer. All stages are always ready, so a
@@ -21,9 +22,12 @@ use crate::clock::Clock;
 use crate::edge::{Arrival, Drain};
 use crate::live::InForce;
 use crate::outcome::RequestIds;
+use crate::stages::authorize::AuthorizeLayer;
+use crate::stages::facade::Desk;
 use crate::stages::identify::IdentifyLayer;
 use crate::stages::observe::{ObserveLayer, ObservedBody};
 use crate::stages::policy::PolicyLayer;
+use crate::stages::rewrite::RewriteLayer;
 use crate::stages::send::Send;
 use crate::stages::understand::UnderstandLayer;
 use crate::tasks::Tasks;
@@ -75,11 +79,17 @@ pub fn build(
             ids: Arc::clone(&shared.ids),
         })
         // Which org, which caller, which class, which deadline.
-        .layer(IdentifyLayer { clock: shared.clock })
+        .layer(IdentifyLayer {
+            desk: Desk { clock: shared.clock, buffers: shared.buffers.clone(), tasks: local.tasks.clone() },
+        })
         // What is asked; waits for a body that has to be complete or says what is asked.
         .layer(UnderstandLayer { buffers: shared.buffers.clone() })
         // May this caller do this, and everything inside it.
         .layer(PolicyLayer)
+        // URLs in a few answers point to the gateway, not past it.
+        .layer(RewriteLayer)
+        // The token of the identity the caller acts as; a new one, once, if Salesforce rejects it.
+        .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
         // One attempt at Salesforce.
         .service(send.clone());
     (road, send)

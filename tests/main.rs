@@ -15,6 +15,7 @@ mod callers;
 mod cli;
 mod client;
 mod faults;
+mod identities;
 mod limits;
 mod observed;
 mod pki;

@@ -85,6 +85,12 @@ impl Outside for Machine {
             Some("json") => Ok(b"{\"keys\": []}".to_vec()),
             Some("crt") => Ok(made()?.cert.pem().into_bytes()),
             Some("key") => Ok(made()?.signing_key.serialize_pem().into_bytes()),
+            Some("rsa") => {
+                let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).map_err(io::Error::other)?;
+                Ok(pair.serialize_pem().into_bytes())
+            }
+            // `NAME.secret` holds NAME.
+            Some("secret") => Ok(path.file_stem().unwrap_or_default().as_encoded_bytes().to_vec()),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -127,6 +133,7 @@ impl World {
         let lasting = Lasting {
             telemetry: telemetry.clone(),
             made_up_key: Zeroizing::new([7; 32]),
+            clock,
             dial: Some({
                 let (sim, line, tasks) = (sim.clone(), Arc::clone(&line), clients.clone());
                 Arc::new(move || {

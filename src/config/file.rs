@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
+use super::auth::{GatewayTokensFile, IdentityFile};
 use super::key::KeyDigest;
 use super::model::Origin;
 use super::secret::SecretRef;
@@ -53,6 +54,8 @@ pub struct ConfigFile {
     /// their tokens. Default: random for each process. Several replicas need a common one to agree on users.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal_key: Option<SecretRef>,
+    /// The tokens that apps get when they log in with their gateway key, for orgs with `auth`.
+    pub gateway_tokens: GatewayTokensFile,
 }
 
 impl Default for ConfigFile {
@@ -70,6 +73,7 @@ impl Default for ConfigFile {
             metrics: MetricsFile::default(),
             runtimes: None,
             principal_key: None,
+            gateway_tokens: GatewayTokensFile::default(),
         }
     }
 }
@@ -286,6 +290,10 @@ pub struct OrgFile {
     /// What URLs in rewritten answers point to. Default: the request's Host, if it is one of `hosts`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_url: Option<Text<Origin>>,
+    /// The Salesforce users whose credentials the gateway holds, by a name of your choice. With this, apps use their
+    /// gateway key wherever Salesforce wants a session, and callers with `act_as` need no Salesforce account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<BTreeMap<Text<Name>, IdentityFile>>,
     /// API calls to count for the answers whose charge Salesforce does not document.
     pub costs: CostsFile,
 }
@@ -298,6 +306,7 @@ impl Default for OrgFile {
             login_url: Text(Origin::salesforce_login()),
             hosts: Vec::new(),
             public_url: None,
+            auth: None,
             costs: CostsFile::default(),
         }
     }
@@ -345,6 +354,10 @@ pub struct CallerFile {
     #[schemars(required)]
     #[serde(rename = "match")]
     pub matches: Option<MatchFile>,
+    /// The identity of `orgs[].auth` as which its calls are made, whatever session they carry. It needs proof of who the
+    /// caller is: a key, certificate, token or network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub act_as: Option<Text<Name>>,
     /// How urgent its calls are; default: `standard`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<Class>,

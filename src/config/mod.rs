@@ -8,6 +8,7 @@
 //! [`file`] is the only definition of the format: reader, defaults, JSON Schema and the configuration shown to
 //! operators come from it. Only this module reads the environment; only [`Config`] reaches the rest of the program.
 
+mod auth;
 mod check;
 mod file;
 pub mod key;
@@ -29,8 +30,8 @@ use std::path::Path;
 pub use file::{AccessTo, PolicyMode, Roots};
 pub use key::KeyDigest;
 pub use model::{
-    Admin, Allow, Caller, CertificateName, Config, Costs, EgressProxy, Jwks, JwtMatch, KeyPair, Limits, Listener, Log,
-    Match, MetricCaps, Org, Origin, ServerTls, Totals, Upstream,
+    Admin, Allow, Caller, CertificateName, Config, Costs, EgressProxy, Flow, GatewayTokens, Identity, Jwks, JwtMatch,
+    KeyPair, Limits, Listener, Log, Match, MetricCaps, Org, Origin, ServerTls, Totals, Upstream,
 };
 pub use outside::{Outside, System};
 pub use problem::{Place, Problem, Problems};

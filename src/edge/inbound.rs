@@ -83,6 +83,15 @@ impl Inbound {
         Self::new(source, u64::MAX, rate, clock)
     }
 
+    /// A body that has been collected, to be read once more; its bytes stay held until then.
+    pub fn again(bytes: Bytes, held: HeldBytes, clock: Clock) -> Self {
+        let mut again = Self::whole(Bytes::new(), clock);
+        if !bytes.is_empty() {
+            again.prefix = Some((bytes, held));
+        }
+        again
+    }
+
     /// A body whose frames a test sends.
     #[cfg(test)]
     pub(crate) fn frames(

@@ -123,7 +123,7 @@ impl Gateway {
         let telemetry = Telemetry::new(clock, log, options);
         let mut made_up_key = Zeroizing::new([0; 32]);
         fill(&mut *made_up_key)?;
-        let lasting = Lasting { telemetry: telemetry.clone(), made_up_key, dial: None };
+        let lasting = Lasting { telemetry: telemetry.clone(), made_up_key, dial: None, clock };
 
         // Sockets first: a taken port must stop the start before anything else happens.
         let (listeners, doors): (Vec<_>, Vec<_>) = doors::open(&config)?.into_iter().unzip();

@@ -17,8 +17,10 @@ mod json;
 mod method;
 mod path;
 mod route;
+mod session;
 mod soap;
 pub mod soql;
+mod urls;
 mod usage;
 mod xml;
 
@@ -28,7 +30,9 @@ use memchr::memchr;
 pub use body::{BodyError, needs_body, read_body};
 pub use cost::{Costs, charged, charged_if_refused};
 pub use credential::{Credential, CredentialError, Form, PrincipalKey, credentials, is_gateway_key, principal};
+pub use session::{SoapLogin, is_soap_login, session_error, soap_login, with_session};
 pub use soap::usage as soap_usage;
+pub use urls::{Urls, with_origin};
 pub use usage::{LimitInfo, Usage};
 
 use crate::call::{Family, Idempotency, Meaning, Operation, Part, Reach};

@@ -377,7 +377,7 @@ mod tests {
             ([127, 0, 0, 1], 9090).into(),
         )
         .unwrap();
-        let lasting = Lasting { telemetry: telemetry.clone(), made_up_key: Zeroizing::new([7; 32]), dial: None };
+        let lasting = Lasting { telemetry: telemetry.clone(), made_up_key: Zeroizing::new([7; 32]), dial: None, clock };
         let live = Live::new(Arc::new(config), &lasting, None).unwrap();
         let layer = ObserveLayer {
             in_force: Arc::new(ArcSwap::from_pointee(live)),

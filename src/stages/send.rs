@@ -10,6 +10,7 @@ use tower::Service;
 use crate::body::{ByteBudget, ReplyBody};
 use crate::call::{Call, OrgId};
 use crate::clock::Clock;
+use crate::edge::facade::through::at_login_host;
 use crate::edge::headers;
 use crate::edge::inbound::Inbound;
 use crate::exchange::{OrgStats, Plan, Upstream, UpstreamBody};
@@ -88,12 +89,15 @@ impl Service<Passage> for Send {
 }
 
 async fn send(upstream: Upstream<Inbound>, passage: Passage) -> Result<Reply, Refusal> {
-    let Passage { call, mut head, payload, live, record, now } = passage;
+    let Passage { call, mut head, payload, live, record, now, secure: _ } = passage;
     let Some(org) = live.org(call.org) else {
         return Err(Refusal::new(Reason::UnknownOrg, "The org was removed from the configuration."));
     };
     outgoing(&mut head, &call, &live, &record);
-    let plan = Plan::of(&call, now, org.costs, org.timeouts(call.meaning.family), live.read_ahead);
+    let mut plan = Plan::of(&call, now, org.costs, org.timeouts(call.meaning.family), live.read_ahead);
+    if org.identity(call.caller).is_none() && at_login_host(&call.meaning, payload.whole().map(|body| &**body)) {
+        plan.org = org.login;
+    }
     let request = http::Request::from_parts(head, payload);
     match upstream.send(request, &plan, &record).await {
         Ok(response) => Ok(answered(response, &call, org, record)),

@@ -66,6 +66,9 @@ pub(super) fn write(
     if let Some(reason) = outcome.would_refuse {
         line.word(key!("would_refuse"), reason.as_str());
     }
+    if outcome.urls_kept {
+        line.number(key!("urls_kept"), 1);
+    }
     line.word(key!("ending"), outcome.ending.as_str());
     line.number(key!("charged"), u64::from(outcome.charged().0));
     let ended = outcome.ended.unwrap_or(finish.now);

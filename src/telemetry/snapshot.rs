@@ -6,6 +6,8 @@
 
 use serde::Serialize;
 
+pub use crate::edge::facade::FacadeSnapshot;
+pub use crate::exchange::vault::IdentitySnapshot;
 use crate::outcome::FailureKind;
 
 /// Figures of all parts, read at one scrape.
@@ -21,6 +23,10 @@ pub struct Snapshot {
     pub buffered_bytes: BufferedBytes,
     /// Every org's connections to Salesforce, summed over runtimes.
     pub upstreams: Vec<UpstreamSnapshot>,
+    /// Every identity.
+    pub identities: Vec<IdentitySnapshot>,
+    /// Every org's own log-in.
+    pub facades: Vec<FacadeSnapshot>,
 }
 
 /// The configuration and its reloads.

@@ -41,11 +41,15 @@ impl Check<'_> {
             if let Some(way) = &way {
                 self.claimed_once(&match_at, way, &mut claims);
             }
+            let act_as = caller.act_as.as_ref().map(|Text(identity)| {
+                self.act_as(&at.key("act_as"), identity, caller.matches.as_ref(), file);
+                identity.0.clone()
+            });
             let deadline = caller.deadline.map(|deadline| self.positive(&at.key("deadline"), deadline));
             let allow = self.allow(&at.key("allow"), &caller.allow);
             if let (Some(name), Some(matches)) = (name, way) {
                 let class = caller.class.unwrap_or(Class::Standard);
-                callers.push(Caller { name, matches, class, deadline, allow });
+                callers.push(Caller { name, matches, act_as, class, deadline, allow });
             }
         }
         callers
@@ -179,6 +183,7 @@ fn anyone() -> Caller {
     Caller {
         name: SmolStr::new_static("anyone"),
         matches: Match::Any,
+        act_as: None,
         class: Class::Standard,
         deadline: None,
         allow: Allow::default(),

@@ -6,6 +6,7 @@
 mod callers;
 mod edge;
 mod files;
+mod identities;
 mod orgs;
 mod upstream;
 
@@ -44,6 +45,7 @@ pub fn check(
     let upstream = check.upstream(&top.key("upstream"), &file.upstream, &limits);
     let orgs = check.orgs(&top.key("orgs"), &file.orgs);
     let callers = check.callers(&top.key("callers"), &file);
+    let gateway_tokens = check.gateway_tokens(&top.key("gateway_tokens"), &file.gateway_tokens);
     let log = check.log(&top.key("log"), &file.log);
     let principal_key = file.principal_key.as_ref().and_then(|reference| {
         let at = top.key("principal_key");
@@ -76,6 +78,7 @@ pub fn check(
         },
         runtimes: file.runtimes.map_or_else(processor_cores, super::value::Count::as_usize),
         principal_key,
+        gateway_tokens,
         referenced: check.referenced,
         written: Arc::new(file),
     })
@@ -99,7 +102,12 @@ struct At(Vec<Step>);
 
 impl At {
     fn key(&self, key: &'static str) -> Self {
-        self.step(Step::Key(key))
+        self.step(Step::Key(SmolStr::new_static(key)))
+    }
+
+    /// By a name that the operator gave.
+    fn name(&self, name: &SmolStr) -> Self {
+        self.step(Step::Key(name.clone()))
     }
 
     fn index(&self, index: usize) -> Self {

@@ -6,9 +6,7 @@ use smallvec::SmallVec;
 
 use crate::outcome::RequestId;
 
-mod facts;
 
-pub use facts::Facts;
 
 /// `traceparent`: the W3C trace a request belongs to.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");

@@ -6,8 +6,6 @@ use smallvec::SmallVec;
 
 use crate::outcome::RequestId;
 
-
-
 /// `traceparent`: the W3C trace a request belongs to.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `Sforce-Call-Options`: the client's name in Salesforce's event logs (facts 3.5).

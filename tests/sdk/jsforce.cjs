@@ -162,18 +162,19 @@ async function main() {
     errors: await errors(conn),
     limit: conn.limitInfo.apiUsage.limit,
   };
-  const oauth2 = { loginUrl: url, clientId: env.CLIENT_ID, clientSecret: env.CLIENT_SECRET };
+  const oauth2 = { loginUrl: url, clientId: env.CLIENT_ID, clientSecret: env.LOGIN_SECRET };
   const byOAuth = new jsforce.Connection({ oauth2, version });
   result.oauth = await session(byOAuth, () => byOAuth.login(env.LOGIN_NAME, env.PASSWORD));
   const bySoap = new jsforce.Connection({ loginUrl: url, version });
   result.soap = await session(bySoap, () => bySoap.login(env.LOGIN_NAME, env.PASSWORD));
   // The client credentials flow has no refresh of its own: the app says how to log in again.
-  const grant = { grant_type: 'client_credentials', client_id: env.CLIENT_ID, client_secret: env.CLIENT_SECRET };
+  const grant = { grant_type: 'client_credentials' };
   const refreshFn = (again, done) => again.authorize(grant).then(() => done(null, again.accessToken), done);
-  const credentials = new jsforce.Connection({ oauth2, version, refreshFn });
+  const app = { ...oauth2, clientSecret: env.CLIENT_SECRET };
+  const credentials = new jsforce.Connection({ oauth2: app, version, refreshFn });
   result.credentials = await session(credentials, () => credentials.authorize(grant));
   result.wrong = [
-    await refusal(() => new jsforce.Connection({ oauth2: { ...oauth2, clientSecret: 'wrong' }, version }).login(env.LOGIN_NAME, 'wrong')),
+    await refusal(() => new jsforce.Connection({ oauth2, version }).login(env.LOGIN_NAME, 'wrong')),
     await refusal(() => new jsforce.Connection({ loginUrl: url, version }).login(env.LOGIN_NAME, 'wrong')),
   ];
   console.log(JSON.stringify(plain(result)));

@@ -206,8 +206,8 @@ impl Live {
             config.orgs.iter().map(|org| org.name.clone()),
             config.callers.iter().map(|caller| caller.name.clone()),
         );
-        let named = config.callers.iter().flat_map(|caller| caller.allow.objects.iter().flatten());
-        lasting.telemetry.learn_objects(named.map(SmolStr::as_str));
+        let objects = config.callers.iter().flat_map(|caller| caller.allow.objects.iter().flatten());
+        lasting.telemetry.learn_objects(objects.map(SmolStr::as_str));
         let generation = earlier.map_or(1, |earlier| earlier.generation + 1);
         let targets_epoch = match earlier {
             // What can be compared is; roots and client certificates come from files that may have changed.

@@ -60,7 +60,8 @@ closed_list! {
     }
 }
 
-/// Identifies one request through one gateway process, and across the log, the answer and Salesforce's event logs.
+/// Identifies one request through one gateway process, and across the log, the answer and, unless the caller brings a
+/// trace of its own, Salesforce's event logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct RequestId(pub u128);
 
@@ -128,6 +129,8 @@ impl Exchange {
 pub struct Outcome {
     /// Which request.
     pub id: RequestId,
+    /// The caller's own trace, if it is in one: then that is what Salesforce's event logs name.
+    pub trace: Option<RequestId>,
     /// When its head had arrived.
     pub started: Instant,
     /// The org it was for, once known.
@@ -185,6 +188,7 @@ impl Outcome {
     pub fn new(id: RequestId, started: Instant, method: http::Method) -> Self {
         Self {
             id,
+            trace: None,
             started,
             org: None,
             caller: None,

@@ -189,7 +189,6 @@ impl Reason {
             Self::BadCredential => "Send exactly one credential.",
             Self::SessionInvalid => "Log in again.",
             Self::LoginLimited => "Use the token a log-in gave until it expires; check the key if log-ins fail.",
-            Self::IdentityUnavailable => "Try again shortly.",
             Self::IdentityRefused => {
                 "Ask the gateway's operator to check the identity and its connected app, and to load the configuration again."
             }
@@ -199,7 +198,9 @@ impl Reason {
             Self::BuffersFull => "The gateway holds as many request bodies as it may; try again shortly.",
             Self::TooManyConnections => "Use fewer connections, or try again shortly.",
             Self::Draining => "The gateway is shutting down; try again, another replica will answer.",
-            Self::UpstreamUnreachable | Self::UpstreamReset | Self::UpstreamBusy => "Try again shortly.",
+            Self::UpstreamUnreachable | Self::UpstreamReset | Self::UpstreamBusy | Self::IdentityUnavailable => {
+                "Try again shortly."
+            }
             Self::UpstreamTls => "Ask the gateway's operator to check the certificate and its roots.",
             Self::UpstreamGarbage => "Ask the gateway's operator to check what answers at the org's address.",
             Self::UpstreamTimeout => {

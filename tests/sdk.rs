@@ -298,7 +298,8 @@ fn simple_salesforce() {
     assert_eq!((&found["read"]["Name"], &found["update"]), (&json!("Kontor & Söhne"), &json!(204)));
     assert_eq!(found["upsert"], json!([200, 201, 200]));
     assert_eq!(found["paging"]["pages"], json!([200, false, 200, false]));
-    assert_eq!(found["paging"]["all"][..3], json!([450, true, 450]));
+    let all = &found["paging"]["all"];
+    assert_eq!((&all[0], &all[1], &all[2]), (&json!(450), &json!(true), &json!(450)));
     assert_eq!(found["bulk2"]["insert"][0]["numberRecordsProcessed"], 4);
     assert_eq!(found["bulk1"]["delete"].as_array().unwrap().len(), 5);
     assert_eq!(found["errors"]["stale_session"][0], "SalesforceExpiredSession");
@@ -338,7 +339,8 @@ fn salesforce_bulk() {
 fn cometd() {
     let found = python("cometd.py");
     for round in ["event_0", "event_1", "event_2"] {
-        assert_eq!(found[round][..2], json!([true, true]), "{round} is held, and ends at once");
+        let (held, at_once) = (&found[round][0], &found[round][1]);
+        assert_eq!((held, at_once), (&json!(true), &json!(true)), "{round}");
     }
     assert_eq!(found["unknown"][1][0]["error"], "403::Unknown client");
 }

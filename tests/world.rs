@@ -155,7 +155,8 @@ impl World {
         };
         let tasks = Tasks::new();
         let drain = Drain::new();
-        let edge = Arc::new(Edge::new(limits, tasks.clone(), clock, drain.clone(), Arc::new(Counts::default())));
+        let edge = Edge::new(limits, tasks.clone(), clock, drain.clone(), Arc::new(Counts::default()));
+        let edge = Arc::new(edge);
         let (road, way) = stack::build(&shared, &Local { tasks, drain });
         let open = {
             let edge = Arc::clone(&edge);

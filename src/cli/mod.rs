@@ -67,13 +67,16 @@ struct Source {
     /// Address to listen on, with --org.
     #[arg(long, requires = "org", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
+    /// Address for operators (metrics, readiness, status), with --org.
+    #[arg(long, requires = "org", default_value = "127.0.0.1:9090")]
+    admin: SocketAddr,
 }
 
 impl Source {
     fn load(&self) -> Result<Config, Problems> {
         match (&self.config, &self.org) {
             (Some(path), _) => config::load(path),
-            (None, Some(url)) => Config::for_org(url, self.listen),
+            (None, Some(url)) => Config::for_org(url, self.listen, self.admin),
             (None, None) => config::load(std::path::Path::new("weirkeeper.yaml")),
         }
     }

@@ -158,7 +158,10 @@ pub struct LimitsFile {
     pub minimum_rate: Text<Size>,
     /// How long a body may be slower than `minimum_rate`.
     pub minimum_rate_grace: Text<Period>,
-    /// How long requests may go on after the gateway was told to stop.
+    /// How long new connections are still accepted after the gateway was told to stop, while `/readyz` says that it is
+    /// not ready: as long as a load balancer takes to notice. Then `drain` begins.
+    pub drain_notice: Text<Period>,
+    /// How long requests may go on after the gateway has stopped accepting.
     pub drain: Text<Period>,
 }
 
@@ -176,6 +179,7 @@ impl Default for LimitsFile {
             idle: seconds(120),
             minimum_rate: kib(1),
             minimum_rate_grace: seconds(10),
+            drain_notice: seconds(0),
             drain: seconds(30),
         }
     }
@@ -511,9 +515,10 @@ impl Default for MetricsFile {
 
 impl ConfigFile {
     /// The file that `serve --org` stands for: everybody may use one org called `default`.
-    pub(super) fn for_org(instance: Origin, listen: SocketAddr) -> Self {
+    pub(super) fn for_org(instance: Origin, listen: SocketAddr, admin: SocketAddr) -> Self {
         Self {
             listeners: vec![ListenerFile { address: Some(Text(listen)), tls: None }],
+            admin: AdminFile { address: Text(admin), ..AdminFile::default() },
             orgs: vec![OrgFile {
                 name: Some(Text(Name(SmolStr::new_static("default")))),
                 instance_url: Some(Text(instance)),

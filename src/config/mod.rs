@@ -88,14 +88,14 @@ pub fn check_text(text: &str, path: &Path, outside: &dyn Outside) -> Result<Conf
 
 impl Config {
     /// The configuration of `serve --org URL`, without a file: callers meet one org called `default` on `listen`,
-    /// bring their own tokens and are all `anyone`.
-    pub fn for_org(instance_url: &str, listen: SocketAddr) -> Result<Self, Problems> {
+    /// bring their own tokens and are all `anyone`; operators connect to `admin`.
+    pub fn for_org(instance_url: &str, listen: SocketAddr, admin: SocketAddr) -> Result<Self, Problems> {
         let name = Path::new("--org");
         let instance = Origin::read(instance_url).map_err(|Fault { reason, hint }| {
             let problem = Problem { place: Place::START, path: String::new(), reason, hint };
             Problems::new(name, vec![problem], Vec::new())
         })?;
-        check(ConfigFile::for_org(instance, listen), None, None, Vec::new(), Path::new(""), &System)
+        check(ConfigFile::for_org(instance, listen, admin), None, None, Vec::new(), Path::new(""), &System)
             .map_err(|Rejected { problems, referenced }| Problems::new(name, problems, referenced))
     }
 }

@@ -172,7 +172,9 @@ pub struct Limits {
     pub minimum_rate: u64,
     /// How long a body may be slower than `minimum_rate` before that.
     pub minimum_rate_grace: Duration,
-    /// How long requests in the air may go on after a stop was asked for.
+    /// How long connections are still accepted after a stop was asked for.
+    pub drain_notice: Duration,
+    /// How long requests in the air may go on after that.
     pub drain: Duration,
 }
 

@@ -120,7 +120,8 @@ queue: {places: 10}
 #[test]
 fn the_least_file_has_the_defaults_of_serve_org() {
     let file = good(ORG);
-    let flag = Config::for_org("https://acme.my.salesforce.com", "127.0.0.1:8080".parse().unwrap()).unwrap();
+    let (listen, admin) = ("127.0.0.1:8080".parse().unwrap(), "127.0.0.1:9090".parse().unwrap());
+    let flag = Config::for_org("https://acme.my.salesforce.com", listen, admin).unwrap();
     let mut written = file.redacted();
     written["orgs"][0]["name"] = "default".into();
     assert_eq!(written, flag.redacted());
@@ -136,8 +137,12 @@ fn the_least_file_has_the_defaults_of_serve_org() {
 
 #[test]
 fn an_org_that_is_no_url_is_named_as_the_flag() {
-    let shown = Config::for_org("acme", "127.0.0.1:8080".parse().unwrap()).unwrap_err().to_string();
+    let (listen, admin) = ("127.0.0.1:8080".parse().unwrap(), "127.0.0.1:9090".parse().unwrap());
+    let shown = Config::for_org("acme", listen, admin).unwrap_err().to_string();
     assert_eq!(shown, "--org:1:1: not an absolute URL; write it like https://acme.my.salesforce.com");
+    let far = "0.0.0.0:9090".parse().unwrap();
+    let shown = Config::for_org("https://acme.my.salesforce.com", listen, far).unwrap_err().to_string();
+    assert!(shown.contains("nobody would be asked for a key"), "{shown}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{Config, Problems, load};
+use super::{Config, Limits, Problems, load};
 
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -205,6 +205,9 @@ pub fn after_restart(started_with: &Config, later: &Config) -> Vec<String> {
     let fixed = [
         ("listeners: addresses and whether they speak TLS", doors(started_with) != doors(later)),
         ("admin.address", started_with.admin.address != later.admin.address),
+        ("limits of connections", connection_limits(&started_with.limits) != connection_limits(&later.limits)),
+        ("log", started_with.log != later.log),
+        ("metrics", started_with.metrics != later.metrics),
         ("runtimes", started_with.runtimes != later.runtimes),
         ("principal_key", started_with.principal_key != later.principal_key),
     ];
@@ -213,6 +216,11 @@ pub fn after_restart(started_with: &Config, later: &Config) -> Vec<String> {
         .filter(|(_, differs)| *differs)
         .map(|(what, _)| format!("{what}: the change takes effect after a restart"))
         .collect()
+}
+
+/// What the workers are made with; the rest is looked up for each request.
+fn connection_limits(limits: &Limits) -> Limits {
+    Limits { stream_above: 0, buffered_bytes_total: 0, drain_notice: Duration::ZERO, ..*limits }
 }
 
 #[cfg(test)]
@@ -279,9 +287,9 @@ mod tests {
         fs::write(&path, format!("{ORG}runtimes: 0\n")).unwrap();
         assert!(matches!(settle(&mut watcher), Reload::Bad(problems) if problems.all().len() == 1));
         assert!(matches!(settle(&mut watcher), Reload::Unchanged));
-        fs::write(&path, format!("{ORG}limits: {{connections: 7}}\n")).unwrap();
+        fs::write(&path, format!("{ORG}limits: {{stream_above: 7B}}\n")).unwrap();
         let Reload::New { config, changed, warnings } = settle(&mut watcher) else { panic!("not new") };
-        assert_eq!((config.limits.connections, changed, warnings), (7, vec![path.clone()], Vec::new()));
+        assert_eq!((config.limits.stream_above, changed, warnings), (7, vec![path.clone()], Vec::new()));
         fs::remove_file(&path).unwrap();
         assert!(matches!(settle(&mut watcher), Reload::Bad(_)));
     }
@@ -325,8 +333,11 @@ mod tests {
             super::super::check_text(&text, Path::new("w.yaml"), &super::super::System).unwrap()
         };
         let old = config("runtimes: 1\n");
-        let new = config("runtimes: 2\nlisteners: [{address: 127.0.0.1:1}]\nadmin: {address: 127.0.0.1:2}\n");
-        assert_eq!(after_restart(&old, &new).len(), 3);
+        let new = config(
+            "runtimes: 2\nlisteners: [{address: 127.0.0.1:1}]\nadmin: {address: 127.0.0.1:2}\nlimits: {connections: 9}\n\
+             log: {access: stderr}\n",
+        );
+        assert_eq!(after_restart(&old, &new).len(), 5);
         assert!(after_restart(&old, &old).is_empty());
     }
 

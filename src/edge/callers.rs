@@ -104,7 +104,7 @@ impl Callers {
     pub fn by_claims(&self, claims: &Claims) -> Proof {
         let found = self.tokens.iter().find(|(rule, _)| {
             rule.issuer == claims.issuer
-                && claims.audience.iter().any(|audience| *audience == rule.audience)
+                && claims.audience.contains(&rule.audience)
                 && rule.subject.as_ref().is_none_or(|subject| *subject == claims.subject)
         });
         match found {

@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 use crate::body::{BodyFault, ByteBudget, HeldBytes};
 use crate::clock::Clock;
 use crate::edge::pace::{MinimumRate, Pace};
+use crate::outcome::Record;
 use crate::refusal::{Reason, Refusal};
 
 /// A request's body. An absent body costs nothing: no timer, no clock, no allocation.
@@ -32,6 +33,8 @@ pub struct Inbound {
     timer: Option<Pin<Box<Sleep>>>,
     /// Bytes that were read ahead and given back by [`Self::gather`].
     prefix: Option<(Bytes, HeldBytes)>,
+    /// Where `received` is written down.
+    record: Option<Record>,
 }
 
 enum Source {
@@ -94,7 +97,14 @@ impl Inbound {
     }
 
     fn new(source: Source, limit: u64, rate: MinimumRate, clock: Clock) -> Self {
-        Self { source, received: 0, limit, rate, clock, pace: Pace::new(), timer: None, prefix: None }
+        Self { source, received: 0, limit, rate, clock, pace: Pace::new(), timer: None, prefix: None, record: None }
+    }
+
+    /// The same, every byte of it written down in `record`, however far it gets.
+    #[must_use]
+    pub fn recorded(mut self, record: Record) -> Self {
+        self.record = Some(record);
+        self
     }
 
     /// Bytes received from the caller so far.
@@ -246,6 +256,9 @@ impl Body for Inbound {
             Some(Ok(data)) => {
                 let length = data.len() as u64;
                 this.received += length;
+                if let Some(record) = &this.record {
+                    record.lock().bytes_in = this.received;
+                }
                 this.pace.moved(length);
                 if this.received > this.limit {
                     this.source = Source::Done;

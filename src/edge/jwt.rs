@@ -1,6 +1,6 @@
 //! JSON Web Tokens of the company's own identity provider, by which a caller may prove who it is.
 //!
-//! The issuer's public keys come from a file or a URL; fetching them is somebody else's work ([`Issuers::put`]).
+//! The issuer's public keys come from a file or a URL; fetching them is somebody else's work ([`Issuer::put`]).
 //! A token must be signed by a public-key algorithm, name a configured issuer, and not have expired.
 
 use std::sync::Arc;
@@ -198,28 +198,32 @@ mod tests {
     use jsonwebtoken::{EncodingKey, Header};
     use serde_json::json;
 
-    const NOW: Duration = Duration::from_secs(1_800_000_000);
+    const NOW: Duration = Duration::from_hours(500_000);
 
     fn issuers() -> (Issuers, EncodingKey) {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
         let signer = EncodingKey::from_ec_pem(pair.serialize_pem().as_bytes()).unwrap();
         let mut public = Jwk::from_encoding_key(&signer, Algorithm::ES256).unwrap();
         public.common.key_id = Some("one".to_owned());
-        let caller = crate::config::Config::for_org("https://acme.my.salesforce.com", ([127, 0, 0, 1], 8080).into())
-            .unwrap()
-            .callers
-            .into_iter()
-            .next()
-            .map(|mut caller| {
-                caller.matches = Match::Jwt(JwtMatch {
-                    issuer: "https://id.example".into(),
-                    audience: "weirkeeper".into(),
-                    subject: None,
-                    jwks: Jwks::File("keys.json".into()),
-                });
-                caller
-            })
-            .unwrap();
+        let caller = crate::config::Config::for_org(
+            "https://acme.my.salesforce.com",
+            ([127, 0, 0, 1], 8080).into(),
+            ([127, 0, 0, 1], 9090).into(),
+        )
+        .unwrap()
+        .callers
+        .into_iter()
+        .next()
+        .map(|mut caller| {
+            caller.matches = Match::Jwt(JwtMatch {
+                issuer: "https://id.example".into(),
+                audience: "weirkeeper".into(),
+                subject: None,
+                jwks: Jwks::File("keys.json".into()),
+            });
+            caller
+        })
+        .unwrap();
         let issuers = Issuers::new(&[caller]);
         issuers.list()[0].put(&serde_json::to_vec(&JwkSet { keys: vec![public] }).unwrap()).unwrap();
         (issuers, signer)

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -40,6 +40,21 @@ fn explain(reason: &io::Error) -> String {
     }
 }
 
+/// What one listener counted.
+#[derive(Debug, Default)]
+pub struct ListenerCounts {
+    /// Connections open now.
+    pub open: Arc<AtomicUsize>,
+    /// Connections turned away: there were too many, or they spoke no TLS where that is needed.
+    pub refused: AtomicU64,
+}
+
+impl ListenerCounts {
+    pub(super) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// A socket that listens.
 #[derive(Debug)]
 pub struct Listener {
@@ -48,6 +63,8 @@ pub struct Listener {
     pub index: usize,
     /// TLS, if it speaks TLS.
     pub tls: Option<Arc<Tls>>,
+    /// What it counts.
+    pub counts: Arc<ListenerCounts>,
 }
 
 /// A connection taken from a listener, not yet part of a runtime.
@@ -57,6 +74,7 @@ pub(super) struct Accepted {
     pub(super) peer: SocketAddr,
     pub(super) listener: usize,
     pub(super) tls: Option<Arc<Tls>>,
+    pub(super) counts: Arc<ListenerCounts>,
 }
 
 impl Listener {
@@ -64,7 +82,7 @@ impl Listener {
     /// traffic between two ledgers unnoticed.
     pub fn bind(address: SocketAddr, index: usize, tls: Option<Arc<Tls>>) -> Result<Self, BindError> {
         let socket = bind(address).map_err(|reason| BindError { address, reason })?;
-        Ok(Self { socket, index, tls })
+        Ok(Self { socket, index, tls, counts: Arc::default() })
     }
 
     /// The address, with the port the system chose if 0 was asked for.
@@ -93,7 +111,8 @@ impl Listener {
                     if let Ok(stream) = stream.into_std()
                         && prepare(&stream).is_ok()
                     {
-                        deal(Accepted { stream, peer, listener: self.index, tls: self.tls.clone() });
+                        let (tls, counts) = (self.tls.clone(), Arc::clone(&self.counts));
+                        deal(Accepted { stream, peer, listener: self.index, tls, counts });
                     }
                 }
                 // The caller left while it waited.

@@ -24,6 +24,7 @@ struct RememberedProof {
 
 struct RememberedPrincipal {
     shown: Zeroizing<Box<[u8]>>,
+    generation: u64,
     principal: Principal,
 }
 
@@ -47,16 +48,15 @@ impl Remembered {
         self.proof = Some(RememberedProof { shown: Zeroizing::new(shown.into()), generation, until, proof });
     }
 
-    /// The principal of the credential `shown`, computed by `compute` only if it is not the one seen last.
-    pub fn principal(&mut self, shown: &[u8], compute: impl FnOnce() -> Principal) -> Principal {
-        match &self.principal {
-            Some(known) if same(&known.shown, shown) => known.principal,
-            _ => {
-                let principal = compute();
-                self.principal = Some(RememberedPrincipal { shown: Zeroizing::new(shown.into()), principal });
-                principal
-            }
-        }
+    /// The principal that the credential `shown` meant under the configuration of `generation`.
+    pub fn principal(&self, shown: &[u8], generation: u64) -> Option<Principal> {
+        let known = self.principal.as_ref()?;
+        (known.generation == generation && same(&known.shown, shown)).then_some(known.principal)
+    }
+
+    /// Keeps the principal that `shown` means.
+    pub fn remember_principal(&mut self, shown: &[u8], generation: u64, principal: Principal) {
+        self.principal = Some(RememberedPrincipal { shown: Zeroizing::new(shown.into()), generation, principal });
     }
 }
 
@@ -82,10 +82,12 @@ mod tests {
     }
 
     #[test]
-    fn a_principal_is_computed_again_only_for_another_credential() {
+    fn a_principal_is_remembered_for_its_credential_and_configuration() {
         let mut remembered = Remembered::default();
-        let first = remembered.principal(b"token", || Principal([1; 16]));
-        assert_eq!(remembered.principal(b"token", || Principal([2; 16])), first);
-        assert_eq!(remembered.principal(b"other", || Principal([3; 16])), Principal([3; 16]));
+        remembered.remember_principal(b"Bearer canary", 1, Principal([1; 16]));
+        assert_eq!(remembered.principal(b"Bearer canary", 1), Some(Principal([1; 16])));
+        assert_eq!(remembered.principal(b"Bearer other", 1), None);
+        assert_eq!(remembered.principal(b"Bearer canary", 2), None, "reloaded");
+        assert!(!format!("{remembered:?}").contains("canary"));
     }
 }

@@ -69,12 +69,13 @@ pub enum TlsError {
 /// The TLS side of one listener.
 #[derive(Debug)]
 pub struct Tls {
-    files: TlsFiles,
     loaded: ArcSwap<Loaded>,
 }
 
+/// What was made of a listener's files.
 #[derive(Debug)]
-struct Loaded {
+pub struct Loaded {
+    files: TlsFiles,
     config: Arc<ServerConfig>,
     not_after: SystemTime,
     content: [u8; 32],
@@ -83,24 +84,25 @@ struct Loaded {
 impl Tls {
     /// Loads the files.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let loaded = Loaded::from_files(&files)?;
-        Ok(Self { files, loaded: ArcSwap::from_pointee(loaded) })
+        Ok(Self { loaded: ArcSwap::from_pointee(Loaded::from_files(files)?) })
     }
 
-    /// Reads the files again; true if they have changed. If they cannot be used, those in force stay. Connections that are
-    /// open keep what they were opened with.
-    pub fn reload(&self) -> Result<bool, TlsError> {
-        let fresh = Loaded::from_files(&self.files)?;
-        let changed = fresh.content != self.loaded.load().content;
-        if changed {
-            self.loaded.store(Arc::new(fresh));
-        }
-        Ok(changed)
+    /// Reads `files`, which may be other ones than before; `None` if they say what is in force already. Changes nothing.
+    pub fn fresh(&self, files: TlsFiles) -> Result<Option<Loaded>, TlsError> {
+        let fresh = Loaded::from_files(files)?;
+        let present = self.loaded.load();
+        let same = fresh.content == present.content && fresh.files == present.files;
+        Ok((!same).then_some(fresh))
     }
 
-    /// The files it was made from.
-    pub fn files(&self) -> &TlsFiles {
-        &self.files
+    /// Puts what [`Self::fresh`] has read in force. Connections that are open keep what they were opened with.
+    pub fn put(&self, fresh: Loaded) {
+        self.loaded.store(Arc::new(fresh));
+    }
+
+    /// The files in force.
+    pub fn files(&self) -> TlsFiles {
+        self.loaded.load().files.clone()
     }
 
     /// When the certificate in force expires.
@@ -129,7 +131,12 @@ impl Tls {
 }
 
 impl Loaded {
-    fn from_files(files: &TlsFiles) -> Result<Self, TlsError> {
+    /// The file of the certificate.
+    pub fn certificate(&self) -> &Path {
+        &self.files.certificate
+    }
+
+    fn from_files(files: TlsFiles) -> Result<Self, TlsError> {
         let mut content = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
         let mut read = |path: &Path| -> Result<Zeroizing<Vec<u8>>, TlsError> {
             let bytes = read_file(path)?;
@@ -173,7 +180,7 @@ impl Loaded {
         }
         let mut digest = [0; 32];
         digest.copy_from_slice(content.finish().as_ref());
-        Ok(Self { config: Arc::new(config), not_after, content: digest })
+        Ok(Self { files, config: Arc::new(config), not_after, content: digest })
     }
 }
 

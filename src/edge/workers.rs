@@ -19,7 +19,7 @@ use crate::edge::connection::Connection;
 use crate::edge::drain::Drain;
 use crate::edge::framing::Fault;
 use crate::edge::limits::{Counts, Edge, Limits};
-use crate::edge::listener::{Accepted, Listener};
+use crate::edge::listener::{Accepted, Listener, ListenerCounts};
 use crate::edge::serve::{refuse_and_close, serve};
 use crate::edge::tls::Tls;
 use crate::tasks::Tasks;
@@ -73,8 +73,15 @@ struct Dealer {
 
 #[derive(Debug)]
 struct Seat {
-    sender: mpsc::Sender<(Accepted, Open)>,
+    sender: mpsc::Sender<(Accepted, Seated)>,
     open: Arc<AtomicUsize>,
+}
+
+/// A connection in its place: counted for its worker and for its listener.
+#[derive(Debug)]
+struct Seated {
+    _worker: Open,
+    _listener: Open,
 }
 
 /// One open connection; counted until dropped.
@@ -167,6 +174,12 @@ impl Workers {
         self.dealer.seats.iter().map(|seat| Arc::clone(&seat.open)).collect()
     }
 
+    /// Tells at any time how many workers have ended, which none does before the drain unless it has a defect.
+    pub fn watch(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let dealer = Arc::downgrade(&self.dealer);
+        move || dealer.upgrade().map_or(0, |dealer| dealer.seats.iter().filter(|seat| seat.sender.is_closed()).count())
+    }
+
     /// Waits until every worker has drained, after the drain has begun. Returns how many tasks had to be dropped.
     pub async fn finished(self) -> usize {
         let Self { dealer, threads } = self;
@@ -188,6 +201,9 @@ impl Dealer {
         for seat in &self.seats {
             let open = seat.open.load(Ordering::Relaxed);
             total += open;
+            if seat.sender.is_closed() {
+                continue;
+            }
             if fewest.is_none_or(|(least, _)| open < least) {
                 fewest = Some((open, seat));
             }
@@ -195,9 +211,9 @@ impl Dealer {
         let Some((_, seat)) = fewest.filter(|_| total < self.connections) else {
             return self.turn_away(accepted, tasks);
         };
-        let open = Open::new(&seat.open);
-        if let Err(refused) = seat.sender.try_send((accepted, open)) {
-            let (accepted, _open) = refused.into_inner();
+        let seated = Seated { _worker: Open::new(&seat.open), _listener: Open::new(&accepted.counts.open) };
+        if let Err(refused) = seat.sender.try_send((accepted, seated)) {
+            let (accepted, _seated) = refused.into_inner();
             self.turn_away(accepted, tasks);
         }
     }
@@ -205,6 +221,7 @@ impl Dealer {
     /// Too many connections: says so where that can be done without a handshake.
     fn turn_away(self: &Arc<Self>, accepted: Accepted, tasks: &Tasks) {
         self.counts.turned_away.fetch_add(1, Ordering::Relaxed);
+        accepted.counts.refuse();
         if accepted.tls.is_some() || self.turning_away.load(Ordering::Relaxed) >= TURNING_AWAY {
             return;
         }
@@ -224,7 +241,7 @@ impl Dealer {
 
 /// One worker's life. Returns how many tasks were still running when it stopped waiting for them.
 async fn work<S: EdgeService>(
-    mut receiver: mpsc::Receiver<(Accepted, Open)>,
+    mut receiver: mpsc::Receiver<(Accepted, Seated)>,
     service: S,
     edge: &Arc<Edge>,
     patience: Duration,
@@ -235,8 +252,8 @@ async fn work<S: EdgeService>(
             () = edge.drain.wait() => None,
             dealt = receiver.recv() => dealt,
         };
-        let Some((accepted, open)) = dealt else { break };
-        let task = serve_accepted(accepted, open, service.clone(), Arc::clone(edge));
+        let Some((accepted, seated)) = dealt else { break };
+        let task = serve_accepted(accepted, seated, service.clone(), Arc::clone(edge));
         edge.tasks.spawn(task);
     }
     drop(receiver);
@@ -248,21 +265,22 @@ async fn work<S: EdgeService>(
     edge.tasks.running()
 }
 
-async fn serve_accepted<S: EdgeService>(accepted: Accepted, open: Open, service: S, edge: Arc<Edge>) {
-    let _open = open;
-    let Accepted { stream, peer, listener, tls } = accepted;
+async fn serve_accepted<S: EdgeService>(accepted: Accepted, seated: Seated, service: S, edge: Arc<Edge>) {
+    let _seated = seated;
+    let Accepted { stream, peer, listener, tls, counts } = accepted;
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     let connection = Connection::new(canonical(peer), listener);
     match tls {
         None => serve(stream, Arc::new(connection), service, edge).await,
         // Boxed, so that a plain connection's task is not as large as a TLS handshake.
-        Some(tls) => Box::pin(serve_tls(stream, tls, connection, service, edge)).await,
+        Some(tls) => Box::pin(serve_tls(stream, tls, counts, connection, service, edge)).await,
     }
 }
 
 async fn serve_tls<S: EdgeService>(
     stream: TcpStream,
     tls: Arc<Tls>,
+    counts: Arc<ListenerCounts>,
     connection: Connection,
     service: S,
     edge: Arc<Edge>,
@@ -279,8 +297,12 @@ async fn serve_tls<S: EdgeService>(
     let shaken = tokio::time::timeout(edge.limits.head_time, handshake).await;
     match shaken {
         Ok(Ok((stream, connection))) => serve(stream, Arc::new(connection), service, edge).await,
-        Ok(Err(Some(plain))) => refuse_and_close(plain, Fault::NotTls, &edge).await,
+        Ok(Err(Some(plain))) => {
+            counts.refuse();
+            refuse_and_close(plain, Fault::NotTls, &edge).await;
+        }
         Ok(Err(None)) | Err(_) => {
+            counts.refuse();
             edge.counts.handshakes_failed.fetch_add(1, Ordering::Relaxed);
         }
     }

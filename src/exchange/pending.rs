@@ -22,25 +22,29 @@ use super::failure::{Cause, Failure};
 use super::plan::Plan;
 use super::pool::{Common, Stream};
 use super::stats::Counters;
+use super::tls;
 use super::upload::Upload;
 use crate::call::ApiCalls;
 use crate::outcome::{Exchange, FailureKind, Record};
+use crate::salesforce::{Costs, charged};
 
 /// The line of the record that belongs to one attempt.
 #[derive(Debug, Clone)]
 pub(super) struct Attempt {
     record: Record,
     index: usize,
+    cost: ApiCalls,
+    costs: Costs,
 }
 
 impl Attempt {
     /// Writes down that a message is being handed over.
-    pub(super) fn sent(record: &Record, now: Instant, cost: ApiCalls) -> Self {
+    pub(super) fn sent(record: &Record, now: Instant, plan: &Plan) -> Self {
         let mut outcome = record.lock();
         let index = outcome.exchanges.len();
-        outcome.exchanges.push(Exchange::sent(now, cost));
+        outcome.exchanges.push(Exchange::sent(now, plan.cost));
         drop(outcome);
-        Self { record: record.clone(), index }
+        Self { record: record.clone(), index, cost: plan.cost, costs: plan.costs }
     }
 
     fn write(&self, write: impl FnOnce(&mut Exchange)) {
@@ -57,10 +61,15 @@ impl Attempt {
         }
     }
 
+    /// The head came, and with it what the call cost; also if nobody waits for it any more.
     fn head(&self, now: Instant, status: StatusCode) {
         self.write(|exchange| {
             exchange.head = Some(now);
             exchange.status = Some(status.as_u16());
+            exchange.charged = charged(self.cost, status, &self.costs);
+            if status.is_client_error() || status.is_server_error() {
+                exchange.failure = Some(FailureKind::Status);
+            }
         });
     }
 
@@ -192,6 +201,12 @@ impl<S: Stream> Pending<S> {
                     return Err(Broken::Unsent(Box::new(message)));
                 }
                 let error = error.into_error();
+                if let Some(refused) = refused_us(&error) {
+                    self.attempt.unsent();
+                    Counters::add(&common.counters.tls);
+                    let detail = format!("No TLS connection to {}: {}.", common.origin.host(), tls::reason(refused));
+                    return Err(Broken::Failed(Failure::unsent(Cause::Tls, detail)));
+                }
                 let fault = conn.upload().and_then(|upload| upload.fault());
                 let cause = fault.map_or_else(|| cause(&error), Cause::Upload);
                 self.attempt.failed(now, cause.kind());
@@ -304,6 +319,11 @@ fn refused_stream(error: &hyper::Error) -> bool {
     error.source().and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(|error| {
         error.is_remote() && error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
     })
+}
+
+/// The origin did not accept our certificate, or wants one: what it said.
+fn refused_us(error: &hyper::Error) -> Option<&std::io::Error> {
+    error.source()?.downcast_ref::<std::io::Error>().filter(|error| tls::refused_us(error))
 }
 
 fn describe(common: &Common, cause: Cause) -> Failure {

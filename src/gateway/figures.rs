@@ -1,6 +1,5 @@
 //! The figures of the gateway's parts, filled in when somebody looks.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::UNIX_EPOCH;
@@ -8,13 +7,14 @@ use std::time::UNIX_EPOCH;
 use parking_lot::Mutex;
 
 use super::Ways;
+use super::doors::Door;
 use crate::body::ByteBudget;
 use crate::call::OrgId;
 use crate::clock::Clock;
 use crate::edge::Counts;
-use crate::edge::tls::Tls;
 use crate::live::{InForce, Live};
 use crate::outcome::FailureKind;
+use crate::refusal::Reason;
 use crate::telemetry::{
     BufferedBytes, ConfigSnapshot, ListenerSnapshot, RuntimeSnapshot, Snapshot, Telemetry, UpstreamSnapshot,
 };
@@ -70,17 +70,30 @@ pub struct Parts {
     pub ways: Ways,
     /// Open connections of each worker.
     pub open: Vec<Arc<AtomicUsize>>,
-    /// TLS of each listener.
-    pub tls: Vec<Option<Arc<Tls>>>,
-    /// Address of each listener.
-    pub addresses: Vec<SocketAddr>,
+    /// Every listener.
+    pub doors: Vec<Door>,
     /// What came of the reloads.
     pub reloads: Arc<Reloads>,
 }
 
 /// Fills in the figures of `parts` at each look.
 pub fn register(telemetry: &Telemetry, parts: Parts) {
-    telemetry.add_source(move |snapshot| parts.fill(snapshot));
+    let refused = Mutex::new([0; Reason::ALL.len()]);
+    let counter = telemetry.clone();
+    telemetry.add_source(move |snapshot| {
+        bring_over(&parts.counts, &mut *refused.lock(), &counter);
+        parts.fill(snapshot);
+    });
+}
+
+/// Counts the refusals of the edge since the last look where all refusals are counted. No stage of the road saw them, so
+/// nobody is known to have been refused.
+fn bring_over(counts: &Counts, known: &mut [u64], telemetry: &Telemetry) {
+    for (reason, known) in Reason::ALL.iter().zip(known) {
+        let now = counts.refused(*reason);
+        telemetry.add_refusals(*reason, now.saturating_sub(*known));
+        *known = now;
+    }
 }
 
 impl Parts {
@@ -110,20 +123,15 @@ impl Parts {
     }
 
     fn listeners(&self) -> Vec<ListenerSnapshot> {
-        // Connections are counted by worker, refusals for the process: the first listener stands for all.
-        let refused =
-            self.counts.turned_away.load(Ordering::Relaxed) + self.counts.handshakes_failed.load(Ordering::Relaxed);
-        let open: u64 = self.open.iter().map(|open| open.load(Ordering::Relaxed) as u64).sum();
-        self.addresses
+        self.doors
             .iter()
-            .zip(&self.tls)
-            .enumerate()
-            .map(|(place, (address, tls))| ListenerSnapshot {
-                listener: address.to_string(),
-                tls: tls.is_some(),
-                connections: if place == 0 { open } else { 0 },
-                connections_refused: if place == 0 { refused } else { 0 },
-                certificate_not_after_seconds: tls
+            .map(|door| ListenerSnapshot {
+                listener: door.address.to_string(),
+                tls: door.tls.is_some(),
+                connections: door.counts.open.load(Ordering::Relaxed) as u64,
+                connections_refused: door.counts.refused.load(Ordering::Relaxed),
+                certificate_not_after_seconds: door
+                    .tls
                     .as_ref()
                     .and_then(|tls| tls.not_after().duration_since(UNIX_EPOCH).ok())
                     .map(|time| time.as_secs()),

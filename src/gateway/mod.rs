@@ -5,6 +5,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -19,8 +20,8 @@ use crate::body::ByteBudget;
 use crate::clock::Clock;
 use crate::config::watch::{Reload, Watcher};
 use crate::config::{AccessTo, Config};
-use crate::edge::listener::{BindError, Listener, raise_open_files};
-use crate::edge::tls::{ClientCertificates, Tls, TlsError, TlsFiles};
+use crate::edge::listener::{BindError, raise_open_files};
+use crate::edge::tls::TlsError;
 use crate::edge::workers::{WorkerSettings, Workers};
 use crate::edge::{Counts, Drain, Limits};
 use crate::live::{InForce, Lasting, Live, Unusable};
@@ -29,9 +30,13 @@ use crate::stack::{self, Local, Shared};
 use crate::tasks::Tasks;
 use crate::telemetry::{EventFormat, Level, Log, LogOptions, Output, Telemetry, TelemetryOptions};
 
+mod doors;
 mod figures;
 mod issuers;
+pub mod panics;
 mod signals;
+
+use doors::{Door, Renewal};
 
 /// How long the last log lines may take to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -71,6 +76,7 @@ pub fn serve(config: Config) -> Result<(), StartError> {
     runtime.block_on(async {
         let clock = Clock::start();
         let log = Log::start(clock, log_options(&config)).map_err(system("cannot open the log"))?;
+        panics::log_to(&log);
         let gateway = Gateway::start(config, clock, log).await?;
         let signals = signals::Signals::new(&gateway).map_err(system("cannot listen for signals"))?;
         gateway.run(signals.stop()).await;
@@ -101,7 +107,7 @@ pub struct Gateway {
     admin: Arc<Admin>,
     buffers: ByteBudget,
     workers: Workers,
-    tls: Vec<Arc<Tls>>,
+    doors: Vec<Door>,
     drain: Drain,
     watcher: Option<Watcher>,
     addresses: Vec<SocketAddr>,
@@ -120,12 +126,11 @@ impl Gateway {
         let lasting = Lasting { telemetry: telemetry.clone(), made_up_key, dial: None, clock };
 
         // Sockets first: a taken port must stop the start before anything else happens.
-        let (listeners, tls) = listen(&config)?;
+        let (listeners, doors): (Vec<_>, Vec<_>) = doors::open(&config)?.into_iter().unzip();
         let admin_listener = TcpListener::bind(config.admin.address)
             .await
             .map_err(|reason| BindError { address: config.admin.address, reason })?;
-        let addresses = listeners.iter().map(Listener::address).collect::<Result<Vec<_>, _>>();
-        let addresses = addresses.map_err(system("cannot tell a listener's address"))?;
+        let addresses: Vec<_> = doors.iter().map(|door| door.address).collect();
         let admin_address = admin_listener.local_addr().map_err(system("cannot tell the admin listener's address"))?;
 
         let live = Live::new(Arc::new(config), &lasting, None)?;
@@ -148,11 +153,14 @@ impl Gateway {
         let ways = Arc::new(Mutex::new(Vec::new()));
         let workers = start_workers(&config, clock, &drain, &counts, shared, Arc::clone(&ways))?;
         let tasks = Tasks::new();
+        let failed = Arc::new(AtomicUsize::new(0));
         for listener in listeners {
             let accepting = workers.accept(listener, &tasks);
             let log = telemetry.log().clone();
+            let failed = Arc::clone(&failed);
             tasks.spawn(async move {
                 if let Err(error) = accepting.await {
+                    failed.fetch_add(1, Ordering::Relaxed);
                     log.event(Level::Error, "listener_failed", &[("error", error.to_string().as_str().into())]);
                 }
             });
@@ -160,6 +168,8 @@ impl Gateway {
 
         let admin = Arc::new(Admin::new(telemetry.clone(), access(&config)));
         admin.set_config(config.redacted());
+        admin.add_check("listeners", none_of(addresses.len(), move || failed.load(Ordering::Relaxed)));
+        admin.add_check("workers", none_of(config.runtimes, workers.watch()));
         {
             let admin = Arc::clone(&admin);
             let background = tasks.clone();
@@ -177,8 +187,7 @@ impl Gateway {
                 counts,
                 ways,
                 open: workers.open_counts(),
-                tls: tls.clone(),
-                addresses: addresses.clone(),
+                doors: doors.clone(),
                 reloads: Arc::clone(&reloads),
             },
         );
@@ -191,7 +200,7 @@ impl Gateway {
             admin,
             buffers,
             workers,
-            tls: tls.into_iter().flatten().collect(),
+            doors,
             drain,
             watcher,
             addresses,
@@ -246,6 +255,9 @@ impl Gateway {
         let log = self.telemetry.log().clone();
         log.event(Level::Info, "draining", &[]);
         self.admin.drain();
+        // Who balances load over replicas asks for readiness now and then, and until it has seen that this one is no
+        // longer ready it sends new connections here.
+        tokio::time::sleep(self.in_force.load().config.limits.drain_notice).await;
         self.drain.begin();
         let left = self.workers.finished().await;
         let level = if left == 0 { Level::Info } else { Level::Warn };
@@ -279,24 +291,18 @@ impl Gateway {
     }
 
     fn put_in_force(&self, config: &Arc<Config>) -> Result<(), String> {
-        // Certificates first: a configuration whose certificates cannot be used is not put in force in part.
-        for tls in &self.tls {
-            match tls.reload() {
-                Ok(false) => {}
-                Ok(true) => {
-                    let file = tls.files().certificate.display().to_string();
-                    let members = [("file", file.as_str().into())];
-                    self.telemetry.log().event(Level::Info, "certificate_reloaded", &members);
-                }
-                Err(error) => return Err(error.to_string()),
-            }
-        }
+        // What can fail comes first: a configuration is put in force as a whole or not at all.
+        let certificates = Renewal::read(&self.doors, config).map_err(|error| error.to_string())?;
         let earlier = self.in_force.load_full();
         let live = Live::new(Arc::clone(config), &self.lasting, Some(&earlier)).map_err(|error| error.to_string())?;
         self.buffers.set_limit(bytes(config.limits.buffered_bytes_total));
         self.admin.set_access(access(config));
         self.admin.set_config(config.redacted());
         self.in_force.store(Arc::new(live));
+        for file in certificates.put() {
+            let file = file.display().to_string();
+            self.telemetry.log().event(Level::Info, "certificate_reloaded", &[("file", file.as_str().into())]);
+        }
         Ok(())
     }
 
@@ -345,26 +351,15 @@ fn start_workers(
     .map_err(system("cannot start a worker"))
 }
 
-fn listen(config: &Config) -> Result<(Vec<Listener>, Vec<Option<Arc<Tls>>>), StartError> {
-    let mut listeners = Vec::new();
-    let mut all = Vec::new();
-    for (place, listener) in config.listeners.iter().enumerate() {
-        let tls = match &listener.tls {
-            Some(files) => Some(Arc::new(Tls::load(TlsFiles {
-                certificate: files.certificate.clone(),
-                key: files.key.clone(),
-                clients: match (&files.client_ca, files.client_ca_required) {
-                    (None, _) => ClientCertificates::NotAsked,
-                    (Some(ca), false) => ClientCertificates::Optional(ca.clone()),
-                    (Some(ca), true) => ClientCertificates::Required(ca.clone()),
-                },
-            })?)),
-            None => None,
-        };
-        listeners.push(Listener::bind(listener.address, place, tls.clone())?);
-        all.push(tls);
+/// A check that passes while none of `all` has failed.
+fn none_of(
+    all: usize,
+    failed: impl Fn() -> usize + Send + Sync + 'static,
+) -> impl Fn() -> Result<(), String> + Send + Sync + 'static {
+    move || match failed() {
+        0 => Ok(()),
+        failed => Err(format!("{failed} of {all} have failed; the log says why")),
     }
-    Ok((listeners, all))
 }
 
 /// What the edge asks of each connection under `config`.

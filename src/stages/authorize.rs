@@ -141,13 +141,13 @@ enum Whole {
 
 impl Kept {
     fn of(passage: &mut Passage, token: &Token) -> Self {
-        let head = &passage.head;
         let body = match &mut passage.payload {
             Payload::Empty => Some(Whole::Empty),
             // The hold is kept as long as the bytes may be needed.
             Payload::Whole(bytes, held) => Some(Whole::Bytes(bytes.clone(), held.take())),
             Payload::Stream(_) => None,
         };
+        let head = &passage.head;
         let mut headers = Vec::new();
         if body.is_some() {
             headers.reserve_exact(head.headers.len());

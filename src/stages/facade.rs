@@ -136,8 +136,7 @@ pub async fn page(desk: &Desk, seen: Seen, org: OrgId, meaning: &Meaning, page: 
         return Err(Refusal::new(Reason::MethodNotAllowed, "This endpoint takes POST."));
     }
     facade.attempts.lock().may_try(address.address, now).map_err(|wait| limited(facade, wait))?;
-    let (bytes, _held) = body.collect_whole(&desk.buffers, LARGEST_FORM).await?;
-    record.lock().bytes_in = bytes.len() as u64;
+    let (bytes, _held) = body.recorded(record.clone()).collect_whole(&desk.buffers, LARGEST_FORM).await?;
     let form = Form::parse(if may_get { head.uri.query().unwrap_or_default().as_bytes() } else { &bytes });
     let wall = desk.clock.wall(now);
     let failed = |error: OAuthError| {
@@ -197,7 +196,7 @@ pub async fn envelope(desk: &Desk, mut seen: Seen, org: OrgId, mut meaning: Mean
     let live = Arc::clone(&seen.live);
     let (held, facade) = parts(&live, org)?;
     let body = std::mem::replace(&mut seen.body, Inbound::whole(Bytes::new(), desk.clock));
-    let (bytes, hold) = body.collect_whole(&desk.buffers, live.body_bytes).await?;
+    let (bytes, kept) = body.recorded(seen.record.clone()).collect_whole(&desk.buffers, live.body_bytes).await?;
     let plain = inflate::plain(&seen.head.headers, &bytes, live.body_bytes)?;
     let by_head = meaning.clone();
     if salesforce::read_body(&mut meaning, &plain, &held.costs).is_ok()
@@ -210,7 +209,7 @@ pub async fn envelope(desk: &Desk, mut seen: Seen, org: OrgId, mut meaning: Mean
     let host = lower(target::host_of(&seen.head)?.host).into_owned();
     let facts = find(desk.clock, &seen, org, &host, Some(by_head), session.as_ref().map(Credential::secret))?;
     drop(plain);
-    seen.body = Inbound::again(bytes, hold, desk.clock);
+    seen.body = Inbound::again(bytes, kept, desk.clock);
     Ok(Opened::Onward(Box::new(facts.known(seen))))
 }
 

@@ -171,6 +171,12 @@ pub(super) fn find(
     outcome.caller = Some(caller);
     outcome.class = class;
     drop(outcome);
+    if is_own(seen.head.uri.path()) {
+        return Err(Refusal::new(
+            Reason::NoSuchPage,
+            "Paths under /weirkeeper/ are the gateway's own, and it has no page here.",
+        ));
+    }
     Ok(Facts { org, caller, class, deadline, secure, meaning })
 }
 
@@ -247,6 +253,12 @@ fn judge(shown: &[u8], seen: &Seen, org: Option<&LiveOrg>, wall: Duration) -> (P
     }
 }
 
+/// Whether a path is the gateway's own and none of Salesforce's. However many slashes it begins with.
+fn is_own(path: &str) -> bool {
+    let rest = path.trim_start_matches('/').strip_prefix("weirkeeper");
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn unknown(stranger: Stranger) -> Refusal {
     match stranger {
         Stranger::BadProof(why) => Refusal::new(Reason::UnknownCaller, why),
@@ -298,6 +310,16 @@ mod tests {
         assert_eq!(lowered(Class::Standard, &headers), Class::Standard);
         headers.insert(CLASS_HEADER, "nonsense".parse().unwrap());
         assert_eq!(lowered(Class::Standard, &headers), Class::Standard);
+    }
+
+    #[test]
+    fn own_paths_are_told_from_salesforces() {
+        for own in ["/weirkeeper", "/weirkeeper/", "/weirkeeper/v1/budget", "//weirkeeper/v1"] {
+            assert!(is_own(own), "{own}");
+        }
+        for theirs in ["/", "/services/data/", "/weirkeepers", "/services/weirkeeper/", "/apex/weirkeeper"] {
+            assert!(!is_own(theirs), "{theirs}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HeaderName;
@@ -16,6 +17,7 @@ use http::{HeaderValue, Response};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
+use smallvec::SmallVec;
 use tower::{Layer, Service};
 
 use crate::body::{BodyFault, ReplyBody};
@@ -253,17 +255,47 @@ fn stamp(headers: &mut http::HeaderMap, outcome: &Outcome) {
     if let Ok(id) = HeaderValue::from_bytes(&outcome.id.hex()) {
         headers.insert(REQUEST_ID, id);
     }
-    headers.insert(COST, HeaderValue::from(outcome.charged().0));
+    headers.insert(COST, cost(outcome.charged().0));
     if let Some(exchange) = outcome.exchanges.last()
         && let Some(head) = exchange.head
     {
         let upstream = head.saturating_duration_since(exchange.sent);
-        let text = format!("upstream;dur={}.{:03}", upstream.as_millis(), upstream.as_micros() % 1_000);
-        if let Ok(value) = HeaderValue::try_from(text) {
+        if let Ok(value) = HeaderValue::from_bytes(&timing(upstream)) {
             // Salesforce's own timing, if it sends any, stays.
             headers.append(SERVER_TIMING, value);
         }
     }
+}
+
+/// The usual costs need no allocation.
+fn cost(calls: u32) -> HeaderValue {
+    match calls {
+        0 => HeaderValue::from_static("0"),
+        1 => HeaderValue::from_static("1"),
+        more => HeaderValue::from(more),
+    }
+}
+
+/// `upstream;dur=12.345`: milliseconds with three decimals.
+fn timing(upstream: Duration) -> SmallVec<[u8; 48]> {
+    let mut text = SmallVec::from_slice(b"upstream;dur=");
+    let micros = u64::try_from(upstream.as_micros()).unwrap_or(u64::MAX);
+    let mut digits = [b'0'; 20];
+    let mut left = micros;
+    let mut place = digits.len();
+    // At least one digit stands before the three decimals.
+    while left > 0 || digits.len() - place < 4 {
+        place -= 1;
+        if let Some(digit) = digits.get_mut(place) {
+            *digit = b'0' + (left % 10) as u8;
+        }
+        left /= 10;
+    }
+    let (whole, decimals) = digits.get(place..).unwrap_or_default().split_at(digits.len() - place - 3);
+    text.extend_from_slice(whole);
+    text.push(b'.');
+    text.extend_from_slice(decimals);
+    text
 }
 
 /// An answer's body, watched to its last byte.
@@ -310,5 +342,63 @@ impl Drop for ObservedBody {
         if self.body.is_end_stream() {
             self.watch.finish(Ending::Complete);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arc_swap::ArcSwap;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::edge::{Connection, Inbound};
+    use crate::live::Lasting;
+    use crate::telemetry::{Log, Telemetry, TelemetryOptions};
+
+    #[test]
+    fn timings_are_milliseconds_with_three_decimals() {
+        for (micros, text) in
+            [(0, "0.000"), (7, "0.007"), (1_000, "1.000"), (12_345, "12.345"), (600_000_001, "600000.001")]
+        {
+            let value = timing(Duration::from_micros(micros));
+            assert_eq!(std::str::from_utf8(&value).unwrap(), format!("upstream;dur={text}"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_like_any_other_failure_and_counted() {
+        let clock = Clock::start();
+        let (log, memory) = Log::in_memory(clock, 1 << 20);
+        let telemetry = Telemetry::new(clock, log, TelemetryOptions::default());
+        let config = Config::for_org(
+            "https://acme.my.salesforce.com",
+            ([127, 0, 0, 1], 8080).into(),
+            ([127, 0, 0, 1], 9090).into(),
+        )
+        .unwrap();
+        let lasting = Lasting { telemetry: telemetry.clone(), made_up_key: Zeroizing::new([7; 32]), dial: None, clock };
+        let live = Live::new(Arc::new(config), &lasting, None).unwrap();
+        let layer = ObserveLayer {
+            in_force: Arc::new(ArcSwap::from_pointee(live)),
+            recorder: Arc::new(telemetry.recorder()),
+            clock,
+            ids: Arc::new(RequestIds::new(1)),
+        };
+        let mut stage = layer.layer(tower::service_fn(|seen: Seen| async move {
+            assert!(seen.head.headers.is_empty(), "meant to");
+            Err(panicked())
+        }));
+        let request = http::Request::get("/services/data/v62.0/limits").header("accept", "*/*").body(()).unwrap();
+        let arrival = Arrival {
+            head: request.into_parts().0,
+            body: Inbound::whole(Bytes::new(), clock),
+            connection: Arc::new(Connection::new(([127, 0, 0, 1], 1).into(), 0)),
+        };
+        let Ok(response) = stage.call(arrival).await;
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()["weirkeeper-refused"], "internal");
+        drop(response);
+        assert!(memory.text().contains("\"refusal\":\"internal\""), "{}", memory.text());
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::header::{AUTHORIZATION, HeaderName};
 use http_body::Body as _;
 use tower::{Layer, Service};
 
@@ -15,12 +16,15 @@ use crate::body::{ByteBudget, Payload};
 use crate::call::{Call, Family, Principal};
 use crate::edge::facade::token::is_gateway_token;
 use crate::edge::inbound::{Gathered, Inbound};
+use crate::exchange::vault::Identity;
 use crate::live::Live;
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::{self, CredentialError};
 use crate::stages::policy::Mode;
 use crate::stages::way::Way;
-use crate::stages::{Known, Passage, Reply, inflate};
+use crate::stages::{Known, Passage, Reply, Seen, inflate};
+
+const SESSION_HEADER: HeaderName = HeaderName::from_static("x-sfdc-session");
 
 /// Puts [`Understand`] on the road.
 #[derive(Debug, Clone)]
@@ -82,25 +86,11 @@ where
 /// Everything the head alone tells. The body comes back if there is one.
 fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
     let Known { seen, org, caller, class, deadline, secure, meaning } = known;
+    let principal = principal(&seen, seen.live.org(org).and_then(|org| org.identity(caller)));
     let live = seen.live;
-    let configured = live.org(org);
-    let costs = configured.map(|org| org.costs).unwrap_or_default();
+    let costs = live.org(org).map(|org| org.costs).unwrap_or_default();
     let path = seen.head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let meaning = meaning.unwrap_or_else(|| salesforce::understand(&seen.head.method, path, &costs));
-
-    let identity = configured.and_then(|org| org.identity(caller));
-    let principal = match salesforce::credentials(&seen.head.headers, None) {
-        Ok(credential) => match (identity, credential) {
-            (Some(identity), _) => identity.principal(),
-            (None, None) => Principal::NOBODY,
-            (None, Some(credential)) if is_ours(credential.secret()) => return Err(not_here()),
-            (None, Some(credential)) => seen
-                .connection
-                .remembered()
-                .principal(credential.secret().as_bytes(), || salesforce::principal(&live.principal_key, &credential)),
-        },
-        Err(error) => return Err(Refusal::new(Reason::BadCredential, sentence(&error))),
-    };
 
     let mut outcome = seen.record.lock();
     outcome.method.clone_from(&meaning.method);
@@ -109,8 +99,10 @@ fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
     outcome.object.clone_from(&meaning.object);
     outcome.template = meaning.template;
     outcome.version = meaning.version;
-    outcome.principal = principal;
+    outcome.principal = principal.as_ref().copied().unwrap_or(Principal::NOBODY);
     drop(outcome);
+    // Only now: the form of a refusal depends on the family.
+    let principal = principal?;
 
     let call = Call { org, caller, principal, class, meaning, deadline };
     let body = (!seen.body.is_end_stream()).then_some(seen.body);
@@ -119,8 +111,40 @@ fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
     Ok((passage, body))
 }
 
+/// As whom Salesforce will see the request, as far as its head tells. A connection usually carries the same
+/// `Authorization` again and again, so its bytes are compared before they are read and hashed.
+///
+/// A caller that acts as an identity is that identity, whatever it sent.
+fn principal(seen: &Seen, identity: Option<&Arc<Identity>>) -> Result<Principal, Refusal> {
+    let (headers, live) = (&seen.head.headers, &seen.live);
+    let mut given = headers.get_all(AUTHORIZATION).iter();
+    let only = match (given.next(), given.next()) {
+        (Some(only), None) if !headers.contains_key(&SESSION_HEADER) => Some(only.as_bytes()),
+        _ => None,
+    };
+    if let (Some(_), Some(identity)) = (only, identity) {
+        // One credential cannot contradict itself.
+        return Ok(identity.principal());
+    }
+    if let Some(known) = only.and_then(|shown| seen.connection.remembered().principal(shown, live.generation)) {
+        return Ok(known);
+    }
+    let principal = match salesforce::credentials(headers, None) {
+        Ok(_) if identity.is_some() => return Ok(identity.map_or(Principal::NOBODY, |identity| identity.principal())),
+        Ok(None) => return Ok(Principal::NOBODY),
+        Ok(Some(credential)) if is_ours(credential.secret()) => return Err(not_here()),
+        Ok(Some(credential)) => salesforce::principal(&live.principal_key, &credential),
+        Err(error) => return Err(Refusal::new(Reason::BadCredential, sentence(&error))),
+    };
+    if let Some(shown) = only {
+        seen.connection.remembered().remember_principal(shown, live.generation, principal);
+    }
+    Ok(principal)
+}
+
 /// Reads the body, and everything it tells if it tells anything.
 async fn by_body(passage: &mut Passage, body: Inbound, buffers: &ByteBudget) -> Result<(), Refusal> {
+    let body = body.recorded(passage.record.clone());
     let speaks = salesforce::needs_body(&passage.call.meaning);
     let live = Arc::clone(&passage.live);
     let (bytes, held) = if speaks {
@@ -135,7 +159,6 @@ async fn by_body(passage: &mut Passage, body: Inbound, buffers: &ByteBudget) -> 
             }
         }
     };
-    passage.record.lock().bytes_in = bytes.len() as u64;
     if speaks {
         by_content(&mut passage.call, &live, &passage.head.headers, &bytes)?;
         let meaning = &passage.call.meaning;

@@ -41,6 +41,9 @@ pub(super) fn write(
     let mut line = Line::begin(out, stamp, wall);
     line.word(key!("event"), "request");
     line.hex(key!("request_id"), outcome.id.0.to_be_bytes());
+    if let Some(trace) = outcome.trace {
+        line.hex(key!("trace_id"), trace.0.to_be_bytes());
+    }
     line.members(words);
     if outcome.principal != Principal::NOBODY {
         let [a, b, c, d, ..] = outcome.principal.0;

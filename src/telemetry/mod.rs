@@ -42,6 +42,7 @@ pub use self::snapshot::{
 pub use self::status::{CallerStatus, InFlightStatus, Status, Totals};
 use crate::clock::Clock;
 use crate::outcome::Outcome;
+use crate::refusal::Reason;
 
 /// How many words and series there may be.
 #[derive(Debug, Clone, Copy)]
@@ -141,6 +142,14 @@ impl Telemetry {
     /// Registers a part of the gateway; `fill` is called at each scrape and must be quick.
     pub fn add_source(&self, fill: impl Fn(&mut Snapshot) + Send + Sync + 'static) {
         self.0.sources.write().push(Box::new(fill));
+    }
+
+    /// Counts refusals by which no request ended, because the edge could not read one.
+    pub fn add_refusals(&self, reason: Reason, more: u64) {
+        if more > 0 {
+            let labels = metrics::RefusalLabels { org: UNKNOWN.into(), caller: UNKNOWN.into(), reason };
+            self.0.metrics.refusals_total.cell(labels).add(more);
+        }
     }
 
     /// What all parts say about themselves now.

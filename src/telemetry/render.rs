@@ -29,9 +29,11 @@ impl Telemetry {
     /// All metrics in Prometheus's text format 0.0.4. Reads a few files in `/proc` and takes milliseconds if there are many
     /// series: for the control thread.
     pub fn render(&self) -> String {
+        // First, because parts bring over what they counted.
+        let snapshot = self.snapshot();
         let mut families = Vec::new();
         self.0.metrics.collect(&mut families);
-        self.0.gauges(&self.snapshot()).collect(&mut families);
+        self.0.gauges(&snapshot).collect(&mut families);
         process(&ProcessSnapshot::read()).collect(&mut families);
         let mut text = String::with_capacity(64 * 1024);
         // Writing into a string fails only for a family without a name or samples, and `collect` makes none.

@@ -85,6 +85,7 @@ impl Check<'_> {
             idle: self.positive(&at.key("idle"), written.idle),
             minimum_rate: written.minimum_rate.0.0,
             minimum_rate_grace: self.positive(&at.key("minimum_rate_grace"), written.minimum_rate_grace),
+            drain_notice: written.drain_notice.0.0,
             drain: written.drain.0.0,
         };
         if limits.stream_above > limits.body_bytes {

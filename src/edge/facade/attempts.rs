@@ -30,7 +30,7 @@ enum Who {
     /// An IPv4 address.
     Four([u8; 4]),
     /// The network of an IPv6 address: one customer has all of it.
-    Six([u8; 8]),
+    Six(u64),
     Caller(CallerId),
     /// All for whom there was no place.
     Crowd,
@@ -41,8 +41,7 @@ impl Who {
         match source.to_canonical() {
             IpAddr::V4(address) => Self::Four(address.octets()),
             IpAddr::V6(address) => {
-                let [a, b, c, d, e, f, g, h, ..] = address.octets();
-                Self::Six([a, b, c, d, e, f, g, h])
+                Self::Six((address.to_bits() >> 64) as u64)
             }
         }
     }

@@ -162,16 +162,21 @@ async fn new_files_are_taken_and_bad_ones_change_nothing() {
     let second = Authority::new("second");
     let files = Files::new(&first.issue("gateway"));
     let tls = Tls::load(files.config(ClientCertificates::NotAsked)).unwrap();
-    assert!(!tls.reload().unwrap(), "nothing changed");
+    let reload = || tls.fresh(tls.files()).map(|fresh| fresh.map(|fresh| tls.put(fresh)).is_some());
+    assert!(!reload().unwrap(), "nothing changed");
     files.write(&second.issue("gateway"));
     assert!(ask(&tls, client(&first, &[], None), LAST).await.is_ok(), "not before a reload");
-    assert!(tls.reload().unwrap());
+    assert!(reload().unwrap());
     assert!(ask(&tls, client(&second, &[], None), LAST).await.is_ok());
     assert!(ask(&tls, client(&first, &[], None), LAST).await.is_err());
     std::fs::write(files.path("tls.crt"), "not a certificate").unwrap();
-    let error = tls.reload().unwrap_err().to_string();
+    let error = reload().unwrap_err().to_string();
     assert!(error.contains("tls.crt") && error.contains("no certificate in PEM form"), "{error}");
     assert!(ask(&tls, client(&second, &[], None), LAST).await.is_ok(), "the old one stays");
+    let elsewhere = Files::new(&first.issue("gateway"));
+    let moved = tls.fresh(elsewhere.config(ClientCertificates::NotAsked)).unwrap();
+    tls.put(moved.expect("other files"));
+    assert!(ask(&tls, client(&first, &[], None), LAST).await.is_ok(), "files may be named anew");
 }
 
 #[test]

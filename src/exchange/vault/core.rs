@@ -55,7 +55,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 /// Wait after the first failure; doubled by each further one.
 const FIRST_STEP: Duration = Duration::from_secs(1);
 /// Longest wait between two attempts.
-const LAST_STEP: Duration = Duration::from_secs(60);
+const LAST_STEP: Duration = Duration::from_mins(1);
 
 /// What a call that needs a token has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -237,7 +237,7 @@ mod tests {
             audience: "https://login.salesforce.com".into(),
             key: Box::new(SigningKey::from_pem(pem.as_bytes()).unwrap()),
         };
-        let form = flow.form(Duration::from_secs(1_800_000_000), None).unwrap();
+        let form = flow.form(Duration::from_hours(500_000), None).unwrap();
         let form = std::str::from_utf8(&form).unwrap();
         let token = form.split("assertion=").nth(1).unwrap();
         let public = pair.public_key();

@@ -224,13 +224,12 @@ impl Identity {
             let now = self.clock.now();
             let want = shared.core.lock().want(now);
             match want {
-                Want::Use => {}
+                Want::Use | Want::Wait => {}
                 Want::UseAndLogIn | Want::LogIn => {
                     let (login, identity) =
                         (LogIn { shared: Arc::clone(shared), clock: self.clock, done: false }, Arc::clone(self));
                     tasks.spawn(async move { identity.log_in(login).await });
                 }
-                Want::Wait => {}
                 Want::NotBefore(again, why) => {
                     return Err(NoToken { why, again: Some(again.saturating_duration_since(now)) });
                 }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 /// One more than an hour has, so that the running minute counts and the window is never shorter than an hour.
 const MINUTES: usize = 61;
-const MINUTE: Duration = Duration::from_secs(60);
+const MINUTE: Duration = Duration::from_mins(1);
 
 /// A trailing hour of log-ins.
 #[derive(Debug)]

@@ -50,7 +50,11 @@ fn prepare(program: &Path, arguments: &[&str], folder: &Path) {
     };
     let said = String::from_utf8_lossy(&output.stderr);
     let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-    assert!(output.status.success(), "the suite of real clients could not run `{shown} {}`: {last}", arguments.join(" "));
+    assert!(
+        output.status.success(),
+        "the suite of real clients could not run `{shown} {}`: {last}",
+        arguments.join(" ")
+    );
 }
 
 /// Installs the clients, if they are not there as they are pinned now.
@@ -68,7 +72,8 @@ fn installed() -> Installed {
     } else {
         prepare(Path::new("python3"), &["-m", "venv", "--clear", "python"], &home);
         let list = script("requirements.txt");
-        let arguments = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", list.to_str().unwrap()];
+        let arguments =
+            ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", list.to_str().unwrap()];
         prepare(&python.join("bin/python"), &arguments, &home);
         fs::write(&stamp, wanted).unwrap();
     }
@@ -125,7 +130,9 @@ async fn relay(listener: tokio::net::TcpListener, tls: TlsAcceptor, behind: ones
         let tls = tls.clone();
         connections.spawn(async move {
             // How a connection ends is the affair of its two ends.
-            let (Ok(mut near), Ok(mut far)) = (tls.accept(socket).await, TcpStream::connect(behind).await) else { return };
+            let (Ok(mut near), Ok(mut far)) = (tls.accept(socket).await, TcpStream::connect(behind).await) else {
+                return;
+            };
             let _ended = tokio::io::copy_bidirectional(&mut near, &mut far).await;
         });
         while connections.try_join_next().is_some() {}

@@ -480,3 +480,48 @@ async fn without_a_known_address_nothing_is_rewritten() {
     assert!(resources["identity"].as_str().unwrap().starts_with(&format!("https://{ORIGIN}/")), "{resources}");
     world.close().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_streamed_body_is_not_repeated_but_the_next_call_has_a_new_session() {
+    let sessions = SimSessions { idle_seconds: 60, ..SimSessions::default() };
+    let key = key::generate().unwrap().to_string();
+    let yaml = yaml(&key::sha256_hex(&key), SECRET, "limits: {stream_above: 1KiB}\n");
+    let house = House { world: World::with(SimConfig { sessions, ..small() }, &yaml), key };
+    assert_eq!(house.app().get("limits").await.code(), 200);
+    tokio::time::sleep(Duration::from_secs(90)).await;
+    let long = json!({"Name": "x".repeat(100), "Description": "y".repeat(10_000)});
+    let answer = house.app().post("sobjects/Account", &long).await;
+    assert_eq!((answer.code(), answer.error().as_str()), (401, "INVALID_SESSION_ID"), "Salesforce's own");
+    assert_eq!(house.app().post("sobjects/Account", &long).await.code(), 201);
+    assert_eq!(house.world.sim.counts().logins, 2);
+    house.world.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_json_web_token_that_soap_refuses_is_not_renewed_without_end() {
+    let house = House::new();
+    // An org that issues JSON Web Tokens, which its SOAP API does not take.
+    house.world.origin(|stream| async move {
+        let service = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
+            let path = request.uri().path().to_owned();
+            let (status, body) = if path == "/services/oauth2/token" {
+                (200, r#"{"access_token":"eyJh.e30.x","id":"https://x/id/00D000000000001/005000000000001"}"#)
+            } else {
+                (500, "<s:Envelope><s:Body><s:Fault><faultcode>sf:INVALID_SESSION_ID</faultcode></s:Fault></s:Body></s:Envelope>")
+            };
+            let answer = http::Response::builder().status(status).body(http_body_util::Full::new(bytes::Bytes::from(body)));
+            Ok::<_, std::convert::Infallible>(answer.unwrap())
+        });
+        let io = hyper_util::rt::TokioIo::new(stream);
+        let _ended = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+    });
+    house.world.counts_more(3);
+    for _ in 0..3 {
+        let soap = [("content-type", "text/xml"), ("soapaction", "query")];
+        let answer = house.nobody().send("POST", "/services/Soap/u/62.0", &soap, soap_query(&house.key)).await;
+        assert_eq!(answer.code(), 500);
+    }
+    let live = house.world.in_force.load_full();
+    assert_eq!(live.orgs()[0].identities[0].snapshot().refreshed, 1);
+    house.world.close().await;
+}

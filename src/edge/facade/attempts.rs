@@ -40,9 +40,7 @@ impl Who {
     fn at(source: IpAddr) -> Self {
         match source.to_canonical() {
             IpAddr::V4(address) => Self::Four(address.octets()),
-            IpAddr::V6(address) => {
-                Self::Six((address.to_bits() >> 64) as u64)
-            }
+            IpAddr::V6(address) => Self::Six((address.to_bits() >> 64) as u64),
         }
     }
 

@@ -22,6 +22,7 @@ mod pki;
 mod process;
 mod readme;
 mod reload;
+mod sdk;
 mod serve;
 mod transparency;
 mod upstream_tls;

@@ -272,11 +272,6 @@ impl World {
         self.way.stats(OrgId(0)).unwrap_or_default()
     }
 
-    /// API calls the gateway counted.
-    pub fn spent(&self) -> u64 {
-        self.telemetry.status().callers.iter().map(|caller| caller.api_calls_spent).sum()
-    }
-
     /// The value of one series of `/metrics`, `name{label="value",...}` with any of its labels; 0 if there is none.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         let text = self.telemetry.render();

@@ -61,22 +61,14 @@ impl std::fmt::Debug for Flow {
 impl UpstreamBody {
     /// The body of an answer whose head came at `head`.
     pub(super) fn new(incoming: Incoming, conn: Box<dyn Lent>, attempt: Attempt, terms: Terms, head: Instant) -> Self {
-        // On the heap, because an answer is handed through every stage by value.
-        let mut flow = Box::new(Flow {
-            incoming,
-            conn: Some(conn),
-            attempt,
-            terms,
-            head,
-            idle_by: None,
-            waited: false,
-            passed: 0,
-        });
-        if flow.incoming.is_end_stream() {
-            flow.complete();
+        if incoming.is_end_stream() {
+            attempt.ended(head);
+            conn.give_back(head);
             return Self(State::Ended);
         }
-        Self(State::Direct(flow))
+        let flow = Flow { incoming, conn: Some(conn), attempt, terms, head, idle_by: None, waited: false, passed: 0 };
+        // On the heap, because an answer is handed through every stage by value.
+        Self(State::Direct(Box::new(flow)))
     }
 
     /// Reads the rest to its end if it is short, so that the connection can be kept; else closes it.

@@ -7,7 +7,7 @@ use http::{Request, Response};
 use super::body::UpstreamBody;
 use super::connect::{Connector, Origin};
 use super::failure::{Cause, Failure};
-use super::pending::{Attempt, Broken, Pending, Terms};
+use super::pending::{Attempt, Broken, Pending, Price, Terms};
 use super::plan::{Limits, Plan};
 use super::pool::{Common, Org, Stream};
 use super::stats::{Counters, OrgStats};
@@ -105,8 +105,8 @@ impl<S: Stream> Upstream<S> {
             };
             conn.address(&mut message, &org.common.origin);
             let reused = conn.reused;
-            let attempt = Attempt::sent(record, now, plan);
-            match Pending::start(conn, message, attempt, terms, now).await {
+            let attempt = Attempt::sent(record, now, plan.cost);
+            match Pending::start(conn, message, attempt, Price::of(plan), terms, now).await {
                 Ok(response) => return Ok(response),
                 Err(Broken::Failed(failure)) => return Err(failure),
                 Err(Broken::Unsent(unsent)) if reused && resends < RESENDS => {

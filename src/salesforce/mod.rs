@@ -25,6 +25,7 @@ mod usage;
 mod xml;
 
 use http::Method;
+use memchr::memchr;
 
 pub use body::{BodyError, needs_body, read_body};
 pub use cost::{Costs, charged, charged_if_refused};
@@ -46,7 +47,9 @@ pub fn understand(method: &Method, path_and_query: &str, costs: &Costs) -> Meani
 }
 
 fn head(method: &Method, path_and_query: &str, costs: &Costs) -> Meaning {
-    let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
+    let (path, query) = memchr(b'?', path_and_query.as_bytes())
+        .and_then(|at| Some((path_and_query.get(..at)?, path_and_query.get(at + 1..)?)))
+        .unwrap_or((path_and_query, ""));
     let route = route::find(path);
     let spot = route.spot;
     let effective = method::effective(method, query);

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -83,6 +84,8 @@ pub fn raise_open_files() -> Outcome<()> {
 pub enum Kind {
     /// This project's binary, everything on.
     Gateway,
+    /// The same, for a caller that has no Salesforce session: the gateway puts in that of an identity it holds.
+    Identity,
     /// nginx as a plain reverse proxy, one worker.
     Nginx { access_log: bool },
     /// Any command.
@@ -94,6 +97,7 @@ impl Kind {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Gateway => "weirkeeper",
+            Self::Identity => "weirkeeper, identity",
             Self::Nginx { access_log: false } => "nginx",
             Self::Nginx { access_log: true } => "nginx, access log",
             Self::Command(_) => "command",
@@ -216,7 +220,7 @@ impl Stage {
         let words = ["origin", "--port", &origin_port.to_string(), "--blob-bytes", &blob_bytes.to_string()];
         let command: Vec<String> = std::iter::once(own).chain(words.map(str::to_owned)).collect();
         let mut origin = Process::start(LOAD_CORE, &command, &directory.path().join("origin.log"))?;
-        origin.wait_until_up(origin_port, &first_row(&key))?;
+        origin.wait_until_up(origin_port, &first(&load::row_requests(&key)))?;
         Ok(Self { directory, origin_port, key, _origin: origin })
     }
 
@@ -228,9 +232,18 @@ impl Stage {
         let log = self.directory.path().join(format!("{port}.log"));
         let name = kind.name();
         let mut process = Process::start(TARGET_CORE, &command, &log)?;
-        process.wait_until_up(port, &first_row(&self.key)).map_err(|error| format!("{name} {error}"))?;
-        self.check(port).map_err(|error| format!("{name}: {error}"))?;
+        let request = first(&self.requests(kind));
+        process.wait_until_up(port, &request).map_err(|error| format!("{name} {error}"))?;
+        self.check(port, &request).map_err(|error| format!("{name}: {error}"))?;
         Ok(Target { kind: kind.clone(), port, process })
+    }
+
+    /// What a caller asks of `kind`.
+    pub fn requests(&self, kind: &Kind) -> Arc<Vec<Vec<u8>>> {
+        match kind {
+            Kind::Identity => load::row_requests_by_key(&self.key),
+            Kind::Gateway | Kind::Nginx { .. } | Kind::Command(_) => load::row_requests(&self.key),
+        }
     }
 
     fn command(&self, kind: &Kind, port: u16) -> Outcome<Vec<String>> {
@@ -242,8 +255,8 @@ impl Stage {
                 let words = command.split_whitespace();
                 Ok(words.map(|word| word.replace("{port}", &own).replace("{upstream}", &upstream)).collect())
             }
-            Kind::Gateway => {
-                fs::write(&file, self.gateway_config(port)?)?;
+            Kind::Gateway | Kind::Identity => {
+                fs::write(&file, self.gateway_config(kind, port)?)?;
                 Ok([env!("CARGO_BIN_EXE_weirkeeper"), "serve", "--config", &path].map(str::to_owned).to_vec())
             }
             Kind::Nginx { access_log } => {
@@ -256,23 +269,33 @@ impl Stage {
     }
 
     /// One runtime, for one core; a caller known by its key, rules to check, metrics and access log on.
-    fn gateway_config(&self, port: u16) -> Outcome<String> {
+    fn gateway_config(&self, kind: &Kind, port: u16) -> Outcome<String> {
         let (admin, upstream) = (free_port()?, self.origin_port);
         let log = self.directory.path().join(format!("{port}-access.log"));
         let log = log.display();
         let digest = weirkeeper::config::key::sha256_hex(&self.key);
+        let (mut auth, mut act_as) = (String::new(), "");
+        if matches!(kind, Kind::Identity) {
+            let secret = self.directory.path().join("secret");
+            fs::write(&secret, "bench")?;
+            auth = format!(
+                ", public_url: \"https://acme.internal\", auth: {{app: {{flow: client_credentials, client_id: bench, client_secret: {{file: \"{}\"}}}}}}",
+                secret.display()
+            );
+            act_as = "  act_as: app\n";
+        }
         Ok(format!(
             "listeners: [{{address: \"127.0.0.1:{port}\"}}]\n\
              admin: {{address: \"127.0.0.1:{admin}\"}}\n\
              runtimes: 1\n\
              limits: {{body_bytes: 2GiB, buffered_bytes_total: {BUFFERED_MIB}MiB, idle: 600s}}\n\
              log: {{access: {{file: \"{log}\"}}}}\n\
-             orgs: [{{name: bench, instance_url: \"http://127.0.0.1:{upstream}\"}}]\n\
+             orgs: [{{name: bench, instance_url: \"http://127.0.0.1:{upstream}\"{auth}}}]\n\
              callers:\n\
              - name: storefront\n  \
                match: {{key_sha256: \"{digest}\"}}\n  \
                class: interactive\n  \
-               allow: {{objects: [Account, ContentVersion], families: [rest, bulk2]}}\n\
+               allow: {{objects: [Account, ContentVersion], families: [rest, bulk2]}}\n{act_as}\
              - {{name: anyone, match: any, class: standard}}\n\
              policy: {{mode: observe}}\n"
         ))
@@ -301,12 +324,11 @@ impl Stage {
     }
 
     /// The body must be the origin's, byte for byte, and the headers that matter must have come through.
-    fn check(&self, port: u16) -> Outcome<()> {
+    fn check(&self, port: u16, request: &[u8]) -> Outcome<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let request = first_row(&self.key);
         let (direct, through) = runtime.block_on(async {
-            let direct = Client::connect(self.origin_port).await?.exchange(&request).await?;
-            let through = Client::connect(port).await?.exchange(&request).await?;
+            let direct = Client::connect(self.origin_port).await?.exchange(request).await?;
+            let through = Client::connect(port).await?.exchange(request).await?;
             std::io::Result::Ok((direct, through))
         })?;
         if direct.status != through.status || direct.body != through.body {
@@ -326,7 +348,7 @@ impl Stage {
     /// Answers the origin has given so far.
     pub fn served(&self) -> Outcome<u64> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let request = first_row(&self.key);
+        let request = first(&load::row_requests(&self.key));
         let answer = runtime.block_on(async { Client::connect(self.origin_port).await?.exchange(&request).await })?;
         let info = answer.header("sforce-limit-info").unwrap_or_default();
         let used = info.strip_prefix("api-usage=").and_then(|rest| rest.split('/').next()?.parse().ok());
@@ -334,8 +356,8 @@ impl Stage {
     }
 }
 
-fn first_row(key: &str) -> Vec<u8> {
-    load::row_requests(key).first().cloned().unwrap_or_default()
+fn first(requests: &[Vec<u8>]) -> Vec<u8> {
+    requests.first().cloned().unwrap_or_default()
 }
 
 /// A port nobody listens on now.

@@ -14,6 +14,7 @@ mod blocking;
 mod callers;
 mod cli;
 mod client;
+mod facade;
 mod faults;
 mod identities;
 mod limits;

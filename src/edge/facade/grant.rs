@@ -58,7 +58,7 @@ fn decoded(text: &[u8]) -> Option<Zeroizing<String>> {
 
 /// What is to prove who logs in.
 pub enum Proof {
-    /// One of these is a gateway key.
+    /// One of these is a gateway key, or all that are belong to one caller.
     Keys(SmallVec<[Zeroizing<String>; 2]>),
     /// A token of the company's identity provider.
     Assertion(Zeroizing<String>),
@@ -67,7 +67,7 @@ pub enum Proof {
 /// How a request at the token endpoint ends when it brings no token (facts 5.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OAuthError {
-    /// The user name, password or assertion proves nothing.
+    /// The user name, password, refresh token or assertion proves nothing.
     InvalidGrant,
     /// The client secret is nobody's.
     InvalidClient,
@@ -115,6 +115,11 @@ pub fn proof(form: &Form, headers: &HeaderMap) -> Result<Proof, OAuthError> {
             let password = form.get("password").map(|password| Zeroizing::new(password.to_owned()));
             let keys: SmallVec<[_; 2]> = password.into_iter().chain(secret()).collect();
             if keys.is_empty() { Err(OAuthError::InvalidGrant) } else { Ok(Proof::Keys(keys)) }
+        }
+        // Clients that know no other grant are given the key in the place of a refresh token.
+        Some("refresh_token") => {
+            let token = form.get("refresh_token").ok_or(OAuthError::InvalidGrant)?;
+            Ok(Proof::Keys([Zeroizing::new(token.to_owned())].into_iter().collect()))
         }
         Some("urn:ietf:params:oauth:grant-type:jwt-bearer") => {
             let assertion = form.get("assertion").ok_or(OAuthError::InvalidGrant)?;
@@ -225,6 +230,10 @@ mod tests {
             keys("grant_type=password&username=a&password=wk_2%21+x&client_secret=s", &none).unwrap(),
             ["wk_2! x", "s"]
         );
+        assert_eq!(
+            keys("grant_type=refresh_token&refresh_token=wk_4&client_id=a&client_secret=s", &none).unwrap(),
+            ["wk_4"]
+        );
         let jwt = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=a.b.c";
         assert_eq!(keys(jwt, &none).unwrap(), ["assertion a.b.c"]);
         let basic = [(AUTHORIZATION, format!("Basic {}", STANDARD.encode("app:wk%5f3")).parse().unwrap())]
@@ -239,7 +248,7 @@ mod tests {
         for (form, error) in [
             ("", OAuthError::InvalidRequest),
             ("grant_type=authorization_code&code=x", OAuthError::UnsupportedGrant),
-            ("grant_type=refresh_token&refresh_token=x", OAuthError::UnsupportedGrant),
+            ("grant_type=refresh_token&client_secret=wk_1", OAuthError::InvalidGrant),
             ("grant_type=client_credentials&client_id=a", OAuthError::InvalidClient),
             ("grant_type=client_credentials&client_secret=a&client_secret=b", OAuthError::InvalidClient),
             ("grant_type=password&username=a", OAuthError::InvalidGrant),

@@ -101,9 +101,9 @@ impl Office {
     }
 }
 
-impl<S> Service<Passage> for Authorize<S>
+impl<S> Service<Box<Passage>> for Authorize<S>
 where
-    S: Service<Passage, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
     type Response = Reply;
@@ -114,7 +114,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut passage: Passage) -> Self::Future {
+    fn call(&mut self, mut passage: Box<Passage>) -> Self::Future {
         let org = passage.live.org(passage.call.org);
         let Some(identity) = org.and_then(|org| org.identity(passage.call.caller)) else {
             return Authorizing::Onward { inner: self.inner.call(passage) };
@@ -138,11 +138,11 @@ where
 
 impl<S> Authorize<S>
 where
-    S: Service<Passage, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
     /// The first attempt of a call for which there is no fresh token.
-    async fn wait(mut self, identity: Arc<Identity>, mut passage: Passage) -> Result<Reply, Refusal> {
+    async fn wait(mut self, identity: Arc<Identity>, mut passage: Box<Passage>) -> Result<Reply, Refusal> {
         let token = identity.token(passage.call.deadline, &self.office.tasks).await;
         let token = token.map_err(|none| no_token(&identity, none))?;
         passage.now = self.office.clock.now();
@@ -221,7 +221,7 @@ impl Kept {
 
 impl Rest {
     /// The request as it came, but for its credentials, for an attempt at `now`.
-    fn passage(self, kept: &[u8], now: tokio::time::Instant) -> Option<Passage> {
+    fn passage(self, kept: &[u8], now: tokio::time::Instant) -> Option<Box<Passage>> {
         let Self { call, live, record, secure, method, version, body, epoch: _, jwt: _ } = self;
         let payload = match body? {
             Whole::Empty => Payload::Empty,
@@ -237,7 +237,7 @@ impl Rest {
             let value = HeaderValue::from_bytes(value.get(1..)?).ok()?;
             head.headers.append(HeaderName::from_bytes(name).ok()?, value);
         }
-        Some(Passage { call, head, payload, live, record, now, secure })
+        Some(Box::new(Passage { call, head, payload, live, record, now, secure }))
     }
 }
 
@@ -249,7 +249,7 @@ pub struct Again<S> {
 
 impl<S> Again<S>
 where
-    S: Service<Passage, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
     /// Whether an answer of `status` is worth a look.
@@ -308,7 +308,7 @@ async fn says_invalid(family: Family, reply: Reply) -> (Reply, bool) {
 }
 
 /// Puts `token` where the call's API wants it, and takes every other credential out. `other` sees each header that is
-/// none, and none of the gateway's own.
+/// none.
 fn put(passage: &mut Passage, token: &Token, mut other: impl FnMut(&str, &HeaderValue)) -> Result<(), Refusal> {
     let headers = &mut passage.head.headers;
     // One look at each costs less than two look-ups.
@@ -320,7 +320,6 @@ fn put(passage: &mut Passage, token: &Token, mut other: impl FnMut(&str, &Header
                 given += 1;
             }
             "x-sfdc-session" => session = true,
-            name if name.starts_with("weirkeeper-") => {}
             name => other(name, value),
         }
     }
@@ -403,7 +402,7 @@ pin_project! {
 impl<F, S> Future for Authorizing<F, S>
 where
     F: Future<Output = Result<Reply, Refusal>>,
-    S: Service<Passage, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
     type Output = Result<Reply, Refusal>;

@@ -112,7 +112,7 @@ fn instructions_of(stage: &Stage, kind: &Kind, calls: u64, connections: u32) -> 
     let wrapper = ["valgrind", "--tool=callgrind", "--fair-sched=try"].map(str::to_owned);
     let wrapper = [&wrapper[..], &[format!("--callgrind-out-file={}", profile.display())]].concat();
     let mut target = stage.start(kind, &wrapper)?;
-    load::closed_loop(target.port, connections, &stage.requests(kind), Until::Requests(calls), || Ok(()))?;
+    load::closed_loop(target.port, connections, &load::row_requests(&stage.key), Until::Requests(calls), || Ok(()))?;
     if !target.process.end() {
         return Err(format!("{} did not end when asked to, so its instructions are not known", kind.name()).into());
     }
@@ -145,7 +145,7 @@ pub fn syscalls(common: &Common, options: &SyscallOptions) -> Outcome<bool> {
 
 fn syscalls_of(stage: &Stage, kind: &Kind, connections: u32) -> Outcome<Vec<(String, f64)>> {
     let target = stage.start(kind, &[])?;
-    let requests = stage.requests(kind);
+    let requests = load::row_requests(&stage.key);
     let until =
         |milliseconds| Until::Time { warm: Duration::from_millis(100), window: Duration::from_millis(milliseconds) };
     load::closed_loop(target.port, connections, &requests, until(300), || Ok(()))?;

@@ -122,14 +122,10 @@ pub const SESSION: &str =
 
 /// The headers of an app that shows a gateway key and brings its own Salesforce token.
 pub fn caller_headers(key: &str) -> String {
-    headers(&format!("Weirkeeper-Key: {key}\r\nAuthorization: Bearer {SESSION}"))
-}
-
-/// The same headers around what says who calls.
-fn headers(credentials: &str) -> String {
     format!(
         "Host: acme.my.salesforce.example\r\n\
-         {credentials}\r\n\
+         Weirkeeper-Key: {key}\r\n\
+         Authorization: Bearer {SESSION}\r\n\
          User-Agent: storefront/4.2\r\n\
          Accept: application/json\r\n\
          Accept-Encoding: gzip\r\n"
@@ -138,16 +134,7 @@ fn headers(credentials: &str) -> String {
 
 /// Reads of many different rows.
 pub fn row_requests(key: &str) -> Arc<Vec<Vec<u8>>> {
-    rows(&caller_headers(key))
-}
-
-/// The same reads by an app that shows its gateway key in the place of a session. What it shows instead of the key is no
-/// header the gateway knows, and is removed like the key: so there is as much to read, and as much to send on.
-pub fn row_requests_by_key(key: &str) -> Arc<Vec<Vec<u8>>> {
-    rows(&headers(&format!("Weirkeeper-App: {SESSION}\r\nAuthorization: Bearer {key}")))
-}
-
-fn rows(headers: &str) -> Arc<Vec<Vec<u8>>> {
+    let headers = caller_headers(key);
     Arc::new(
         (0..1000)
             .map(|number| format!("GET {ROWS}0011U000000{number:04}QAV HTTP/1.1\r\n{headers}\r\n").into_bytes())

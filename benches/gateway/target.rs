@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -84,7 +83,7 @@ pub fn raise_open_files() -> Outcome<()> {
 pub enum Kind {
     /// This project's binary, everything on.
     Gateway,
-    /// The same, for a caller that has no Salesforce session: the gateway puts in that of an identity it holds.
+    /// The same, with the same requests, for a caller that acts as an identity the gateway holds.
     Identity,
     /// nginx as a plain reverse proxy, one worker.
     Nginx { access_log: bool },
@@ -220,7 +219,7 @@ impl Stage {
         let words = ["origin", "--port", &origin_port.to_string(), "--blob-bytes", &blob_bytes.to_string()];
         let command: Vec<String> = std::iter::once(own).chain(words.map(str::to_owned)).collect();
         let mut origin = Process::start(LOAD_CORE, &command, &directory.path().join("origin.log"))?;
-        origin.wait_until_up(origin_port, &first(&load::row_requests(&key)))?;
+        origin.wait_until_up(origin_port, &first_row(&key))?;
         Ok(Self { directory, origin_port, key, _origin: origin })
     }
 
@@ -232,18 +231,9 @@ impl Stage {
         let log = self.directory.path().join(format!("{port}.log"));
         let name = kind.name();
         let mut process = Process::start(TARGET_CORE, &command, &log)?;
-        let request = first(&self.requests(kind));
-        process.wait_until_up(port, &request).map_err(|error| format!("{name} {error}"))?;
-        self.check(port, &request).map_err(|error| format!("{name}: {error}"))?;
+        process.wait_until_up(port, &first_row(&self.key)).map_err(|error| format!("{name} {error}"))?;
+        self.check(port).map_err(|error| format!("{name}: {error}"))?;
         Ok(Target { kind: kind.clone(), port, process })
-    }
-
-    /// What a caller asks of `kind`.
-    pub fn requests(&self, kind: &Kind) -> Arc<Vec<Vec<u8>>> {
-        match kind {
-            Kind::Identity => load::row_requests_by_key(&self.key),
-            Kind::Gateway | Kind::Nginx { .. } | Kind::Command(_) => load::row_requests(&self.key),
-        }
     }
 
     fn command(&self, kind: &Kind, port: u16) -> Outcome<Vec<String>> {
@@ -324,11 +314,12 @@ impl Stage {
     }
 
     /// The body must be the origin's, byte for byte, and the headers that matter must have come through.
-    fn check(&self, port: u16, request: &[u8]) -> Outcome<()> {
+    fn check(&self, port: u16) -> Outcome<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let request = first_row(&self.key);
         let (direct, through) = runtime.block_on(async {
-            let direct = Client::connect(self.origin_port).await?.exchange(request).await?;
-            let through = Client::connect(port).await?.exchange(request).await?;
+            let direct = Client::connect(self.origin_port).await?.exchange(&request).await?;
+            let through = Client::connect(port).await?.exchange(&request).await?;
             std::io::Result::Ok((direct, through))
         })?;
         if direct.status != through.status || direct.body != through.body {
@@ -348,7 +339,7 @@ impl Stage {
     /// Answers the origin has given so far.
     pub fn served(&self) -> Outcome<u64> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let request = first(&load::row_requests(&self.key));
+        let request = first_row(&self.key);
         let answer = runtime.block_on(async { Client::connect(self.origin_port).await?.exchange(&request).await })?;
         let info = answer.header("sforce-limit-info").unwrap_or_default();
         let used = info.strip_prefix("api-usage=").and_then(|rest| rest.split('/').next()?.parse().ok());
@@ -356,8 +347,8 @@ impl Stage {
     }
 }
 
-fn first(requests: &[Vec<u8>]) -> Vec<u8> {
-    requests.first().cloned().unwrap_or_default()
+fn first_row(key: &str) -> Vec<u8> {
+    load::row_requests(key).first().cloned().unwrap_or_default()
 }
 
 /// A port nobody listens on now.

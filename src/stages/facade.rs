@@ -165,6 +165,7 @@ pub async fn page(desk: &Desk, seen: Seen, org: OrgId, meaning: &Meaning, page: 
         Ok(grant::Proof::Keys(keys)) => {
             let wrong = match form.get("grant_type") {
                 Some("client_credentials") => OAuthError::InvalidClient,
+                Some("refresh_token") => OAuthError::InvalidRefresh,
                 _ => OAuthError::InvalidGrant,
             };
             match one_caller(&live, keys) {

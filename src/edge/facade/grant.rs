@@ -67,8 +67,10 @@ pub enum Proof {
 /// How a request at the token endpoint ends when it brings no token (facts 5.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OAuthError {
-    /// The user name, password, refresh token or assertion proves nothing.
+    /// The user name, password or assertion proves nothing.
     InvalidGrant,
+    /// The refresh token proves nothing.
+    InvalidRefresh,
     /// The client secret is nobody's.
     InvalidClient,
     /// A grant the facade does not have.
@@ -87,6 +89,7 @@ impl OAuthError {
     const fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::InvalidGrant => ("invalid_grant", "authentication failure"),
+            Self::InvalidRefresh => ("invalid_grant", "expired access/refresh token"),
             Self::InvalidClient => ("invalid_client", "invalid client credentials"),
             Self::UnsupportedGrant => ("unsupported_grant_type", "grant type not supported"),
             Self::NoAccess => ("invalid_app_access", "user is not admin approved to access this app"),
@@ -118,7 +121,7 @@ pub fn proof(form: &Form, headers: &HeaderMap) -> Result<Proof, OAuthError> {
         }
         // Clients that know no other grant are given the key in the place of a refresh token.
         Some("refresh_token") => {
-            let token = form.get("refresh_token").ok_or(OAuthError::InvalidGrant)?;
+            let token = form.get("refresh_token").ok_or(OAuthError::InvalidRefresh)?;
             Ok(Proof::Keys([Zeroizing::new(token.to_owned())].into_iter().collect()))
         }
         Some("urn:ietf:params:oauth:grant-type:jwt-bearer") => {
@@ -248,7 +251,7 @@ mod tests {
         for (form, error) in [
             ("", OAuthError::InvalidRequest),
             ("grant_type=authorization_code&code=x", OAuthError::UnsupportedGrant),
-            ("grant_type=refresh_token&client_secret=wk_1", OAuthError::InvalidGrant),
+            ("grant_type=refresh_token&client_secret=wk_1", OAuthError::InvalidRefresh),
             ("grant_type=client_credentials&client_id=a", OAuthError::InvalidClient),
             ("grant_type=client_credentials&client_secret=a&client_secret=b", OAuthError::InvalidClient),
             ("grant_type=password&username=a", OAuthError::InvalidGrant),

@@ -1,5 +1,6 @@
 //! Weirkeeper: an API gateway that meters, shares and protects a Salesforce org's API allowance.
 
+pub mod admission;
 pub mod body;
 pub mod call;
 pub mod clock;

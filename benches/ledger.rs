@@ -51,8 +51,9 @@ fn benches(criterion: &mut Criterion) {
             }
         });
         let mut random = fastrand::Rng::with_seed(3);
-        criterion
-            .bench_function("reserve_and_spend/two_threads", |bench| bench.iter(|| one_call(&books, clock, &mut random)));
+        criterion.bench_function("reserve_and_spend/two_threads", |bench| {
+            bench.iter(|| one_call(&books, clock, &mut random))
+        });
         stop.store(true, Ordering::Relaxed);
     });
 

@@ -8,6 +8,8 @@
 //!   ceiling. A call below its caller's floor moves one from *held* to *reserved*, so it always has its place,
 //!   unless Salesforce's own numbers took it away.
 
+use std::time::Duration;
+
 use crate::call::{ApiCalls, CallerId, Class};
 
 use super::account::Account;
@@ -76,6 +78,8 @@ pub(super) struct Book {
     /// Calls spent since the bank was last asked.
     pub(super) spent_lately: u64,
     pub(super) per_second: u64,
+    /// When that was last taken.
+    pub(super) rated_at: Duration,
     /// Batch calls lent in a minute, and how many that minute may lend.
     lent: (Minute, u64, u64),
     looked: Minute,
@@ -111,6 +115,7 @@ impl Book {
             misread: [0; 2],
             spent_lately: 0,
             per_second: 0,
+            rated_at: now.begins(),
             lent: (Minute(0), 0, 0),
             looked: Minute(0),
             swept: now,

@@ -113,6 +113,11 @@ impl Lease {
         }
     }
 
+    /// Whether it has to be renewed.
+    pub(super) fn ends_within(&self, minutes: u32, now: Minute) -> bool {
+        matches!(self, Self::Held(held) if held.until < now.plus(minutes) || held.lost.is_some())
+    }
+
     pub(super) fn lost(&mut self, policy: OnLoss) {
         if let Self::Held(held) = self {
             held.lost = Some(policy);

@@ -16,10 +16,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::call::{ApiCalls, CallerId, Class};
+use crate::clock::Clock;
 
+use super::bank::{Lease, Past, Statement};
 use super::book::{Book, Pass};
 use super::denied::{Cause, Denied};
-use super::lease::Lease;
+use super::lease::{Lease as Leased, OnLoss};
 use super::settings::{OrgSettings, Share};
 use super::time::{Minute, Timeline};
 use super::usage::{Misread, Reading};
@@ -52,11 +54,18 @@ struct Shared {
 }
 
 impl Ledger {
+    /// A ledger that goes on where earlier processes left off.
+    pub fn resume(settings: OrgSettings, shares: &[Share], past: &Past, clock: Clock, now: Instant) -> Self {
+        let ledger = Self::new(settings, shares, Funding::Leased, Timeline::start(clock, now, past.now), now);
+        ledger.with(now, |book| book.inherit(past));
+        ledger
+    }
+
     /// An empty ledger; caller `n` of `shares` is `CallerId(n)`.
     pub fn new(settings: OrgSettings, shares: &[Share], funding: Funding, timeline: Timeline, now: Instant) -> Self {
         let lease = match funding {
-            Funding::Unbounded => Lease::Unbounded,
-            Funding::Leased => Lease::unopened(),
+            Funding::Unbounded => Leased::Unbounded,
+            Funding::Leased => Leased::unopened(),
         };
         let book = Book::open(settings, shares, lease, timeline.minute(now));
         let shared = Shared { timeline, book: Mutex::new(book), changed: Notify::new(), refill: Notify::new() };
@@ -70,7 +79,8 @@ impl Ledger {
         let mut book = self.shared.book.lock();
         book.touch(minute);
         let pass = book.reserve(caller, class, cost);
-        let refill = book.lease.is_low();
+        let fundable = pass.as_ref().map_or_else(|denied| denied.cause == Cause::AwaitLease, |_| true);
+        let refill = fundable && book.lease.is_low();
         drop(book);
         if refill {
             self.shared.refill.notify_one();
@@ -176,6 +186,24 @@ impl Ledger {
 
     pub(super) fn wake(&self) {
         self.shared.changed.notify_waiters();
+    }
+
+    /// What the bank has to know; `None` if there is nothing new or no bank.
+    pub(super) fn statement(&self, now: Instant) -> Option<Statement> {
+        let at = self.shared.timeline.at(now);
+        self.with(now, |book| book.statement(at))
+    }
+
+    /// Takes in the bank's answer to a statement.
+    pub(super) fn settled(&self, lease: Lease, now: Instant) {
+        self.with(now, |book| book.settled(lease));
+        self.wake();
+    }
+
+    /// The bank could not take a statement.
+    pub(super) fn unsettled(&self, statement: &Statement, policy: OnLoss, now: Instant) {
+        self.with(now, |book| book.unsettled(statement, policy));
+        self.wake();
     }
 
     /// Runs `work` on the books at `now`.

@@ -14,7 +14,7 @@
 //! | `usage` | what the org used, from Salesforce's readings |
 //! | `gate` | closing and careful reopening after Salesforce refused |
 //! | `ladder`, `fair` | what may be borrowed when calls are scarce |
-//! | `lease`, `bank` | what may be spent without asking the store, and the stores |
+//! | `lease`, `statement`, `bank` | what may be spent without asking the store, and the stores |
 //! | `forecast`, `snapshot` | what comes back when, and everything there is to see |
 //!
 //! Unit: API calls as Salesforce charges them (facts 1.3). Time: [`time::Timeline`], whole minutes.
@@ -33,6 +33,7 @@ mod ledger;
 pub mod ring;
 pub mod settings;
 mod snapshot;
+mod statement;
 #[cfg(test)]
 mod tests;
 pub mod time;

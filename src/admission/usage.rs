@@ -140,9 +140,9 @@ impl Truth {
         self.last.map(|last| (last.reading, last.at))
     }
 
-    /// The dark calls known of, those not shown yet included.
+    /// The dark calls there should be: those known of, and half of those that may not be shown yet.
     pub(super) fn dark(&self) -> u64 {
-        self.dark.sum() + self.unseen
+        self.dark.sum() + self.unseen / 2
     }
 
     pub(super) fn dark_ring(&self) -> &Ring {

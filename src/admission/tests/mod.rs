@@ -2,6 +2,7 @@
 
 mod model;
 mod readings;
+mod restarts;
 mod rules;
 
 use std::time::Duration;

@@ -94,11 +94,11 @@ fn the_operators_lower_limit_wins_and_a_part_is_kept_free() {
 fn what_no_call_of_ours_explains_is_dark() {
     let mut stage = Stage::new(read_settings(), &one());
     stage.read(300, 1_000).unwrap();
-    // Two more are to be expected that no reading shows yet.
-    assert_eq!(stage.org().dark, 302);
+    // One more is to be expected that no reading shows yet.
+    assert_eq!(stage.org().dark, 301);
     drop(stage.spend(0, Standard, 100).unwrap());
     stage.read(400, 1_000).unwrap();
-    assert_eq!((stage.org().dark, stage.org().own), (302, 100));
+    assert_eq!((stage.org().dark, stage.org().own), (301, 100));
     stage.minutes(5);
     stage.read(450, 1_000).unwrap();
     assert!(stage.org().dark >= 350);
@@ -269,10 +269,15 @@ fn three_days_with_hidden_callers_a_lagging_header_and_stepwise_release() {
             if salesforce.ours[minute] > 0 && truth > LIMIT * 95 / 100 {
                 over += 1;
             }
-            // From an hour after the longest lag.
-            if minute > 70 {
-                let dark = salesforce.truth(&salesforce.others) as f64;
-                worst = worst.max((stage.org().dark as f64 - dark).abs() / dark);
+            // From an hour after the longest lag. While others have used little, what a lagging header hides of
+            // ours weighs much beside it: there the error is measured against the limit.
+            if minute > 70 && minute % 7 == 0 {
+                let dark = salesforce.truth(&salesforce.others);
+                let error = stage.org().dark.abs_diff(dark);
+                if minute > 480 {
+                    worst = worst.max(error as f64 / dark as f64);
+                }
+                assert!(error < LIMIT / 100 || minute > 480, "{error} calls at minute {minute}");
             }
             stage.minutes(1);
         }

@@ -14,7 +14,10 @@ const CLEAN: u32 = u32::MAX;
 /// A caller counts among those who want to borrow for this long after it last asked.
 pub(super) const CONTENDING_MINUTES: u32 = 15;
 
+/// What a decision needs stands first and close together: with many callers, a decision costs as much as the memory
+/// it has to wait for.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(super) struct Account {
     /// Calls in the window, all classes.
     pub(super) used: u64,
@@ -28,20 +31,25 @@ pub(super) struct Account {
     pub(super) weight: u32,
     /// Last minute in which it asked for a call.
     asked: u32,
+    // The second line begins about here.
     /// Last minute in which it asked for a borrowed call.
     borrowing: u32,
-    idle: bool,
-    pub(super) paused: bool,
-    /// Not in the configuration any more; kept until its use has left the window.
-    pub(super) retired: bool,
     /// Earliest minute that changed since the bank was told.
     dirty_from: u32,
     /// Distinguishes the successive users of one slot.
     pub(super) generation: u32,
+    /// The minute of `tally`.
+    tallied: u32,
+    /// Calls of one minute by class, counted in `used` and not yet in the rings.
+    tally: [u32; 3],
+    idle: bool,
+    pub(super) paused: bool,
+    /// Not in the configuration any more; kept until its use has left the window.
+    pub(super) retired: bool,
     rings: [Option<Box<Ring>>; 3],
     pub(super) name: Arc<str>,
     pub(super) floor_set: u64,
-    pub(super) denied: [u32; Cause::ALL.len()],
+    pub(super) denied: Option<Box<[u32; Cause::ALL.len()]>>,
 }
 
 impl Account {
@@ -55,18 +63,25 @@ impl Account {
             weight: 1,
             asked: now.0,
             borrowing: 0,
+            dirty_from: CLEAN,
+            generation,
+            tallied: now.0,
+            tally: [0; 3],
             idle: false,
             paused: false,
             retired: false,
-            dirty_from: CLEAN,
-            generation,
             rings: [None, None, None],
             name: Arc::clone(&share.name),
             floor_set: 0,
-            denied: [0; Cause::ALL.len()],
+            denied: None,
         };
         account.set_share(share);
         account
+    }
+
+    pub(super) fn count_denial(&mut self, cause: Cause) {
+        let counts = self.denied.get_or_insert_with(|| Box::new([0; Cause::ALL.len()]));
+        counts[cause.index()] = counts[cause.index()].saturating_add(1);
     }
 
     pub(super) fn set_share(&mut self, share: &Share) {
@@ -119,7 +134,30 @@ impl Account {
         if self.idle { kept_when_idle.of_rounded_up(unspent) } else { unspent }
     }
 
-    /// Counts calls in a minute; returns how many of them are in the window.
+    /// Counts calls sent in the running minute.
+    pub(super) fn spend(&mut self, class: Class, calls: u32, now: Minute) {
+        if self.tallied != now.0 {
+            self.flush();
+            self.tallied = now.0;
+        }
+        let tally = &mut self.tally[class.index()];
+        let before = *tally;
+        *tally = before.saturating_add(calls);
+        self.used += u64::from(*tally - before);
+    }
+
+    /// Puts the tally where it can be read.
+    pub(super) fn flush(&mut self) {
+        for class in Class::ALL {
+            let calls = std::mem::take(&mut self.tally[class.index()]);
+            if calls > 0 {
+                self.used -= u64::from(calls);
+                self.add(*class, Minute(self.tallied), calls, Minute(self.tallied));
+            }
+        }
+    }
+
+    /// Counts calls of a minute; returns how many of them are in the window.
     pub(super) fn add(&mut self, class: Class, minute: Minute, calls: u32, now: Minute) -> u32 {
         let ring = self.rings[class.index()].get_or_insert_with(|| Box::new(Ring::new(now)));
         let before = ring.sum();
@@ -132,23 +170,26 @@ impl Account {
 
     /// Takes calls back that turned out not to be charged; returns how many still counted.
     pub(super) fn take(&mut self, class: Class, minute: Minute, calls: u32) -> u32 {
+        self.flush();
         let taken = self.rings[class.index()].as_mut().map_or(0, |ring| ring.take(minute, calls));
         self.used -= u64::from(taken);
         taken
     }
 
     pub(super) fn release(&mut self, now: Minute) {
+        self.flush();
         for slot in &mut self.rings {
             if let Some(ring) = slot {
                 self.used -= ring.release(now);
-                if ring.sum() == 0 {
+                // What was taken back has to be told to the bank first.
+                if ring.sum() == 0 && self.dirty_from == CLEAN {
                     *slot = None;
                 }
             }
         }
     }
 
-    /// The ring of a class, if it spent anything.
+    /// The ring of a class, if it spent anything; up to date after [`Self::flush`].
     pub(super) fn ring(&self, class: Class) -> Option<&Ring> {
         self.rings[class.index()].as_deref()
     }
@@ -192,6 +233,8 @@ impl Account {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + self.rings.iter().flatten().map(|ring| ring.bytes()).sum::<usize>()
+        size_of::<Self>()
+            + self.denied.as_ref().map_or(0, |counts| size_of_val(&**counts))
+            + self.rings.iter().flatten().map(|ring| ring.bytes()).sum::<usize>()
     }
 }

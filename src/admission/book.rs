@@ -187,8 +187,7 @@ impl Book {
     }
 
     fn deny(&mut self, slot: usize, cause: Cause, missing: u64) -> Denied {
-        let count = &mut self.accounts[slot].denied[cause.index()];
-        *count = count.saturating_add(1);
+        self.accounts[slot].count_denial(cause);
         Denied { cause, level: self.steps.level(), missing }
     }
 
@@ -346,18 +345,14 @@ impl Book {
             return None;
         }
         self.unreserve(pass);
-        self.count(pass.slot as usize, pass.class, self.now, pass.cost);
+        let slot = pass.slot as usize;
+        self.accounts[slot].spend(pass.class, pass.cost, self.now);
+        self.own.extend(self.now);
+        self.own.add(self.now, pass.cost);
+        self.soil(slot, self.now);
         self.truth.spent(u64::from(pass.cost));
         self.spent_lately += u64::from(pass.cost);
         Some(self.now)
-    }
-
-    /// Counts calls in a minute, for one account and for the org.
-    pub(super) fn count(&mut self, slot: usize, class: Class, minute: Minute, calls: u32) {
-        self.own.extend(self.now);
-        let counted = self.accounts[slot].add(class, minute, calls, self.now);
-        self.own.add(minute, counted);
-        self.soil(slot, minute);
     }
 
     fn soil(&mut self, slot: usize, minute: Minute) {

@@ -40,10 +40,13 @@ pub struct Forecast {
 
 impl Book {
     /// The minute in which what a call was denied for has come back.
-    pub(super) fn when(&self, denied: Denied, caller: CallerId) -> Option<Minute> {
-        let account = || Some(&self.accounts[*self.by_id.get(usize::from(caller.0))? as usize]);
+    pub(super) fn when(&mut self, denied: Denied, caller: CallerId) -> Option<Minute> {
         match denied.cause {
-            Cause::CallerCeiling | Cause::Share => account()?.next_return(denied.missing),
+            Cause::CallerCeiling | Cause::Share => {
+                let account = &mut self.accounts[*self.by_id.get(usize::from(caller.0))? as usize];
+                account.flush();
+                account.next_return(denied.missing)
+            }
             Cause::OrgCeiling | Cause::Reserved | Cause::Shed => {
                 next_return(&[&self.own, self.truth.dark_ring()], denied.missing)
             }

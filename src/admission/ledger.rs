@@ -85,7 +85,7 @@ impl Ledger {
         if refill {
             self.shared.refill.notify_one();
         }
-        pass.map(|pass| Reservation { ledger: self.clone(), pass: Some(pass) })
+        pass.map(|pass| Reservation { held: Some((self.clone(), pass)) })
     }
 
     /// Takes in what Salesforce said about the org's use.
@@ -225,9 +225,8 @@ impl fmt::Debug for Ledger {
 #[derive(Debug)]
 #[must_use = "dropping a reservation refunds it"]
 pub struct Reservation {
-    ledger: Ledger,
-    /// `None` once spent.
-    pass: Option<Pass>,
+    /// `None` once spent or given back.
+    held: Option<(Ledger, Pass)>,
 }
 
 /// The lease ended before the call was sent: it must not be sent. What was reserved is given back.
@@ -238,31 +237,33 @@ impl Reservation {
     /// Counts the calls as sent at `now`. To be called right before the message is handed to a connection; if the
     /// connection gives it back unsent, [`Spent::unsent`] undoes it.
     pub fn spend(mut self, now: Instant) -> Result<Spent, LeaseEnded> {
-        let Some(pass) = self.pass else { return Err(LeaseEnded) };
-        let minute = self.ledger.with(now, |book| book.spend(&pass)).ok_or(LeaseEnded)?;
-        self.pass = None;
-        Ok(Spent { ledger: self.ledger.clone(), pass, minute, open: true })
+        let Some((ledger, pass)) = self.held.take() else { return Err(LeaseEnded) };
+        match ledger.with(now, |book| book.spend(&pass)) {
+            Some(minute) => Ok(Spent { ledger, pass, minute, open: true }),
+            None => {
+                self.held = Some((ledger, pass));
+                Err(LeaseEnded)
+            }
+        }
     }
 
     /// Whether it goes beyond the caller's floor.
     pub fn borrowed(&self) -> bool {
-        self.pass.is_some_and(|pass| pass.borrowed)
+        self.held.as_ref().is_some_and(|(_, pass)| pass.borrowed)
     }
 
     /// Why it would have been refused, if the ledger did not only observe.
     pub fn would_deny(&self) -> Option<Denied> {
-        self.pass.and_then(|pass| pass.would_deny)
+        self.held.as_ref().and_then(|(_, pass)| pass.would_deny)
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if let Some(pass) = self.pass.take() {
-            let mut book = self.ledger.shared.book.lock();
-            book.refund(&pass);
-            drop(book);
+        if let Some((ledger, pass)) = self.held.take() {
+            ledger.shared.book.lock().refund(&pass);
             if pass.probe {
-                self.ledger.wake();
+                ledger.wake();
             }
         }
     }

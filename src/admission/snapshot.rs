@@ -146,6 +146,7 @@ impl Ledger {
         let (mut budgets, mut next) = (Vec::new(), 0);
         loop {
             let more = self.with(now, |book| {
+                book.accounts.iter_mut().skip(next).take(READ_AT_ONCE).for_each(Account::flush);
                 let part = book.accounts.iter().skip(next).take(READ_AT_ONCE);
                 let visible = |account: &&Account| account.used > 0 || !account.retired;
                 budgets.extend(part.filter(visible).map(|account| book.caller_budget(account)));
@@ -162,7 +163,9 @@ impl Ledger {
     pub fn caller(&self, caller: CallerId, now: Instant) -> Option<(CallerBudget, CallerForecast)> {
         self.tick(now);
         self.with(now, |book| {
-            let account = &book.accounts[*book.by_id.get(usize::from(caller.0))? as usize];
+            let slot = *book.by_id.get(usize::from(caller.0))? as usize;
+            book.accounts[slot].flush();
+            let account = &book.accounts[slot];
             let forecast = CallerForecast {
                 returning_1h: account.returning(book.now, 60),
                 returning_6h: account.returning(book.now, 360),
@@ -244,7 +247,8 @@ impl Book {
         for class in Class::ALL {
             used_by_class[class.index()] = account.ring(*class).map_or(0, super::ring::Ring::sum);
         }
-        let denied = Cause::ALL.iter().map(|cause| (*cause, account.denied[cause.index()]));
+        let count = |cause: Cause| account.denied.as_ref().map_or(0, |counts| counts[cause.index()]);
+        let denied = Cause::ALL.iter().map(|cause| (*cause, count(*cause)));
         CallerBudget {
             name: Arc::clone(&account.name),
             used: account.used,

@@ -52,6 +52,7 @@ impl Book {
         for slot in self.dirty.drain(..) {
             let account = &mut self.accounts[slot as usize];
             let Some(from) = account.clean() else { continue };
+            account.flush();
             if statement.entries.len() >= MOST_ENTRIES {
                 statement.balance += account.recent(self.now, self.now.0 + 1 - from.0);
                 account.soil(from);

@@ -38,19 +38,15 @@ impl Book {
     }
 
     fn install(&mut self, share: &Share) -> usize {
-        match self.accounts.iter().position(Account::vacant) {
-            Some(slot) => {
-                let generation = self.accounts[slot].generation.wrapping_add(1);
-                self.held -= self.accounts[slot].held;
-                self.accounts[slot] = Account::new(share, generation, self.now);
-                slot
-            }
-            None => {
-                self.accounts.push(Account::new(share, 0, self.now));
-                self.dirty.reserve(self.accounts.len());
-                self.accounts.len() - 1
-            }
-        }
+        let Some(slot) = self.accounts.iter().position(Account::vacant) else {
+            self.accounts.push(Account::new(share, 0, self.now));
+            self.dirty.reserve(self.accounts.len());
+            return self.accounts.len() - 1;
+        };
+        let generation = self.accounts[slot].generation.wrapping_add(1);
+        self.held -= self.accounts[slot].held;
+        self.accounts[slot] = Account::new(share, generation, self.now);
+        slot
     }
 
     pub(super) fn reconfigure(&mut self, settings: OrgSettings, shares: &[Share]) {

@@ -58,12 +58,14 @@ impl Lease {
     }
 
     pub(super) fn ask(&self, cost: u64, now: Minute) -> Funds {
-        match self {
-            Self::Unbounded => Funds::Enough,
-            Self::Held(held) if held.left >= cost && now.plus(LEASE_RESERVE_MINUTES) <= held.until => Funds::Enough,
-            Self::Held(Held { lost: Some(OnLoss::Continue), .. }) => Funds::Enough,
-            Self::Held(Held { lost: Some(OnLoss::Refuse), .. }) => Funds::Lost,
-            Self::Held(_) => Funds::Empty,
+        let Self::Held(held) = self else { return Funds::Enough };
+        if held.left >= cost && now.plus(LEASE_RESERVE_MINUTES) <= held.until {
+            return Funds::Enough;
+        }
+        match held.lost {
+            Some(OnLoss::Continue) => Funds::Enough,
+            Some(OnLoss::Refuse) => Funds::Lost,
+            None => Funds::Empty,
         }
     }
 

@@ -68,8 +68,8 @@ impl Ledger {
             Funding::Leased => Leased::unopened(),
         };
         let book = Book::open(settings, shares, lease, timeline.minute(now));
-        let shared = Shared { timeline, book: Mutex::new(book), changed: Notify::new(), refill: Notify::new() };
-        Self { shared: Arc::new(shared) }
+        let (changed, refill) = (Notify::new(), Notify::new());
+        Self { shared: Arc::new(Shared { timeline, book: Mutex::new(book), changed, refill }) }
     }
 
     /// Reserves `cost` calls for a call about to be dispatched. A denial that [`Cause::waits`] is answered by
@@ -238,13 +238,11 @@ impl Reservation {
     /// connection gives it back unsent, [`Spent::unsent`] undoes it.
     pub fn spend(mut self, now: Instant) -> Result<Spent, LeaseEnded> {
         let Some((ledger, pass)) = self.held.take() else { return Err(LeaseEnded) };
-        match ledger.with(now, |book| book.spend(&pass)) {
-            Some(minute) => Ok(Spent { ledger, pass, minute, open: true }),
-            None => {
-                self.held = Some((ledger, pass));
-                Err(LeaseEnded)
-            }
-        }
+        let Some(minute) = ledger.with(now, |book| book.spend(&pass)) else {
+            self.held = Some((ledger, pass));
+            return Err(LeaseEnded);
+        };
+        Ok(Spent { ledger, pass, minute, open: true })
     }
 
     /// Whether it goes beyond the caller's floor.

@@ -137,7 +137,7 @@ impl Ledger {
     /// The org's budget.
     pub fn org(&self, now: Instant) -> OrgBudget {
         self.tick(now);
-        self.with(now, |book| book.org_budget())
+        self.with(now, Book::org_budget)
     }
 
     /// Every caller that is configured or still has calls in the window.

@@ -70,19 +70,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wall_clock_set_back_while_down_does_not_take_the_ledger_back() {
-        let clock = Clock::at(Duration::from_secs(6_000));
-        let timeline = Timeline::start(clock, clock.now(), Duration::from_secs(60_000));
+        let clock = Clock::at(Duration::from_mins(100));
+        let timeline = Timeline::start(clock, clock.now(), Duration::from_mins(1_000));
         assert_eq!(timeline.minute(clock.now()), Minute(1_000));
-        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::advance(Duration::from_mins(1)).await;
         assert_eq!(timeline.minute(clock.now()), Minute(1_001));
-        assert_eq!(timeline.ahead(), Duration::from_secs(54_000));
+        assert_eq!(timeline.ahead(), Duration::from_hours(15));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_wall_clock_wins_when_it_is_later() {
-        let clock = Clock::at(Duration::from_secs(6_000));
-        let timeline = Timeline::start(clock, clock.now(), Duration::from_secs(60));
+        let clock = Clock::at(Duration::from_mins(100));
+        let timeline = Timeline::start(clock, clock.now(), Duration::from_mins(1));
         assert_eq!(timeline.minute(clock.now()), Minute(100));
-        assert_eq!(timeline.minute(clock.now()).begins(), Duration::from_secs(6_000));
+        assert_eq!(timeline.minute(clock.now()).begins(), Duration::from_mins(100));
     }
 }

@@ -1,5 +1,6 @@
 //! The ledger against what it promises.
 
+mod files;
 mod model;
 mod readings;
 mod restarts;
@@ -15,7 +16,7 @@ use crate::clock::Clock;
 use super::*;
 
 /// Where the ledger's time begins in these tests: some whole minute.
-const EPOCH: Duration = Duration::from_secs(1_760_000_040);
+const EPOCH: Duration = Duration::from_mins(29_333_334);
 
 /// A ledger whose time the test owns.
 struct Stage {
@@ -46,7 +47,7 @@ impl Stage {
     }
 
     fn minutes(&mut self, minutes: u64) {
-        self.wait(Duration::from_secs(60 * minutes));
+        self.wait(Duration::from_mins(minutes));
     }
 
     fn reserve(&self, caller: u16, class: Class, cost: u32) -> Result<Reservation, Denied> {

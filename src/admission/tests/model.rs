@@ -5,7 +5,7 @@ use proptest::strategy::ValueTree as _;
 
 use super::*;
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 const CEILING: u64 = 300;
 
 #[derive(Debug, Clone)]
@@ -78,8 +78,8 @@ impl World {
         self.reserved.iter().filter(counts).map(|(_, cost, _)| u64::from(*cost)).sum()
     }
 
-    fn apply(&mut self, op: Op) {
-        match op {
+    fn apply(&mut self, op: &Op) {
+        match *op {
             Op::Reserve { caller, class, cost } => self.reserve(caller, class, cost),
             Op::Spend(which) if !self.reserved.is_empty() => {
                 let (caller, calls, reservation) = self.reserved.swap_remove(which % self.reserved.len());
@@ -109,7 +109,7 @@ impl World {
 
     fn reserve(&mut self, caller: u16, class: Class, cost: u32) {
         // The window may be a minute longer than 24 h, never shorter.
-        let load = self.used(Some(caller), DAY + Duration::from_secs(60)) + self.reserved(Some(caller));
+        let load = self.used(Some(caller), DAY + Duration::from_mins(1)) + self.reserved(Some(caller));
         match self.stage.reserve(caller, class, cost) {
             Ok(reservation) => self.reserved.push((caller, cost, reservation)),
             Err(denied) => {
@@ -134,7 +134,7 @@ impl World {
     fn balance(&self) {
         let org = self.stage.org();
         let at_least = self.used(None, DAY);
-        let at_most = self.used(None, DAY + Duration::from_secs(60));
+        let at_most = self.used(None, DAY + Duration::from_mins(1));
         assert!((at_least..=at_most).contains(&org.own), "{} not in {at_least}..={at_most}", org.own);
         assert_eq!(org.reserved, self.reserved(None));
         let callers = self.stage.ledger.callers(self.stage.now());
@@ -149,7 +149,7 @@ impl World {
         self.balance();
         // Refunds create no calls: with every reservation given back and a day gone by, exactly the ceiling is free.
         self.reserved.clear();
-        self.stage.wait(DAY + Duration::from_secs(60));
+        self.stage.wait(DAY + Duration::from_mins(1));
         let org = self.stage.org();
         assert_eq!((org.own, org.reserved), (0, 0));
         assert_eq!(org.headroom, Some(CEILING));
@@ -174,7 +174,7 @@ proptest! {
         let settings = if ladder { assumed(CEILING) } else { no_ladder(assumed(CEILING)) };
         let mut world = World::new(settings);
         for op in ops {
-            world.apply(op);
+            world.apply(&op);
         }
         world.end();
     }
@@ -191,7 +191,7 @@ fn long_lives_keep_every_promise() {
         let mut world = World::new(settings);
         for step in 0..12_000 {
             let op = op.new_tree(&mut runner).unwrap().current();
-            world.apply(op);
+            world.apply(&op);
             // The model forgets what neither it nor the ledger can count any more.
             if step % 500 == 0 {
                 world.balance();

@@ -121,7 +121,7 @@ fn a_reading_that_lags_is_no_dark_usage_and_frees_nothing() {
 #[test]
 fn a_burst_reaches_the_ceiling_exactly_although_every_answer_carries_a_reading() {
     let mut stage = Stage::new(read_settings(), &[share("app", 1_000, None)]);
-    let (mut sent, mut in_flight) = (0, std::collections::VecDeque::new());
+    let (mut answered, mut in_flight) = (0, std::collections::VecDeque::new());
     loop {
         stage.wait(Duration::from_millis(3));
         match stage.spend(0, Standard, 1) {
@@ -133,14 +133,14 @@ fn a_burst_reaches_the_ceiling_exactly_although_every_answer_carries_a_reading()
             Err(_) => {}
         }
         // Two hundred are in flight; Salesforce has counted some of them when it answers the first.
-        if in_flight.len() > 200 || stage.org().headroom == Some(0) || sent < 10 {
+        if in_flight.len() > 200 || stage.org().headroom == Some(0) || answered < 10 {
             let spent = in_flight.pop_front().unwrap();
-            sent += 1;
-            stage.read(sent + in_flight.len() as u64 / 3, 1_000).unwrap();
+            answered += 1;
+            stage.read(answered + in_flight.len() as u64 / 3, 1_000).unwrap();
             spent.answered(ApiCalls(1), stage.now());
         }
     }
-    assert_eq!(sent, 1_000);
+    assert_eq!(answered, 1_000);
 }
 
 #[test]
@@ -233,11 +233,11 @@ impl Salesforce {
     fn says(&self, minute: usize) -> u64 {
         self.counted(minute, &self.ours) + self.counted(minute, &self.others)
     }
+}
 
-    /// The true trailing 24 h.
-    fn truth(&self, of: &[u64]) -> u64 {
-        of.iter().rev().take(1_440).sum()
-    }
+/// The true trailing 24 h.
+fn truth(of: &[u64]) -> u64 {
+    of.iter().rev().take(1_440).sum()
 }
 
 #[test]
@@ -265,14 +265,14 @@ fn three_days_with_hidden_callers_a_lagging_header_and_stepwise_release() {
                     let _ = stage.read(salesforce.says(minute.saturating_sub(lag)), LIMIT);
                 }
             }
-            let truth = salesforce.truth(&salesforce.ours) + salesforce.truth(&salesforce.others);
-            if salesforce.ours[minute] > 0 && truth > LIMIT * 95 / 100 {
+            let all = truth(&salesforce.ours) + truth(&salesforce.others);
+            if salesforce.ours[minute] > 0 && all > LIMIT * 95 / 100 {
                 over += 1;
             }
             // From an hour after the longest lag. While others have used little, what a lagging header hides of
             // ours weighs much beside it: there the error is measured against the limit.
             if minute > 70 && minute % 7 == 0 {
-                let dark = salesforce.truth(&salesforce.others);
+                let dark = truth(&salesforce.others);
                 let error = stage.org().dark.abs_diff(dark);
                 if minute > 480 {
                     worst = worst.max(error as f64 / dark as f64);
@@ -281,7 +281,7 @@ fn three_days_with_hidden_callers_a_lagging_header_and_stepwise_release() {
             }
             stage.minutes(1);
         }
-        let own = salesforce.truth(&salesforce.ours);
+        let own = truth(&salesforce.ours);
         println!(
             "step {step} lag {lag_at_most} hungry {hungry}: dark error {worst:.3}, own {own}, refused {refused}, over {over}"
         );

@@ -15,7 +15,7 @@ use crate::tasks::Tasks;
 
 use Class::{Batch, Standard};
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 const CEILING: u64 = 60;
 
 #[derive(Debug, Clone)]
@@ -131,9 +131,9 @@ impl World {
         }
     }
 
-    fn apply(&mut self, op: Op) {
+    fn apply(&mut self, op: &Op) {
         let one = ApiCalls(1);
-        match op {
+        match *op {
             Op::Spend(caller) => {
                 if let Ok(reservation) = self.ledger.reserve(CallerId(caller), Standard, one, self.now()) {
                     self.spend(reservation);
@@ -192,10 +192,10 @@ impl World {
         let (old, _) = (std::mem::take(&mut self.reserved), std::mem::take(&mut self.spent));
         let placeholder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         self.bank = SqliteBank::open(placeholder.path(), wall).unwrap();
-        let (bank, ledger, clock, start) = Self::boot(self.dir.path(), wall);
-        (self.bank, self.ledger, self.clock) = (bank, ledger, clock);
+        let process = Self::boot(self.dir.path(), wall);
+        (self.bank, self.ledger, self.clock, self.start) = process;
         // The new process's clock begins now.
-        self.start = start - self.elapsed;
+        self.start -= self.elapsed;
         drop(old);
     }
 
@@ -214,7 +214,7 @@ proptest! {
     fn a_restart_at_any_point_forgets_nothing(ops in prop::collection::vec(op(), 1..120)) {
         let mut world = World::new();
         for op in ops {
-            world.apply(op);
+            world.apply(&op);
         }
     }
 }
@@ -226,19 +226,19 @@ fn a_lost_lease_counts_from_the_last_moment_it_could_have_been_spent() {
     let lease = world.ledger.org(world.now()).lease.unwrap();
     assert!(lease > 0);
     // The whole lease is spent in its last minutes, and nothing of it is reported.
-    world.elapsed += Duration::from_secs(60 * 12);
+    world.elapsed += Duration::from_mins(12);
     for _ in 0..lease {
-        world.apply(Op::Spend(0));
+        world.apply(&Op::Spend(0));
     }
     assert_eq!(world.sent.len() as u64, lease);
-    world.elapsed += Duration::from_secs(60 * 60);
+    world.elapsed += Duration::from_hours(1);
     world.restart(0);
     let org = world.ledger.org(world.now());
     assert_eq!((org.own, org.lost_leases), (lease, lease));
     // 24 h after the grant it still counts; 24 h after the lease's end it does not.
-    world.elapsed = Duration::from_secs(60 * (12 + 1_440));
+    world.elapsed = Duration::from_mins(12 + 1_440);
     assert_eq!(world.ledger.org(world.now()).own, lease);
-    world.elapsed = Duration::from_secs(60 * (15 + 1_441));
+    world.elapsed = Duration::from_mins(15 + 1_441);
     assert_eq!(world.ledger.org(world.now()).own, 0);
 }
 
@@ -246,7 +246,7 @@ fn a_lost_lease_counts_from_the_last_moment_it_could_have_been_spent() {
 fn what_is_paused_stays_paused_and_who_left_still_counts() {
     let mut world = World::new();
     world.settle(Fate::Written);
-    world.apply(Op::Spend(1));
+    world.apply(&Op::Spend(1));
     world.ledger.pause_caller(CallerId(0), true, world.now());
     world.ledger.pause_class(Batch, true, world.now());
     world.settle(Fate::Written);
@@ -391,7 +391,7 @@ async fn a_bank_that_cannot_be_written_stops_admission_by_name_and_comes_back() 
     };
     assert_eq!(denied.cause, Cause::BankLost);
     assert_eq!(office.ledger.org(office.clock.now()).warnings, [Warning::Assumed, Warning::BankLost]);
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     office.bank.failing.store(false, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_secs(15)).await;
     office.spend_waiting().await.unwrap();

@@ -10,7 +10,7 @@ fn a_ceiling_is_reached_exactly_and_calls_come_back_after_24_hours() {
     let (spent, denied) = stage.drain(0, Interactive);
     assert_eq!((spent, denied.cause, denied.missing), (100, Cause::OrgCeiling, 1));
     let wait = stage.ledger.retry_after(denied, CallerId(0), stage.now()).unwrap();
-    assert_eq!(wait, Duration::from_secs(1_441 * 60));
+    assert_eq!(wait, Duration::from_mins(1_441));
     stage.minutes(1_440);
     assert!(stage.spend(0, Interactive, 1).is_err());
     stage.minutes(1);
@@ -62,7 +62,7 @@ fn the_ladder_sheds_borrowed_calls_by_class_and_never_guaranteed_ones() {
     // Without floors in the way, batch is paced from 800 and stops at 900.
     let (batch, denied) = stage.drain(0, Batch);
     assert_eq!((batch, denied.cause, denied.level), (801, Cause::Paced, Level::PaceBatch));
-    assert_eq!(stage.ledger.retry_after(denied, CallerId(0), stage.now()), Some(Duration::from_secs(60)));
+    assert_eq!(stage.ledger.retry_after(denied, CallerId(0), stage.now()), Some(Duration::from_mins(1)));
     stage.minutes(1);
     assert_eq!(stage.drain(0, Batch).0, 1);
     let (standard, denied) = stage.drain(1, Standard);
@@ -195,7 +195,7 @@ fn after_salesforce_refused_it_reopens_by_growing_probes() {
     assert_eq!(stage.org().own, 0, "a refused request is not charged");
     let denied = stage.reserve(0, Standard, 1).unwrap_err();
     assert_eq!(denied.cause, Cause::OrgClosed);
-    assert_eq!(stage.ledger.retry_after(denied, CallerId(0), stage.now()), Some(Duration::from_secs(60)));
+    assert_eq!(stage.ledger.retry_after(denied, CallerId(0), stage.now()), Some(Duration::from_mins(1)));
     stage.minutes(1);
     let probe = stage.reserve(0, Standard, 1).unwrap();
     assert_eq!(stage.reserve(0, Standard, 1).unwrap_err().cause, Cause::AwaitProbe);

@@ -49,8 +49,8 @@ impl File {
     /// Opens or creates the file in `dir`, checks it, and locks it.
     pub(super) fn open(dir: &Path) -> Result<Self, OpenError> {
         let path = dir.join(NAME);
-        std::fs::create_dir_all(dir).map_err(|error| io(&path, error))?;
-        if is_network(dir).map_err(|error| io(&path, error))? {
+        std::fs::create_dir_all(dir).map_err(|error| io(&path, &error))?;
+        if is_network(dir).map_err(|error| io(&path, &error))? {
             return Err(OpenError::NetworkFileSystem(path));
         }
         let mut connection = connect(&path, true).map_err(|error| explain(&path, &error))?;
@@ -242,11 +242,12 @@ fn read_pasts(transaction: &Transaction<'_>, now: Duration) -> rusqlite::Result<
 
 fn is_network(dir: &Path) -> rustix::io::Result<bool> {
     // NFS, SMB, CIFS, SMB2, 9P, Ceph, AFS (statfs(2)).
-    const NETWORK: [u32; 7] = [0x6969, 0x517B, 0xFF53_4D42, 0xFE53_4D42, 0x0102_1997, 0x00C3_6400, 0x5346_414F];
-    Ok(NETWORK.contains(&(rustix::fs::statfs(dir)?.f_type as u32)))
+    const NETWORK: [i64; 7] = [0x6969, 0x517B, 0xFF53_4D42, 0xFE53_4D42, 0x0102_1997, 0x00C3_6400, 0x5346_414F];
+    let magic = i128::from(rustix::fs::statfs(dir)?.f_type) & 0xFFFF_FFFF;
+    Ok(NETWORK.iter().any(|network| i128::from(*network) == magic))
 }
 
-fn io(path: &Path, error: impl ToString) -> OpenError {
+fn io(path: &Path, error: &dyn std::fmt::Display) -> OpenError {
     OpenError::Io { path: path.to_owned(), why: error.to_string().into() }
 }
 

@@ -147,7 +147,7 @@ fn child() {
         writeln!(stdout.lock(), "\nlost {lost}").unwrap();
         let stop = std::future::pending();
         let kept = keep(ledger.clone(), "org".into(), bank, clock, keeping, stop, |event: BankEvent<'_>| {
-            panic!("{event:?}");
+            println!("{event:?}");
         });
         Tasks::new().spawn(kept);
         loop {

@@ -269,3 +269,51 @@ fn signed(calls: u64) -> i64 {
 fn unsigned(stored: i64) -> u64 {
     u64::try_from(stored).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(calls: u32, callers: u32) -> Statement {
+        let entry = |nth| Entry {
+            caller: format!("caller {nth}").into(),
+            class: Class::Batch,
+            minute: Minute(29_000_000),
+            calls,
+        };
+        let entries = (0..callers).map(entry).collect();
+        Statement { at: Minute(29_000_000).begins(), entries, ..Statement::default() }
+    }
+
+    #[test]
+    fn a_full_disk_fails_a_statement_whole_and_later_ones_are_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = File::open(dir.path()).unwrap();
+        file.commit([("org", &told(1, 10), false)].into_iter()).unwrap();
+        let pages: i64 = file.connection.pragma_query_value(None, "page_count", |row| row.get(0)).unwrap();
+        file.connection.pragma_update(None, "max_page_count", pages + 1).unwrap();
+        let error = file.commit([("org", &told(2, 5_000), false)].into_iter()).unwrap_err();
+        assert!(error.to_string().contains("full"), "{error}");
+        let path = file.path().to_owned();
+        drop(file);
+        let mut file = File::reopen(&path).unwrap();
+        let seen = |file: &mut File| {
+            let (_, pasts) = file.inherit(Minute(29_000_000).begins()).unwrap();
+            pasts["org"].entries.iter().map(|entry| entry.calls).sum::<u32>()
+        };
+        assert_eq!(seen(&mut file), 10, "nothing of the failed statement");
+        file.commit([("org", &told(2, 5_000), false)].into_iter()).unwrap();
+        assert_eq!(seen(&mut file), 10_000);
+    }
+
+    #[test]
+    fn what_has_left_the_window_is_deleted() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut file = File::open(dir.path()).unwrap();
+        file.commit([("org", &told(1, 10), false)].into_iter()).unwrap();
+        let later = Statement { at: Minute(29_001_441).begins(), ..Statement::default() };
+        file.commit([("org", &later, false)].into_iter()).unwrap();
+        let rows: i64 = file.connection.query_row("SELECT count(*) FROM spent", [], |row| row.get(0)).unwrap();
+        assert_eq!(rows, 0);
+    }
+}

@@ -356,7 +356,8 @@ impl Book {
     }
 
     fn soil(&mut self, slot: usize, minute: Minute) {
-        if self.accounts[slot].soil(minute) {
+        // Without a bank there is nobody to tell.
+        if !matches!(self.lease, Lease::Unbounded) && self.accounts[slot].soil(minute) {
             self.dirty.push(slot as u32);
         }
     }

@@ -180,16 +180,15 @@ proptest! {
     }
 }
 
-/// Long lives, in which the ring turns many times. `WEIRKEEPER_LONG=n` runs n times as many operations.
+/// Long lives, in which the ring turns many times: 6,000 operations each, `PROPTEST_CASES` / 32 of them.
 #[test]
 fn long_lives_keep_every_promise() {
-    let times: u32 = option_env!("WEIRKEEPER_LONG").and_then(|text| text.parse().ok()).unwrap_or(1);
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let op = op();
-    for life in 0..8 * times {
+    for life in 0..ProptestConfig::default().cases.div_ceil(32) {
         let settings = if life % 2 == 0 { assumed(CEILING) } else { no_ladder(assumed(CEILING)) };
         let mut world = World::new(settings);
-        for step in 0..12_000 {
+        for step in 0..6_000 {
             let op = op.new_tree(&mut runner).unwrap().current();
             world.apply(&op);
             // The model forgets what neither it nor the ledger can count any more.

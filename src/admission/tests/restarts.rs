@@ -20,7 +20,10 @@ const CEILING: u64 = 60;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Spend(u16),
+    Spend {
+        caller: u16,
+        times: u8,
+    },
     Reserve(u16),
     SpendReserved,
     Answered,
@@ -49,13 +52,13 @@ fn op() -> impl Strategy<Value = Op> {
         prop::sample::select(vec![Fate::Written, Fate::Written, Fate::Written, Fate::Failed, Fate::WrittenButFailed]);
     let wait = prop_oneof![6 => 0u64..40, 2 => 60u64..1_500, 1 => 3_000u64..90_000];
     prop_oneof![
-        12 => (0u16..2).prop_map(Op::Spend),
+        12 => (0u16..2, 1u8..6).prop_map(|(caller, times)| Op::Spend { caller, times }),
         2 => (0u16..2).prop_map(Op::Reserve),
         2 => Just(Op::SpendReserved),
         2 => Just(Op::Answered),
         8 => fate.clone().prop_map(Op::Settle),
         4 => wait.prop_map(Op::Wait),
-        1 => (prop_oneof![Just(0u64), 0u64..200_000], prop::option::of(fate)).prop_map(|(back, within)| Op::Crash { back, within }),
+        2 => (prop_oneof![Just(0u64), 0u64..200_000], prop::option::of(fate)).prop_map(|(back, within)| Op::Crash { back, within }),
         1 => Just(Op::Stop),
     ]
 }
@@ -134,9 +137,11 @@ impl World {
     fn apply(&mut self, op: &Op) {
         let one = ApiCalls(1);
         match *op {
-            Op::Spend(caller) => {
-                if let Ok(reservation) = self.ledger.reserve(CallerId(caller), Standard, one, self.now()) {
-                    self.spend(reservation);
+            Op::Spend { caller, times } => {
+                for _ in 0..times {
+                    if let Ok(reservation) = self.ledger.reserve(CallerId(caller), Standard, one, self.now()) {
+                        self.spend(reservation);
+                    }
                 }
             }
             Op::Reserve(caller) => {
@@ -211,7 +216,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_restart_at_any_point_forgets_nothing(ops in prop::collection::vec(op(), 1..120)) {
+    fn a_restart_at_any_point_forgets_nothing(ops in prop::collection::vec(op(), 1..150)) {
         let mut world = World::new();
         for op in ops {
             world.apply(&op);
@@ -228,7 +233,7 @@ fn a_lost_lease_counts_from_the_last_moment_it_could_have_been_spent() {
     // The whole lease is spent in its last minutes, and nothing of it is reported.
     world.elapsed += Duration::from_mins(12);
     for _ in 0..lease {
-        world.apply(&Op::Spend(0));
+        world.apply(&Op::Spend { caller: 0, times: 1 });
     }
     assert_eq!(world.sent.len() as u64, lease);
     world.elapsed += Duration::from_hours(1);
@@ -246,7 +251,7 @@ fn a_lost_lease_counts_from_the_last_moment_it_could_have_been_spent() {
 fn what_is_paused_stays_paused_and_who_left_still_counts() {
     let mut world = World::new();
     world.settle(Fate::Written);
-    world.apply(&Op::Spend(1));
+    world.apply(&Op::Spend { caller: 1, times: 1 });
     world.ledger.pause_caller(CallerId(0), true, world.now());
     world.ledger.pause_class(Batch, true, world.now());
     world.settle(Fate::Written);

@@ -156,19 +156,18 @@ impl Book {
             self.sweep_all();
             decision = self.decide(slot, class, u64::from(cost.0));
         }
-        let binds = self.settings.mode == Mode::Enforce && self.truth.footing() != Footing::Blind;
         let (borrowed, would_deny) = match decision {
             Ok(borrowed) => (borrowed, None),
             Err((cause, missing)) => {
                 let denied = self.deny(slot, cause, missing);
-                // A lease is written down before it is spent, whatever else is only observed.
-                if binds || cause == Cause::AwaitLease || cause == Cause::BankLost {
+                if self.binds() {
                     return Err(denied);
                 }
-                (true, Some(denied))
+                // Waiting for an answer under way is no refusal.
+                (true, (!cause.waits()).then_some(denied))
             }
         };
-        let probe = self.gate.ask(self.now) == Entry::Probe;
+        let probe = cost.0 > 0 && self.gate.ask(self.now) == Entry::Probe;
         if probe {
             self.gate.probe();
         }
@@ -184,6 +183,12 @@ impl Book {
         }
         let slot = slot as u32;
         Ok(Pass { slot, generation, class, cost: cost.0, leased, probe, borrowed, would_deny })
+    }
+
+    /// Whether decisions are enforced. Where they are only observed nothing is refused or delayed, not even for want
+    /// of a lease.
+    pub(super) fn binds(&self) -> bool {
+        self.settings.mode == Mode::Enforce && self.truth.footing() != Footing::Blind
     }
 
     fn deny(&mut self, slot: usize, cause: Cause, missing: u64) -> Denied {
@@ -203,6 +208,9 @@ impl Book {
         }
         if self.paused_classes[class.index()] {
             return Err((Cause::ClassPaused, 0));
+        }
+        if cost == 0 {
+            return Ok(false);
         }
         let load = account.load() + cost;
         if account.ceiling.is_some_and(|ceiling| load > ceiling) {
@@ -341,7 +349,7 @@ impl Book {
 
     /// Counts a reserved call in the running minute; `None` if its lease has ended, then nothing is counted.
     pub(super) fn spend(&mut self, pass: &Pass) -> Option<Minute> {
-        if !self.lease.may_send(self.now) {
+        if self.binds() && !self.lease.may_send(self.now) {
             return None;
         }
         self.unreserve(pass);

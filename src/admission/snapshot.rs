@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::call::{CallerId, Class};
 
 use super::account::{Account, CONTENDING_MINUTES};
-use super::book::Book;
+use super::book::{Book, LOST};
 use super::denied::Cause;
 use super::forecast::{Forecast, Return};
 use super::gate::Door;
@@ -140,16 +140,18 @@ impl Ledger {
         self.with(now, Book::org_budget)
     }
 
-    /// Every caller that is configured or still has calls in the window.
+    /// Every caller that is configured or still has calls in the window; lost leases among them, under
+    /// [`LOST_LEASES`](super::LOST_LEASES).
     pub fn callers(&self, now: Instant) -> Vec<CallerBudget> {
         self.tick(now);
         let (mut budgets, mut next) = (Vec::new(), 0);
         loop {
             let more = self.with(now, |book| {
                 book.accounts.iter_mut().skip(next).take(READ_AT_ONCE).for_each(Account::flush);
-                let part = book.accounts.iter().skip(next).take(READ_AT_ONCE);
-                let visible = |account: &&Account| account.used > 0 || !account.retired;
-                budgets.extend(part.filter(visible).map(|account| book.caller_budget(account)));
+                let part = book.accounts.iter().enumerate().skip(next).take(READ_AT_ONCE);
+                let visible =
+                    |(slot, account): &(usize, &Account)| account.used > 0 || !(account.retired || *slot == LOST);
+                budgets.extend(part.filter(visible).map(|(_, account)| book.caller_budget(account)));
                 next += READ_AT_ONCE;
                 next < book.accounts.len()
             });
@@ -202,7 +204,7 @@ impl Book {
             reserved: self.reserved,
             held: self.held,
             headroom: self.ceiling.map(|ceiling| ceiling.saturating_sub(used + self.reserved)),
-            lost_leases: self.accounts[super::book::LOST].used,
+            lost_leases: self.accounts[LOST].used,
             level,
             door: self.gate.door(),
             reading: last.map(|(reading, _)| reading),

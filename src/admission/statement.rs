@@ -12,7 +12,6 @@ use crate::call::Class;
 use super::bank::{Entry, Lease, Past, Paused, Statement};
 use super::book::Book;
 use super::lease::OnLoss;
-use super::settings::Mode;
 use super::time::Minute;
 use super::usage::Footing;
 
@@ -113,9 +112,8 @@ impl Book {
 
     /// Calls that could be spent from now on, those under way and leased included.
     fn headroom_to_lease(&self) -> u64 {
-        let binds = self.settings.mode == Mode::Enforce && self.truth.footing() != Footing::Blind;
         match self.ceiling {
-            _ if !binds => UNLIMITED,
+            _ if !self.binds() => UNLIMITED,
             _ if self.truth.footing() == Footing::Awaiting => {
                 self.settings.before_reading.saturating_sub(self.truth.spent_unread())
             }

@@ -419,6 +419,18 @@ async fn by_policy_a_lost_bank_does_not_stop_admission_and_what_was_spent_is_tol
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_decisions_are_only_observed_a_bank_delays_and_refuses_nothing() {
+    let (clock, settings) = (Clock::at(EPOCH), OrgSettings { mode: Mode::Observe, ..assumed(10) });
+    let ledger = Ledger::resume(settings, &[share("app", 10, None)], &Past::default(), clock, clock.now());
+    for nth in 0..15 {
+        let reservation = ledger.reserve(CallerId(0), Standard, ApiCalls(1), clock.now()).unwrap();
+        let cause = reservation.would_deny().map(|denied| denied.cause);
+        assert_eq!(cause, (nth >= 10).then_some(Cause::OrgCeiling));
+        drop(reservation.spend(clock.now()).unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clean_stop_admits_nothing_more_and_gives_the_lease_back() {
     let office = office(1_000, OnLoss::Refuse);
     office.spend_waiting().await.unwrap();

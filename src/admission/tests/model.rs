@@ -10,13 +10,22 @@ const CEILING: u64 = 300;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Reserve { caller: u16, class: Class, cost: u32 },
+    Reserve {
+        caller: u16,
+        class: Class,
+        cost: u32,
+    },
     Spend(usize),
     Drop(usize),
-    Answered { which: usize, charged: u32 },
+    Answered {
+        which: usize,
+        charged: u32,
+    },
     Unsent(usize),
     Wait(Duration),
     Tick,
+    /// Part of a sweep, as the background does it between calls.
+    Sweep(usize),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -36,6 +45,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => any::<usize>().prop_map(Op::Unsent),
         1 => wait.prop_map(|seconds| Op::Wait(Duration::from_millis(seconds * 1_000 + 137))),
         1 => Just(Op::Tick),
+        2 => (1usize..4).prop_map(Op::Sweep),
     ]
 }
 
@@ -102,6 +112,9 @@ impl World {
             }
             Op::Wait(time) => self.stage.wait(time),
             Op::Tick => self.stage.ledger.tick(self.stage.now()),
+            Op::Sweep(accounts) => {
+                self.stage.ledger.with(self.stage.now(), |book| book.sweep(accounts));
+            }
             Op::Spend(_) | Op::Drop(_) | Op::Answered { .. } | Op::Unsent(_) => {}
         }
         self.check();

@@ -454,7 +454,8 @@ impl Book {
         self.swept = self.sweeping;
         self.set_ceiling();
         self.fair = self.level_of_borrowing();
-        true
+        // It may have been a sweep begun in an earlier minute.
+        !self.sweep_due()
     }
 
     /// The pool that floors share, if it is smaller than all floors together: the pool and the floors' sum.

@@ -43,6 +43,7 @@
 //! - Clocks are read in [`clock`] only, tasks are spawned in [`tasks`] only, the environment is read in [`config`] only.
 
 pub mod admin;
+pub mod admission;
 pub mod body;
 pub mod call;
 pub mod cli;

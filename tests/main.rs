@@ -2,13 +2,19 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+mod admin;
 mod arrows;
 mod blocking;
 mod callers;
 mod cli;
 mod client;
+mod faults;
 mod observed;
+mod pki;
 mod process;
+mod readme;
+mod reload;
 mod serve;
 mod transparency;
+mod upstream_tls;
 mod world;

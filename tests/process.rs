@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,11 +135,6 @@ impl Process {
         let status = until("the process ends", || self.child.try_wait().unwrap());
         Ended { code: status.code(), out: self.out.whole(), err: self.err.whole() }
     }
-
-    /// Whether it is still running.
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
-    }
 }
 
 impl Drop for Process {
@@ -204,14 +199,11 @@ pub struct Gateway {
     pub listeners: Vec<SocketAddr>,
     /// Where operators connect.
     pub admin: SocketAddr,
+    /// Keeps its configuration where it is.
+    _folder: Option<Arc<tempfile::TempDir>>,
 }
 
 impl Gateway {
-    /// `serve --config FILE`, once it is ready.
-    pub fn serve(config: &Path) -> Self {
-        Self::ready(Process::start(&["serve".as_ref(), "--config".as_ref(), config.as_os_str()]))
-    }
-
     /// Waits until `process` says that it has started, and `/readyz` that it may be used.
     pub fn ready(process: Process) -> Self {
         let Some(started) = process.out.find(|line| event(line, "started")) else {
@@ -220,7 +212,7 @@ impl Gateway {
         let addresses = |key: &str| -> Vec<SocketAddr> {
             started[key].as_str().unwrap().split(", ").map(|address| address.parse().unwrap()).collect()
         };
-        let gateway = Self { listeners: addresses("listeners"), admin: addresses("admin")[0], process };
+        let gateway = Self { listeners: addresses("listeners"), admin: addresses("admin")[0], process, _folder: None };
         until("readiness", || (gateway.admin("/readyz").ok()?.status == 200).then_some(()));
         gateway
     }
@@ -279,7 +271,7 @@ fn event(line: &str, name: &str) -> Option<Value> {
 #[derive(Debug)]
 pub struct Setup {
     /// The folder.
-    pub folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
     /// `weirkeeper.yaml` in it.
     pub config: PathBuf,
 }
@@ -295,7 +287,7 @@ impl Setup {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("weirkeeper.yaml");
         std::fs::write(&config, text).unwrap();
-        Self { folder, config }
+        Self { folder: Arc::new(folder), config }
     }
 
     /// A file beside the configuration.
@@ -310,7 +302,8 @@ impl Setup {
 
     /// Starts a gateway with it.
     pub fn serve(&self) -> Gateway {
-        Gateway::serve(&self.config)
+        let gateway = Gateway::ready(Process::start(&["serve", "--config", self.config_str()]));
+        Gateway { _folder: Some(Arc::clone(&self.folder)), ..gateway }
     }
 
     /// The configuration's path as text.

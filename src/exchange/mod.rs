@@ -13,7 +13,8 @@
 //!
 //! Invariants: a message is sent a second time only if hyper gives it back unsent; a message that was sent is not
 //! cancelled because its caller left; every connection, queue place, buffered byte and task is given back.
-//! Nothing here knows Salesforce's error codes, budgets or caches, and nothing here decides to retry.
+//! Of Salesforce only the cost table is known here, because a call without its caller is settled too; no error codes,
+//! budgets or caches, and nothing here decides to retry.
 
 mod ahead;
 mod body;

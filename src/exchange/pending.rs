@@ -25,22 +25,25 @@ use super::stats::Counters;
 use super::upload::Upload;
 use crate::call::ApiCalls;
 use crate::outcome::{Exchange, FailureKind, Record};
+use crate::salesforce::{Costs, charged};
 
 /// The line of the record that belongs to one attempt.
 #[derive(Debug, Clone)]
 pub(super) struct Attempt {
     record: Record,
     index: usize,
+    cost: ApiCalls,
+    costs: Costs,
 }
 
 impl Attempt {
     /// Writes down that a message is being handed over.
-    pub(super) fn sent(record: &Record, now: Instant, cost: ApiCalls) -> Self {
+    pub(super) fn sent(record: &Record, now: Instant, plan: &Plan) -> Self {
         let mut outcome = record.lock();
         let index = outcome.exchanges.len();
-        outcome.exchanges.push(Exchange::sent(now, cost));
+        outcome.exchanges.push(Exchange::sent(now, plan.cost));
         drop(outcome);
-        Self { record: record.clone(), index }
+        Self { record: record.clone(), index, cost: plan.cost, costs: plan.costs }
     }
 
     fn write(&self, write: impl FnOnce(&mut Exchange)) {
@@ -57,10 +60,15 @@ impl Attempt {
         }
     }
 
+    /// The head came, and with it what the call cost; also if nobody waits for it any more.
     fn head(&self, now: Instant, status: StatusCode) {
         self.write(|exchange| {
             exchange.head = Some(now);
             exchange.status = Some(status.as_u16());
+            exchange.charged = charged(self.cost, status, &self.costs);
+            if status.is_client_error() || status.is_server_error() {
+                exchange.failure = Some(FailureKind::Status);
+            }
         });
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::call::{ApiCalls, Call, Family, OrgId};
+use crate::salesforce::Costs;
 
 /// How long each part of an exchange may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +64,10 @@ pub struct Plan {
     pub org: OrgId,
     /// The present, read once for the request.
     pub now: Instant,
-    /// What Salesforce will charge, for the record of the exchange.
+    /// What Salesforce charges if the call succeeds, for the record of the exchange.
     pub cost: ApiCalls,
+    /// What it charges otherwise.
+    pub costs: Costs,
     /// How long each part may take.
     pub timeouts: Timeouts,
     /// When the caller gives up.
@@ -77,12 +80,13 @@ pub struct Plan {
 
 impl Plan {
     /// The plan of `call` as it stands at `now`.
-    pub fn of(call: &Call, now: Instant, timeouts: Timeouts, read_ahead: usize) -> Self {
+    pub fn of(call: &Call, now: Instant, costs: Costs, timeouts: Timeouts, read_ahead: usize) -> Self {
         let long_poll = call.meaning.long_poll;
         Self {
             org: call.org,
             now,
             cost: call.meaning.cost,
+            costs,
             timeouts: if long_poll { timeouts.for_long_poll() } else { timeouts },
             deadline: call.deadline,
             read_ahead: if long_poll { 0 } else { read_ahead },

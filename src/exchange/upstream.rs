@@ -105,7 +105,7 @@ impl<S: Stream> Upstream<S> {
             };
             conn.address(&mut message, &org.common.origin);
             let reused = conn.reused;
-            let attempt = Attempt::sent(record, now, plan.cost);
+            let attempt = Attempt::sent(record, now, plan);
             match Pending::start(conn, message, attempt, terms, now).await {
                 Ok(response) => return Ok(response),
                 Err(Broken::Failed(failure)) => return Err(failure),

@@ -16,6 +16,7 @@ use crate::edge::jwt::Issuer;
 use crate::exchange::{Limits, Origin, Plan, Target, Timeouts, Upstream};
 use crate::live::{InForce, Live};
 use crate::outcome::{Outcome, Record, RequestId};
+use crate::salesforce::Costs;
 use crate::tasks::Tasks;
 use crate::telemetry::{Level, Log};
 
@@ -94,6 +95,7 @@ fn plan(now: Instant) -> Plan {
         org: OrgId(0),
         now,
         cost: ApiCalls(0),
+        costs: Costs::default(),
         timeouts: Timeouts { connect: bound, first_byte: bound, idle: bound, total: bound },
         deadline: Some(now + bound),
         read_ahead: 0,

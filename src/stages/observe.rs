@@ -347,7 +347,14 @@ impl Drop for ObservedBody {
 
 #[cfg(test)]
 mod tests {
+    use arc_swap::ArcSwap;
+    use zeroize::Zeroizing;
+
     use super::*;
+    use crate::config::Config;
+    use crate::edge::{Connection, Inbound};
+    use crate::live::Lasting;
+    use crate::telemetry::{Log, Telemetry, TelemetryOptions};
 
     #[test]
     fn timings_are_milliseconds_with_three_decimals() {
@@ -357,5 +364,41 @@ mod tests {
             let value = timing(Duration::from_micros(micros));
             assert_eq!(std::str::from_utf8(&value).unwrap(), format!("upstream;dur={text}"));
         }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_answered_like_any_other_failure_and_counted() {
+        let clock = Clock::start();
+        let (log, memory) = Log::in_memory(clock, 1 << 20);
+        let telemetry = Telemetry::new(clock, log, TelemetryOptions::default());
+        let config = Config::for_org(
+            "https://acme.my.salesforce.com",
+            ([127, 0, 0, 1], 8080).into(),
+            ([127, 0, 0, 1], 9090).into(),
+        )
+        .unwrap();
+        let lasting = Lasting { telemetry: telemetry.clone(), made_up_key: Zeroizing::new([7; 32]), dial: None };
+        let live = Live::new(Arc::new(config), &lasting, None).unwrap();
+        let layer = ObserveLayer {
+            in_force: Arc::new(ArcSwap::from_pointee(live)),
+            recorder: Arc::new(telemetry.recorder()),
+            clock,
+            ids: Arc::new(RequestIds::new(1)),
+        };
+        let mut stage = layer.layer(tower::service_fn(|seen: Seen| async move {
+            assert!(seen.head.headers.is_empty(), "meant to");
+            Err(panicked())
+        }));
+        let request = http::Request::get("/services/data/v62.0/limits").header("accept", "*/*").body(()).unwrap();
+        let arrival = Arrival {
+            head: request.into_parts().0,
+            body: Inbound::whole(Bytes::new(), clock),
+            connection: Arc::new(Connection::new(([127, 0, 0, 1], 1).into(), 0)),
+        };
+        let Ok(response) = stage.call(arrival).await;
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()["weirkeeper-refused"], "internal");
+        drop(response);
+        assert!(memory.text().contains("\"refusal\":\"internal\""), "{}", memory.text());
     }
 }

@@ -1,4 +1,4 @@
-//! Send: the last stage. Makes the message Salesforce gets, sends it, and reads what the answer cost.
+//! Send: the last stage. Makes the message Salesforce gets, sends it, and hands its answer on.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -14,9 +14,9 @@ use crate::edge::headers;
 use crate::edge::inbound::Inbound;
 use crate::exchange::{OrgStats, Plan, Upstream, UpstreamBody};
 use crate::live::{Live, LiveOrg};
-use crate::outcome::{FailureKind, Record};
+use crate::outcome::Record;
 use crate::refusal::{Reason, Refusal};
-use crate::salesforce::{charged, charged_if_refused};
+use crate::salesforce::charged_if_refused;
 use crate::stack::Local;
 use crate::stages::answer::{Answer, Learning};
 use crate::stages::way::Waiting;
@@ -93,7 +93,7 @@ async fn send(upstream: Upstream<Inbound>, passage: Passage) -> Result<Reply, Re
         return Err(Refusal::new(Reason::UnknownOrg, "The org was removed from the configuration."));
     };
     outgoing(&mut head, &call, &live, &record);
-    let plan = Plan::of(&call, now, org.timeouts(call.meaning.family), live.read_ahead);
+    let plan = Plan::of(&call, now, org.costs, org.timeouts(call.meaning.family), live.read_ahead);
     let request = http::Request::from_parts(head, payload);
     match upstream.send(request, &plan, &record).await {
         Ok(response) => Ok(answered(response, &call, org, record)),
@@ -111,18 +111,11 @@ fn outgoing(head: &mut http::request::Parts, call: &Call, live: &Live, record: &
     headers::stamp_request_id(&mut head.headers, id);
 }
 
-/// Reads from the head of an answer what it cost, and hands it on.
+/// Makes the answer the caller's, and looks for the code of an error in it.
 fn answered(mut response: Response<UpstreamBody>, call: &Call, org: &LiveOrg, record: Record) -> Reply {
     headers::strip_response(response.headers_mut());
     let status = response.status();
-    let failed = status.is_client_error() || status.is_server_error();
-    if let Some(exchange) = record.lock().exchanges.last_mut() {
-        exchange.charged = charged(call.meaning.cost, status, &org.costs);
-        if failed {
-            exchange.failure = Some(FailureKind::Status);
-        }
-    }
-    if !failed {
+    if !status.is_client_error() && !status.is_server_error() {
         return response.map(|body| ReplyBody::Stream(Answer::Plain(body)));
     }
     let if_refused = charged_if_refused(call.meaning.cost, &org.costs);

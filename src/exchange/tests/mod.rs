@@ -94,6 +94,7 @@ impl World {
             org: ORG,
             now: clock.now(),
             cost: ApiCalls(1),
+            costs: crate::salesforce::Costs::default(),
             timeouts: Timeouts::default(),
             deadline: None,
             read_ahead: 256 * 1_024,

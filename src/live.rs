@@ -14,13 +14,16 @@ use smol_str::SmolStr;
 
 use zeroize::Zeroizing;
 
+use crate::admission::Ledger;
 use crate::call::{CallerId, Class, Family, OrgId};
 use crate::config::{Allow, Caller, Config, Org, PolicyMode, Roots, Secret, Upstream};
 use crate::edge::callers::Callers;
 use crate::edge::jwt::Issuers;
 use crate::edge::{headers, pem};
 use crate::exchange::{self, Connector, Limits, MemoryDial, Origin, Target, Timeouts, TlsSettings};
+use crate::ledgers::Ledgers;
 use crate::salesforce::{Costs, PrincipalKey};
+use crate::stages::admit::Waiting;
 use crate::stages::policy::{Mode, Rules};
 use crate::telemetry::{Names, Telemetry};
 
@@ -71,6 +74,10 @@ pub struct LiveOrg {
     pub origin: Origin,
     /// What undocumented answers cost.
     pub costs: Costs,
+    /// Who used what, and who may.
+    pub ledger: Ledger,
+    /// The calls that wait for it.
+    pub waiting: Waiting,
     /// How long to wait for what, by family.
     timeouts: Vec<Timeouts>,
 }
@@ -107,6 +114,8 @@ pub struct Unusable(String);
 pub struct Lasting {
     /// Names of orgs and callers go to the metrics.
     pub telemetry: Telemetry,
+    /// Who used what, and who may.
+    pub ledgers: Ledgers,
     /// The hash key of principals, if the configuration gives none: made up at start.
     pub made_up_key: Zeroizing<[u8; 32]>,
     /// How orgs are reached, if not by TCP: the seam for simulations inside this process.
@@ -123,7 +132,7 @@ impl Live {
     /// Arranges `config`; `earlier` is what it replaces.
     pub fn new(config: Arc<Config>, lasting: &Lasting, earlier: Option<&Self>) -> Result<Self, Unusable> {
         let connector = connector(&config.upstream, lasting.dial.as_ref())?;
-        let mut orgs = Vec::with_capacity(config.orgs.len());
+        let mut ways = Vec::with_capacity(config.orgs.len());
         let mut targets = Vec::with_capacity(config.orgs.len());
         for org in &config.orgs {
             let origin = Origin::parse(&org.instance.to_string())
@@ -138,12 +147,20 @@ impl Live {
                 },
             });
             let timeouts = Family::ALL.iter().map(|family| timeouts(&config.upstream, *family)).collect();
-            orgs.push(LiveOrg { name: org.name.clone(), origin, costs: costs(org), timeouts });
+            ways.push((origin, timeouts));
         }
         let principal_key = match &config.principal_key {
             Some(secret) => PrincipalKey::new(secret.expose().as_bytes()),
             None => PrincipalKey::new(&*lasting.made_up_key),
         };
+        // Nothing can fail from here on: ledgers have one set of rules, those of the configuration in force.
+        let orgs =
+            config.orgs.iter().zip(lasting.ledgers.of(&config)).zip(ways).map(|((org, ledger), (origin, timeouts))| {
+                let earlier = earlier.and_then(|earlier| earlier.orgs.iter().find(|known| known.name == org.name));
+                let waiting = earlier.map_or_else(Waiting::default, |org| org.waiting.clone());
+                LiveOrg { name: org.name.clone(), origin, costs: costs(org), ledger, waiting, timeouts }
+            });
+        let orgs: Vec<_> = orgs.collect();
         let issuers = Issuers::new(&config.callers);
         if let Some(earlier) = earlier {
             issuers.adopt(&earlier.issuers);

@@ -1,10 +1,10 @@
 //! The road: what happens to a request, in order.
 //!
 //! ```text
-//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Send
-//!                record     org and     Call,         may he?   message, connection,
-//!                metrics,   caller      complete      (and each answer, cost
-//!                log                    body          part)
+//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Admit ------> Send
+//!                record     org and     Call,         may he?   ledger:      message, connection,
+//!                metrics,   caller      complete      (and each may it now,  answer, cost
+//!                log                    body          part)     who pays
 //! ```
 //!
 //! Every stage may end the journey with a `Refusal`, which Observe turns into an answer. All stages are always ready, so a
@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::edge::{Arrival, Drain};
 use crate::live::InForce;
 use crate::outcome::RequestIds;
+use crate::stages::admit::AdmitLayer;
 use crate::stages::identify::IdentifyLayer;
 use crate::stages::observe::{ObserveLayer, ObservedBody};
 use crate::stages::policy::PolicyLayer;
@@ -80,6 +81,8 @@ pub fn build(
         .layer(UnderstandLayer { buffers: shared.buffers.clone() })
         // May this caller do this, and everything inside it.
         .layer(PolicyLayer)
+        // May it be sent now, and who pays; waits for what is on its way.
+        .layer(AdmitLayer { clock: shared.clock })
         // One attempt at Salesforce.
         .service(send.clone());
     (road, send)

@@ -20,6 +20,7 @@ use weirkeeper::config::{self, Config, Outside};
 use weirkeeper::edge::{self, Connection, Counts, Drain, Edge};
 use weirkeeper::exchange::OrgStats;
 use weirkeeper::gateway;
+use weirkeeper::ledgers::Ledgers;
 use weirkeeper::live::{InForce, Lasting, Live};
 use weirkeeper::outcome::RequestIds;
 use weirkeeper::sim::{Sim, SimConfig};
@@ -126,6 +127,7 @@ impl World {
         let clients = Tasks::new();
         let lasting = Lasting {
             telemetry: telemetry.clone(),
+            ledgers: Ledgers::forgetful(clock, telemetry.log().clone()),
             made_up_key: Zeroizing::new([7; 32]),
             dial: Some({
                 let (sim, line, tasks) = (sim.clone(), Arc::clone(&line), clients.clone());

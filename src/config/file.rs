@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
+use super::daily::{DailyFile, LadderFile, ShareFile, StateFile};
 use super::key::KeyDigest;
 use super::model::Origin;
 use super::secret::SecretRef;
@@ -41,6 +42,12 @@ pub struct ConfigFile {
     pub callers: Vec<CallerFile>,
     /// What the `allow` rules of callers do.
     pub policy: PolicyFile,
+    /// What happens as an org's daily allowance runs out.
+    pub ladder: LadderFile,
+    /// Where it is remembered what was spent. Default: the folder `data` beside this file if any org enforces a budget,
+    /// else `memory`. Changing it takes effect after a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateFile>,
     /// The access log: one JSON line for each request.
     pub log: LogFile,
     /// Bounds on metric labels.
@@ -66,6 +73,8 @@ impl Default for ConfigFile {
             orgs: Vec::new(),
             callers: Vec::new(),
             policy: PolicyFile::default(),
+            ladder: LadderFile::default(),
+            state: None,
             log: LogFile::default(),
             metrics: MetricsFile::default(),
             runtimes: None,
@@ -286,6 +295,8 @@ pub struct OrgFile {
     /// What URLs in rewritten answers point to. Default: the request's Host, if it is one of `hosts`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_url: Option<Text<Origin>>,
+    /// Its daily allowance of API calls.
+    pub daily: DailyFile,
     /// API calls to count for the answers whose charge Salesforce does not document.
     pub costs: CostsFile,
 }
@@ -298,6 +309,7 @@ impl Default for OrgFile {
             login_url: Text(Origin::salesforce_login()),
             hosts: Vec::new(),
             public_url: None,
+            daily: DailyFile::default(),
             costs: CostsFile::default(),
         }
     }
@@ -351,6 +363,8 @@ pub struct CallerFile {
     /// How long it waits for an answer, unless a request says less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Text<Period>>,
+    /// Its share of every org's daily allowance.
+    pub daily: ShareFile,
     /// What it may do; default: everything.
     pub allow: AllowFile,
 }

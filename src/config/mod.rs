@@ -9,6 +9,7 @@
 //! operators come from it. Only this module reads the environment; only [`Config`] reaches the rest of the program.
 
 mod check;
+mod daily;
 mod file;
 pub mod key;
 mod model;
@@ -26,11 +27,12 @@ pub mod watch;
 use std::net::SocketAddr;
 use std::path::Path;
 
+pub use daily::{DailyMode, OnLoss};
 pub use file::{AccessTo, PolicyMode, Roots};
 pub use key::KeyDigest;
 pub use model::{
-    Admin, Allow, Caller, CertificateName, Config, Costs, EgressProxy, Jwks, JwtMatch, KeyPair, Limits, Listener, Log,
-    Match, MetricCaps, Org, Origin, ServerTls, Totals, Upstream,
+    Admin, Allow, Caller, CertificateName, Config, Costs, Daily, EgressProxy, Jwks, JwtMatch, KeyPair, Ladder, Limits,
+    Listener, Log, Match, MetricCaps, Org, Origin, ServerTls, Share, State, Totals, Upstream,
 };
 pub use outside::{Outside, System};
 pub use problem::{Place, Problem, Problems};

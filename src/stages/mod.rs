@@ -13,8 +13,10 @@ use crate::edge::connection::Connection;
 use crate::edge::inbound::Inbound;
 use crate::live::Live;
 use crate::outcome::Record;
+use crate::stages::admit::Fare;
 use crate::stages::answer::Answer;
 
+pub mod admit;
 pub mod answer;
 pub mod identify;
 mod inflate;
@@ -69,6 +71,8 @@ pub struct Passage {
     pub live: Arc<Live>,
     /// What is decided and measured about it.
     pub record: Record,
-    /// When its head had arrived.
+    /// When its head had arrived, or it was admitted after a wait.
     pub now: Instant,
+    /// What pays for it, once it is admitted.
+    pub fare: Option<Fare>,
 }

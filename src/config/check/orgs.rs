@@ -15,7 +15,7 @@ use crate::config::value::Text;
 const MAX_ORGS: usize = 1_000;
 
 impl Check<'_> {
-    pub(super) fn orgs(&mut self, at: &At, written: &[OrgFile]) -> Vec<Org> {
+    pub(super) fn orgs(&mut self, at: &At, written: &[OrgFile], shared: bool) -> Vec<Org> {
         if written.is_empty() {
             self.wrong(
                 at,
@@ -40,6 +40,7 @@ impl Check<'_> {
                 self.encrypted(&at.key("public_url"), public, "callers would send their tokens in clear");
             }
             self.org_hosts(&at.key("hosts"), org, written.len(), &mut hosts);
+            let daily = self.daily(&at.key("daily"), &org.daily, shared);
             if let (Some(name), Some(instance)) = (name, instance) {
                 orgs.push(Org {
                     name,
@@ -47,6 +48,7 @@ impl Check<'_> {
                     login: org.login_url.0.clone(),
                     hosts: org.hosts.iter().map(|host| host.0.0.clone()).collect(),
                     public: org.public_url.as_ref().map(|public| public.0.clone()),
+                    daily,
                     costs: costs(&org.costs),
                 });
             }

@@ -5,6 +5,7 @@
 mod admin;
 mod arrows;
 mod blocking;
+mod budget;
 mod callers;
 mod cli;
 mod client;

@@ -148,6 +148,10 @@ impl World {
             buffers: buffers.clone(),
             ids: Arc::new(RequestIds::new(0xfeed)),
         };
+        let source = Arc::clone(&in_force);
+        telemetry.add_source(move |snapshot| {
+            snapshot.budgets = gateway::figures::budgets(&source.load(), clock.now());
+        });
         let tasks = Tasks::new();
         let drain = Drain::new();
         let edge = Edge::new(limits, tasks.clone(), clock, drain.clone(), Arc::new(Counts::default()));

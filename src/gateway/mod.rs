@@ -33,7 +33,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::{EventFormat, Level, Log, LogOptions, Output, Telemetry, TelemetryOptions};
 
 mod doors;
-mod figures;
+pub mod figures;
 mod issuers;
 pub mod panics;
 mod signals;
@@ -124,7 +124,11 @@ impl Gateway {
     /// Binds every address, starts the workers, and begins to accept. Runs inside the control runtime.
     pub async fn start(config: Config, clock: Clock, log: Log) -> Result<Self, StartError> {
         let open_files = raise_open_files();
-        let options = TelemetryOptions { max_objects: config.metrics.max_objects, ..TelemetryOptions::default() };
+        let options = TelemetryOptions {
+            max_objects: config.metrics.max_objects,
+            max_callers: config.metrics.max_callers,
+            ..TelemetryOptions::default()
+        };
         let telemetry = Telemetry::new(clock, log, options);
         let mut made_up_key = Zeroizing::new([0; 32]);
         fill(&mut *made_up_key)?;
@@ -194,6 +198,7 @@ impl Gateway {
                 ways,
                 open: workers.open_counts(),
                 doors: doors.clone(),
+                clock,
                 reloads: Arc::clone(&reloads),
             },
         );

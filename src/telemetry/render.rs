@@ -53,6 +53,9 @@ impl Shared {
         for upstream in &snapshot.upstreams {
             gauges.add_upstream(upstream);
         }
+        for budget in &snapshot.budgets {
+            gauges.add_budget(budget, self.max_callers);
+        }
         for runtime in &snapshot.runtimes {
             let labels = RuntimeLabels { runtime: SmolStr::from(&runtime.runtime) };
             gauges.runtime_tasks.set(labels, runtime.tasks as f64);

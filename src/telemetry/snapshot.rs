@@ -6,6 +6,8 @@
 
 use serde::Serialize;
 
+use crate::admission::{CallerBudget, OrgBudget};
+use crate::config::DailyMode;
 use crate::outcome::FailureKind;
 
 /// Figures of all parts, read at one scrape.
@@ -21,6 +23,24 @@ pub struct Snapshot {
     pub buffered_bytes: BufferedBytes,
     /// Every org's connections to Salesforce, summed over runtimes.
     pub upstreams: Vec<UpstreamSnapshot>,
+    /// Every org's budget.
+    pub budgets: Vec<BudgetSnapshot>,
+}
+
+/// One org's daily budget. Numbers are API calls; minutes are counted from the Unix epoch.
+#[derive(Debug, Clone, Serialize)]
+pub struct BudgetSnapshot {
+    /// The org's name.
+    pub org: String,
+    /// Whether it is enforced: `off`, `observe` or `enforce`.
+    pub mode: DailyMode,
+    /// The org as a whole.
+    #[serde(flatten)]
+    pub budget: OrgBudget,
+    /// What comes back in each of the next 24 hours.
+    pub returning_by_hour: [u64; 24],
+    /// Every caller that is configured or has used anything, the largest user first.
+    pub callers: Vec<CallerBudget>,
 }
 
 /// The configuration and its reloads.

@@ -191,7 +191,6 @@ impl Reason {
             Self::OrgAllowance => "Wait, or ask the gateway's operator who uses it.",
             Self::Shed => "Try again later; the operator can guarantee this caller a floor.",
             Self::Pace => "Go slower.",
-            Self::BudgetUnready => "Try again shortly.",
             Self::BadCredential => "Send exactly one credential.",
             Self::BodyTooLarge => "Split the request, or use Bulk API 2.0.",
             Self::BodyMalformed => "Correct the body; it was not forwarded.",
@@ -199,7 +198,9 @@ impl Reason {
             Self::BuffersFull => "The gateway holds as many request bodies as it may; try again shortly.",
             Self::TooManyConnections => "Use fewer connections, or try again shortly.",
             Self::Draining => "The gateway is shutting down; try again, another replica will answer.",
-            Self::UpstreamUnreachable | Self::UpstreamReset | Self::UpstreamBusy => "Try again shortly.",
+            Self::BudgetUnready | Self::UpstreamUnreachable | Self::UpstreamReset | Self::UpstreamBusy => {
+                "Try again shortly."
+            }
             Self::UpstreamTls => "Ask the gateway's operator to check the certificate and its roots.",
             Self::UpstreamGarbage => "Ask the gateway's operator to check what answers at the org's address.",
             Self::UpstreamTimeout => {

@@ -140,7 +140,9 @@ fn ten_kills_while_calls_flow_lose_headroom_and_never_overshoot() {
     let budget = gateway.admin("/api/v1/budget").unwrap().json();
     let lost = budget["orgs"][0]["lost_leases"].as_u64().unwrap();
     let charged = charged(&simulator);
-    println!("{charged} of {CEILING} charged, {served} served, {refused} refused, {lost} lost with leases, {KILLS} kills in {paced:?}");
+    println!(
+        "{charged} of {CEILING} charged, {served} served, {refused} refused, {lost} lost with leases, {KILLS} kills in {paced:?}"
+    );
     assert!(paced >= Duration::from_secs(9), "{paced:?}");
     assert!(charged <= CEILING, "{charged}");
     // What may be missing: leases that were lost, and what was in the air at the kills, one call of each caller.

@@ -6,6 +6,7 @@ mod admin;
 mod arrows;
 mod blocking;
 mod budget;
+mod budget_process;
 mod callers;
 mod cli;
 mod client;

@@ -4,6 +4,7 @@
 //! to a connection, given back if it is not, settled by what the answer says. A call for which an answer is on its way (the
 //! first reading, a lease) waits, as one of a bounded number and for a bounded time.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -266,7 +267,7 @@ pub fn refusal_of(call: &Call, live: &Live, org: &LiveOrg, denied: Denied, now: 
         Reason::CallerCeiling | Reason::OrgAllowance => {
             if let Some(wait) = back {
                 let at = org.ledger.timeline().at(now) + wait;
-                detail.push_str(&format!(" Enough come back by {} UTC.", clock_time(at)));
+                let _ = write!(detail, " Enough come back by {}.", clock_time(at, at.saturating_sub(wait)));
             }
             back
         }
@@ -321,10 +322,12 @@ fn sentence(call: &Call, live: &Live, org: &LiveOrg, cause: Cause) -> String {
     }
 }
 
-/// `14:20`, of a time since the Unix epoch.
-fn clock_time(at: Duration) -> String {
-    let minutes = at.as_secs().div_ceil(60) % (24 * 60);
-    format!("{:02}:{:02}", minutes / 60, minutes % 60)
+/// `14:20 UTC`, and `tomorrow` if it is not the day of `now`; both are times since the Unix epoch.
+fn clock_time(at: Duration, now: Duration) -> String {
+    const DAY: u64 = 24 * 60;
+    let (minutes, today) = (at.as_secs().div_ceil(60), now.as_secs() / 60 / DAY);
+    let day = if minutes / DAY == today { "" } else { " tomorrow" };
+    format!("{:02}:{:02} UTC{day}", minutes % DAY / 60, minutes % 60)
 }
 
 #[cfg(test)]
@@ -333,8 +336,14 @@ mod tests {
 
     #[test]
     fn a_time_of_day_is_never_too_early() {
-        for (seconds, text) in [(0, "00:00"), (1, "00:01"), (51_600, "14:20"), (86_399, "00:00"), (86_460, "00:01")] {
-            assert_eq!(clock_time(Duration::from_secs(seconds)), text);
+        for (seconds, text) in [
+            (0, "00:00 UTC"),
+            (1, "00:01 UTC"),
+            (51_600, "14:20 UTC"),
+            (86_399, "00:00 UTC tomorrow"),
+            (86_460, "00:01 UTC tomorrow"),
+        ] {
+            assert_eq!(clock_time(Duration::from_secs(seconds), Duration::ZERO), text);
         }
     }
 

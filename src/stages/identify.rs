@@ -15,7 +15,7 @@ use crate::edge::callers::{Evidence, Proof, Stranger};
 use crate::edge::{headers, proxies, target};
 use crate::refusal::{Reason, Refusal};
 use crate::stages::way::Way;
-use crate::stages::{Known, Reply, Seen};
+use crate::stages::{Known, Reply, Seen, own};
 
 /// The header that carries a gateway key or a token of the company's identity provider.
 pub const KEY_HEADER: HeaderName = HeaderName::from_static("weirkeeper-key");
@@ -60,6 +60,10 @@ where
 
     fn call(&mut self, seen: Seen) -> Self::Future {
         match self.identify(seen) {
+            Ok(known) if is_own(known.seen.head.uri.path()) => match own::page(&known) {
+                Ok(page) => Way::answered(page),
+                Err(refusal) => Way::refused(refusal),
+            },
             Ok(known) => Way::onward(self.inner.call(known)),
             Err(refusal) => Way::refused(refusal),
         }
@@ -97,12 +101,6 @@ impl<S> Identify<S> {
         outcome.caller = Some(caller);
         outcome.class = class;
         drop(outcome);
-        if is_own(seen.head.uri.path()) {
-            return Err(Refusal::new(
-                Reason::NoSuchPage,
-                "Paths under /weirkeeper/ are the gateway's own, and it has no page here.",
-            ));
-        }
         Ok(Known { org, caller, class, deadline, seen })
     }
 

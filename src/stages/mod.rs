@@ -21,6 +21,7 @@ pub mod answer;
 pub mod identify;
 mod inflate;
 pub mod observe;
+mod own;
 pub mod policy;
 pub mod send;
 pub mod understand;

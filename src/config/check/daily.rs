@@ -103,7 +103,6 @@ impl Check<'_> {
 
     pub(super) fn state(&mut self, at: &At, written: Option<&StateFile>, orgs: &[Org]) -> State {
         match written {
-            Some(StateFile::Memory) => State::Memory,
             Some(StateFile::Folder(folder)) => {
                 let Some(path) = &folder.path else {
                     self.missing(&at.key("path"), "write a folder on a local disk, such as ./data, or state: memory");
@@ -114,7 +113,7 @@ impl Check<'_> {
             None if orgs.iter().any(|org| org.daily.mode == DailyMode::Enforce) => {
                 State::Folder { path: self.base.join(FOLDER), on_loss: crate::config::OnLoss::default() }
             }
-            None => State::Memory,
+            Some(StateFile::Memory) | None => State::Memory,
         }
     }
 }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
+use zeroize::Zeroizing;
 
 /// Why a body could not be read or written to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -105,6 +106,19 @@ impl Drop for HeldBytes {
     fn drop(&mut self) {
         self.budget.0.used.fetch_sub(self.bytes, Ordering::Relaxed);
     }
+}
+
+/// Bytes that hold a secret: they are wiped from memory when the last reference to them is gone.
+pub fn wiped(bytes: Zeroizing<Vec<u8>>) -> Bytes {
+    struct Wiped(Zeroizing<Vec<u8>>);
+
+    impl AsRef<[u8]> for Wiped {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    Bytes::from_owner(Wiped(bytes))
 }
 
 /// A request body on its way to Salesforce.

@@ -15,7 +15,7 @@ use crate::admission::bank::sqlite::{OpenError, SqliteBank};
 use crate::admission::bank::{Bank as _, BankEvent, Keeping, keep};
 use crate::admission::{self, Blind, Funding, Ledger, Mode, OrgSettings, PerMille, Timeline};
 use crate::clock::Clock;
-use crate::config::{Config, DailyMode, OnLoss, Org, State};
+use crate::config::{Caller, Config, DailyMode, OnLoss, Org, State};
 use crate::tasks::Tasks;
 use crate::telemetry::{Level, Log};
 
@@ -59,34 +59,34 @@ impl Ledgers {
         Self(Arc::new(Inner { clock, log, bank, open: Mutex::default(), stop, keepers: Tasks::new() }))
     }
 
-    /// The ledger of each org of `config`, in the order of their ids, under its rules. An org met for the first time gets
-    /// one, which goes on where an earlier process left off. Runs inside the control runtime.
+    /// The ledger of each org of `config`, in the order of their ids. An org met for the first time gets one, which goes
+    /// on where an earlier process left off; the others keep their rules. Runs inside the control runtime.
     pub fn of(&self, config: &Config) -> Vec<Ledger> {
-        let shares: Vec<_> = config
-            .callers
-            .iter()
-            .map(|caller| admission::Share {
-                name: caller.name.as_str().into(),
-                floor: caller.daily.floor,
-                ceiling: caller.daily.ceiling,
-                weight: caller.daily.weight,
-            })
-            .collect();
+        let shares = shares(config);
         let mut open = self.0.open.lock();
         config
             .orgs
             .iter()
             .map(|org| {
-                let settings = settings(org, config);
                 if let Some(ledger) = open.get(&org.name) {
-                    ledger.reconfigure(settings, &shares, self.0.clock.now());
                     return ledger.clone();
                 }
-                let ledger = self.0.first(&org.name, settings, &shares);
+                let ledger = self.0.first(&org.name, settings(org, config), &shares);
                 open.insert(org.name.clone(), ledger.clone());
                 ledger
             })
             .collect()
+    }
+
+    /// Puts the rules of `config` in force, for the orgs that [`Self::of`] knows.
+    pub fn put(&self, config: &Config) {
+        let (shares, now) = (shares(config), self.0.clock.now());
+        let open = self.0.open.lock();
+        for org in &config.orgs {
+            if let Some(ledger) = open.get(&org.name) {
+                ledger.reconfigure(settings(org, config), &shares, now);
+            }
+        }
     }
 
     /// Stops admitting, writes down what was spent, and gives back what was leased.
@@ -136,6 +136,17 @@ fn announce(log: &Log, org: &str, event: BankEvent<'_>) {
         BankEvent::NotClosed(error) => (Level::Error, "bank_not_closed", error.to_string()),
     };
     log.event(level, name, &[("org", org.into()), ("error", error.as_str().into())]);
+}
+
+/// What the configuration says of callers, in the ledger's words.
+fn shares(config: &Config) -> Vec<admission::Share> {
+    let share = |caller: &Caller| admission::Share {
+        name: caller.name.as_str().into(),
+        floor: caller.daily.floor,
+        ceiling: caller.daily.ceiling,
+        weight: caller.daily.weight,
+    };
+    config.callers.iter().map(share).collect()
 }
 
 /// What the configuration says of `org`, in the ledger's words.

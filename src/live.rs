@@ -1,7 +1,9 @@
 //! The configuration in force, arranged for the road.
 //!
 //! A reload makes a new [`Live`] and swaps it in; a request keeps the one it started with. What must survive a reload
-//! (connections, metrics, the hash key of principals) is handed from one to the next.
+//! (connections, metrics, the hash key of principals, tokens of identities) is handed from one to the next.
+
+mod identities;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,10 +18,14 @@ use zeroize::Zeroizing;
 
 use crate::admission::Ledger;
 use crate::call::{CallerId, Class, Family, OrgId};
+use crate::clock::Clock;
 use crate::config::{Allow, Caller, Config, Org, PolicyMode, Roots, Secret, Upstream};
 use crate::edge::callers::Callers;
+use crate::edge::facade::Facade;
+use crate::edge::facade::token::Sealer;
 use crate::edge::jwt::Issuers;
 use crate::edge::{headers, pem};
+use crate::exchange::vault::Identity;
 use crate::exchange::{self, Connector, Limits, MemoryDial, Origin, Target, Timeouts, TlsSettings};
 use crate::ledgers::Ledgers;
 use crate::salesforce::{Costs, PrincipalKey};
@@ -53,7 +59,9 @@ pub struct Live {
     pub body_bytes: usize,
     /// Bytes of an answer that are read ahead of a slow caller.
     pub read_ahead: usize,
-    /// How each org is reached, in the order of their ids.
+    /// Seals and opens gateway tokens.
+    pub sealer: Sealer,
+    /// How each org is reached, in the order of their ids; then the login hosts of those that have one of their own.
     pub targets: Vec<Target>,
     /// The generation that last changed how orgs are reached: connections made since then can be kept.
     pub targets_epoch: u64,
@@ -78,6 +86,18 @@ pub struct LiveOrg {
     pub ledger: Ledger,
     /// The calls that wait for it.
     pub waiting: Waiting,
+    /// The target its callers' own log-ins go to.
+    pub login: OrgId,
+    /// What remembers log-ins, if the gateway holds identities of this org.
+    pub facade: Option<Arc<Facade>>,
+    /// Its identities.
+    pub identities: Vec<Arc<Identity>>,
+    /// Which of them each caller acts as, in the order of callers.
+    acts_as: Vec<Option<u16>>,
+    /// What rewritten URLs point to, if it is not the request's own host.
+    public: Option<Arc<str>>,
+    /// Whether the request's host may be repeated to it.
+    has_hosts: bool,
     /// How long to wait for what, by family.
     timeouts: Vec<Timeouts>,
 }
@@ -86,6 +106,22 @@ impl LiveOrg {
     /// How long to wait for a call of `family`.
     pub fn timeouts(&self, family: Family) -> Timeouts {
         self.timeouts.get(family.index()).copied().unwrap_or_default()
+    }
+
+    /// The identity `caller` acts as.
+    pub fn identity(&self, caller: CallerId) -> Option<&Arc<Identity>> {
+        let place = self.acts_as.get(usize::from(caller.0)).copied().flatten()?;
+        self.identities.get(usize::from(place))
+    }
+
+    /// Where this org is for its callers: what URLs in answers point to. `host` is the `Host` of a request that was led
+    /// here by it; it is repeated only if it is one of the configured ones.
+    pub fn public(&self, host: Option<&HeaderValue>, secure: bool) -> Option<Arc<str>> {
+        if let Some(public) = &self.public {
+            return Some(Arc::clone(public));
+        }
+        let host = host.filter(|_| self.has_hosts)?.to_str().ok()?;
+        Some(format!("{}://{host}", if secure { "https" } else { "http" }).into())
     }
 }
 
@@ -120,6 +156,8 @@ pub struct Lasting {
     pub made_up_key: Zeroizing<[u8; 32]>,
     /// How orgs are reached, if not by TCP: the seam for simulations inside this process.
     pub dial: Option<MemoryDial>,
+    /// What time it is, for identities that log in.
+    pub clock: Clock,
 }
 
 impl std::fmt::Debug for Lasting {
@@ -132,35 +170,47 @@ impl Live {
     /// Arranges `config`; `earlier` is what it replaces.
     pub fn new(config: Arc<Config>, lasting: &Lasting, earlier: Option<&Self>) -> Result<Self, Unusable> {
         let connector = connector(&config.upstream, lasting.dial.as_ref())?;
-        let mut ways = Vec::with_capacity(config.orgs.len());
+        let limits = Limits {
+            connections: config.upstream.connections_per_runtime,
+            age: config.upstream.connection_age,
+            ..Limits::default()
+        };
+        let ledgers = lasting.ledgers.of(&config);
+        let mut orgs = Vec::with_capacity(config.orgs.len());
         let mut targets = Vec::with_capacity(config.orgs.len());
-        for org in &config.orgs {
+        for (org, ledger) in config.orgs.iter().zip(ledgers) {
+            let before = earlier.and_then(|earlier| earlier.orgs.iter().find(|known| known.name == org.name));
             let origin = Origin::parse(&org.instance.to_string())
                 .map_err(|error| Unusable(format!("orgs.{}.instance_url: {error}", org.name)))?;
-            targets.push(Target {
-                origin: origin.clone(),
-                connector: connector.clone(),
-                limits: Limits {
-                    connections: config.upstream.connections_per_runtime,
-                    age: config.upstream.connection_age,
-                    ..Limits::default()
-                },
-            });
+            targets.push(Target { origin: origin.clone(), connector: connector.clone(), limits });
             let timeouts = Family::ALL.iter().map(|family| timeouts(&config.upstream, *family)).collect();
-            ways.push((origin, timeouts));
+            orgs.push(LiveOrg {
+                name: org.name.clone(),
+                origin,
+                costs: costs(org),
+                ledger,
+                waiting: before.map_or_else(Waiting::default, |org| org.waiting.clone()),
+                login: OrgId(targets.len() as u16 - 1),
+                facade: None,
+                identities: Vec::new(),
+                acts_as: Vec::new(),
+                public: org.public.as_ref().map(|public| public.to_string().into()),
+                has_hosts: !org.hosts.is_empty(),
+                timeouts,
+            });
+        }
+        for (live, org) in orgs.iter_mut().zip(&config.orgs).filter(|(_, org)| org.logs_in_elsewhere()) {
+            let origin = Origin::parse(&org.login.to_string())
+                .map_err(|error| Unusable(format!("orgs.{}.login_url: {error}", org.name)))?;
+            live.login = OrgId(targets.len() as u16);
+            targets.push(Target { origin, connector: connector.clone(), limits });
         }
         let principal_key = match &config.principal_key {
             Some(secret) => PrincipalKey::new(secret.expose().as_bytes()),
             None => PrincipalKey::new(&*lasting.made_up_key),
         };
-        // Nothing can fail from here on: ledgers have one set of rules, those of the configuration in force.
-        let orgs =
-            config.orgs.iter().zip(lasting.ledgers.of(&config)).zip(ways).map(|((org, ledger), (origin, timeouts))| {
-                let earlier = earlier.and_then(|earlier| earlier.orgs.iter().find(|known| known.name == org.name));
-                let waiting = earlier.map_or_else(Waiting::default, |org| org.waiting.clone());
-                LiveOrg { name: org.name.clone(), origin, costs: costs(org), ledger, waiting, timeouts }
-            });
-        let orgs: Vec<_> = orgs.collect();
+        let sealer = identities::sealer(&config, lasting)?;
+        identities::hold(&mut orgs, &config, &principal_key, lasting, earlier)?;
         let issuers = Issuers::new(&config.callers);
         if let Some(earlier) = earlier {
             issuers.adopt(&earlier.issuers);
@@ -169,8 +219,8 @@ impl Live {
             config.orgs.iter().map(|org| org.name.clone()),
             config.callers.iter().map(|caller| caller.name.clone()),
         );
-        let named = config.callers.iter().flat_map(|caller| caller.allow.objects.iter().flatten());
-        lasting.telemetry.learn_objects(named.map(SmolStr::as_str));
+        let objects = config.callers.iter().flat_map(|caller| caller.allow.objects.iter().flatten());
+        lasting.telemetry.learn_objects(objects.map(SmolStr::as_str));
         let generation = earlier.map_or(1, |earlier| earlier.generation + 1);
         let targets_epoch = match earlier {
             // What can be compared is; roots and client certificates come from files that may have changed.
@@ -186,6 +236,8 @@ impl Live {
             [org] if org.hosts.is_empty() => Some(OrgId(0)),
             _ => None,
         };
+        // Nothing can fail any more: ledgers have one set of rules, those of the configuration in force.
+        lasting.ledgers.put(&config);
         Ok(Self {
             generation,
             targets_epoch,
@@ -197,6 +249,7 @@ impl Live {
                 PolicyMode::Enforce => Mode::Enforce,
             },
             principal_key,
+            sealer,
             trusted_proxies: config.trusted_proxies.clone(),
             stream_above: usize::try_from(config.limits.stream_above).unwrap_or(usize::MAX),
             body_bytes: usize::try_from(config.limits.body_bytes).unwrap_or(usize::MAX),

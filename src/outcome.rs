@@ -60,7 +60,8 @@ closed_list! {
     }
 }
 
-/// Identifies one request through one gateway process, and across the log, the answer and Salesforce's event logs.
+/// Identifies one request through one gateway process, and across the log, the answer and, unless the caller brings a
+/// trace of its own, Salesforce's event logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct RequestId(pub u128);
 
@@ -128,6 +129,8 @@ impl Exchange {
 pub struct Outcome {
     /// Which request.
     pub id: RequestId,
+    /// The caller's own trace, if it is in one: then that is what Salesforce's event logs name.
+    pub trace: Option<RequestId>,
     /// When its head had arrived.
     pub started: Instant,
     /// The org it was for, once known.
@@ -164,6 +167,8 @@ pub struct Outcome {
     pub refusal: Option<Reason>,
     /// What policy would have refused in `mode: observe`.
     pub would_refuse: Option<Reason>,
+    /// The answer may hold URLs that point past the gateway, because it was too large or could not be read.
+    pub urls_kept: bool,
     /// How it ended.
     pub ending: Ending,
     /// When the head of the answer was ready for the caller.
@@ -183,6 +188,7 @@ impl Outcome {
     pub fn new(id: RequestId, started: Instant, method: http::Method) -> Self {
         Self {
             id,
+            trace: None,
             started,
             org: None,
             caller: None,
@@ -201,6 +207,7 @@ impl Outcome {
             source: Source::Gateway,
             refusal: None,
             would_refuse: None,
+            urls_kept: false,
             ending: Ending::CallerLeft,
             answered: None,
             ended: None,

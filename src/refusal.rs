@@ -44,6 +44,14 @@ closed_list! {
         BudgetUnready = "budget_unready",
         /// Two different credentials in one request, or one that cannot be read.
         BadCredential = "bad_credential",
+        /// A gateway token that has expired, was given back, or was not made here.
+        SessionInvalid = "session_invalid",
+        /// Too many log-ins, or too many that failed.
+        LoginLimited = "login_limited",
+        /// The identity the caller acts as has no token now: the token endpoint does not answer, or not with one.
+        IdentityUnavailable = "identity_unavailable",
+        /// Salesforce refuses to log in the identity the caller acts as.
+        IdentityRefused = "identity_refused",
         /// The body is larger than allowed.
         BodyTooLarge = "body_too_large",
         /// The body ended early or its framing is broken.
@@ -111,6 +119,10 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.reason == Reason::SessionInvalid {
+            // Clients look for Salesforce's own words.
+            return f.write_str(&self.detail);
+        }
         write!(f, "{} {}", self.detail, self.reason.advice())
     }
 }
@@ -127,13 +139,19 @@ impl Reason {
             Self::HeadTimeout | Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownOrg | Self::NoSuchPage => StatusCode::NOT_FOUND,
-            Self::UnknownCaller | Self::Forbidden | Self::CallerCeiling | Self::OrgAllowance => StatusCode::FORBIDDEN,
-            Self::Pace => StatusCode::TOO_MANY_REQUESTS,
+            Self::UnknownCaller
+            | Self::Forbidden
+            | Self::IdentityRefused
+            | Self::CallerCeiling
+            | Self::OrgAllowance => StatusCode::FORBIDDEN,
+            Self::SessionInvalid => StatusCode::UNAUTHORIZED,
+            Self::LoginLimited | Self::Pace => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BuffersFull
             | Self::TooManyConnections
             | Self::Draining
             | Self::UpstreamBusy
+            | Self::IdentityUnavailable
             | Self::Paused
             | Self::Shed
             | Self::BudgetUnready => StatusCode::SERVICE_UNAVAILABLE,
@@ -156,7 +174,11 @@ impl Reason {
             | Self::BodyTooSlow => "INVALID_OPERATION",
             Self::MethodNotAllowed => "METHOD_NOT_ALLOWED",
             Self::UnknownOrg | Self::NoSuchPage => "NOT_FOUND",
-            Self::UnknownCaller | Self::Forbidden | Self::BadCredential => "INSUFFICIENT_ACCESS",
+            Self::UnknownCaller | Self::Forbidden | Self::BadCredential | Self::IdentityRefused => {
+                "INSUFFICIENT_ACCESS"
+            }
+            Self::SessionInvalid => "INVALID_SESSION_ID",
+            Self::LoginLimited => "REQUEST_LIMIT_EXCEEDED",
             Self::BodyTooLarge => "OPERATION_TOO_LARGE",
             Self::CallerCeiling | Self::OrgAllowance | Self::Pace => "REQUEST_LIMIT_EXCEEDED",
             Self::Paused
@@ -169,7 +191,8 @@ impl Reason {
             | Self::UpstreamUnreachable
             | Self::UpstreamTls
             | Self::UpstreamReset
-            | Self::UpstreamGarbage => "SERVER_UNAVAILABLE",
+            | Self::UpstreamGarbage
+            | Self::IdentityUnavailable => "SERVER_UNAVAILABLE",
             Self::UpstreamTimeout | Self::DeadlinePassed | Self::OutcomeUnknown => "REQUEST_RUNNING_TOO_LONG",
             Self::Internal => "UNKNOWN_EXCEPTION",
         }
@@ -192,15 +215,22 @@ impl Reason {
             Self::Shed => "Try again later; the operator can guarantee this caller a floor.",
             Self::Pace => "Go slower.",
             Self::BadCredential => "Send exactly one credential.",
+            Self::SessionInvalid => "Log in again.",
+            Self::LoginLimited => "Use the token a log-in gave until it expires; check the key if log-ins fail.",
+            Self::IdentityRefused => {
+                "Ask the gateway's operator to check the identity and its connected app, and to load the configuration again."
+            }
             Self::BodyTooLarge => "Split the request, or use Bulk API 2.0.",
             Self::BodyMalformed => "Correct the body; it was not forwarded.",
             Self::BodyTooSlow => "Send the body faster; it was not forwarded whole.",
             Self::BuffersFull => "The gateway holds as many request bodies as it may; try again shortly.",
             Self::TooManyConnections => "Use fewer connections, or try again shortly.",
             Self::Draining => "The gateway is shutting down; try again, another replica will answer.",
-            Self::BudgetUnready | Self::UpstreamUnreachable | Self::UpstreamReset | Self::UpstreamBusy => {
-                "Try again shortly."
-            }
+            Self::BudgetUnready
+            | Self::UpstreamUnreachable
+            | Self::UpstreamReset
+            | Self::UpstreamBusy
+            | Self::IdentityUnavailable => "Try again shortly.",
             Self::UpstreamTls => "Ask the gateway's operator to check the certificate and its roots.",
             Self::UpstreamGarbage => "Ask the gateway's operator to check what answers at the org's address.",
             Self::UpstreamTimeout => {
@@ -224,7 +254,8 @@ impl Reason {
             | Self::UpstreamUnreachable
             | Self::UpstreamTls
             | Self::UpstreamReset
-            | Self::UpstreamGarbage => Some(Duration::from_secs(2)),
+            | Self::UpstreamGarbage
+            | Self::IdentityUnavailable => Some(Duration::from_secs(2)),
             _ => None,
         }
     }
@@ -244,8 +275,10 @@ mod tests {
     }
 
     #[test]
-    fn no_refusal_looks_like_an_expired_session() {
+    fn only_an_invalid_gateway_token_looks_like_an_expired_session() {
         // jsforce and restforce log in again on any 401 (facts 5.8).
-        assert!(Reason::ALL.iter().all(|reason| reason.status() != StatusCode::UNAUTHORIZED));
+        for reason in Reason::ALL {
+            assert_eq!(reason.status() == StatusCode::UNAUTHORIZED, *reason == Reason::SessionInvalid, "{reason}");
+        }
     }
 }

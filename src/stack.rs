@@ -1,10 +1,11 @@
 //! The road: what happens to a request, in order.
 //!
 //! ```text
-//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Admit ------> Send
-//!                record     org and     Call,         may he?   ledger:      message, connection,
-//!                metrics,   caller      complete      (and each may it now,  answer, cost
-//!                log                    body          part)     who pays
+//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Authorize -> Admit ----> Send
+//!                record     org and     Call,         may he?   URLs in    token of     ledger:    message, connection,
+//!                metrics,   caller      complete      (and each answers    the          may it     answer, cost
+//!                log                    body          part)     that       identity     now, who
+//!                                                               leave us                pays
 //! ```
 //!
 //! Every stage may end the journey with a `Refusal`, which Observe turns into an answer. All stages are always ready, so a
@@ -22,9 +23,12 @@ use crate::edge::{Arrival, Drain};
 use crate::live::InForce;
 use crate::outcome::RequestIds;
 use crate::stages::admit::AdmitLayer;
+use crate::stages::authorize::AuthorizeLayer;
+use crate::stages::facade::Desk;
 use crate::stages::identify::IdentifyLayer;
 use crate::stages::observe::{ObserveLayer, ObservedBody};
 use crate::stages::policy::PolicyLayer;
+use crate::stages::rewrite::RewriteLayer;
 use crate::stages::send::Send;
 use crate::stages::understand::UnderstandLayer;
 use crate::tasks::Tasks;
@@ -76,12 +80,18 @@ pub fn build(
             ids: Arc::clone(&shared.ids),
         })
         // Which org, which caller, which class, which deadline.
-        .layer(IdentifyLayer { clock: shared.clock })
+        .layer(IdentifyLayer {
+            desk: Desk { clock: shared.clock, buffers: shared.buffers.clone(), tasks: local.tasks.clone() },
+        })
         // What is asked; waits for a body that has to be complete or says what is asked.
         .layer(UnderstandLayer { buffers: shared.buffers.clone() })
         // May this caller do this, and everything inside it.
         .layer(PolicyLayer)
-        // May it be sent now, and who pays; waits for what is on its way.
+        // URLs in a few answers point to the gateway, not past it.
+        .layer(RewriteLayer)
+        // The token of the identity the caller acts as; a new one, once, if Salesforce rejects it.
+        .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
+        // May it be sent now, and who pays; waits for what is on its way. A second attempt pays again.
         .layer(AdmitLayer { clock: shared.clock })
         // One attempt at Salesforce.
         .service(send.clone());

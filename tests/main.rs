@@ -1,6 +1,12 @@
 //! All promises, one file each, in one binary so that they are linked once.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::pedantic,
+    clippy::needless_splitn,
+    clippy::disallowed_methods,
+    reason = "a test is read for its promise; its clock is its own"
+)]
 
 mod admin;
 mod arrows;
@@ -11,6 +17,8 @@ mod callers;
 mod cli;
 mod client;
 mod faults;
+mod identities;
+mod limits;
 mod observed;
 mod pki;
 mod process;

@@ -15,7 +15,7 @@ use weirkeeper::clock::Clock;
 use crate::blocking;
 
 /// Longer than anything takes on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 /// The simulator's user that sees everything.
 pub const TOKEN: &str = "00DWk0000000001MAA!admin";
 
@@ -233,16 +233,26 @@ impl Gateway {
         self.admin("/api/v1/status").unwrap().json()
     }
 
-    /// The sum of the samples of one metric that have these labels, such as `caller="anyone"`.
-    pub fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+    /// The values of one metric that have these labels, such as `caller="anyone"`.
+    fn samples(&self, name: &str, labels: &[&str]) -> Vec<String> {
         let text = self.admin("/metrics").unwrap().text();
         text.lines()
             .filter_map(|line| {
                 let rest = line.strip_prefix(name).filter(|rest| rest.starts_with(['{', ' ']))?;
                 let (words, value) = rest.rsplit_once(' ')?;
-                labels.iter().all(|label| words.contains(label)).then(|| value.parse::<f64>().unwrap())
+                labels.iter().all(|label| words.contains(label)).then(|| value.to_owned())
             })
-            .sum()
+            .collect()
+    }
+
+    /// Their sum, of whole numbers.
+    pub fn count(&self, name: &str, labels: &[&str]) -> u64 {
+        self.samples(name, labels).iter().map(|value| value.parse::<u64>().unwrap()).sum()
+    }
+
+    /// Their sum, of any numbers.
+    pub fn measure(&self, name: &str, labels: &[&str]) -> f64 {
+        self.samples(name, labels).iter().map(|value| value.parse::<f64>().unwrap()).sum()
     }
 
     /// Sends one request as the simulator's administrator.

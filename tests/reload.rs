@@ -42,7 +42,7 @@ fn a_new_rule_is_in_force_after_a_signal_and_nothing_is_lost() {
     let gateway = setup.serve();
     let mut open = Client::plain(gateway.address()).unwrap();
     assert_eq!(reports(&mut open, QUERY), 200);
-    assert_eq!(gateway.metric("weirkeeper_requests_total", &["caller=\"anyone\""]) as u64, 1);
+    assert_eq!(gateway.count("weirkeeper_requests_total", &["caller=\"anyone\""]), 1);
 
     setup.write("weirkeeper.yaml", &config(simulator.address, &format!("{REPORTS}allow: {{objects: [Contact]}}}}\n")));
     gateway.process.signal(Signal::HUP);
@@ -50,9 +50,9 @@ fn a_new_rule_is_in_force_after_a_signal_and_nothing_is_lost() {
     assert_eq!((&config["last_reload_successful"], &config["reloads_succeeded"]), (&json!(true), &json!(1)));
     assert_eq!(reports(&mut open, QUERY), 403, "the same connection, the new rule");
     assert_eq!(reports(&mut open, &QUERY.replace("Account", "Contact")), 200);
-    let counted = |caller: &str| gateway.metric("weirkeeper_requests_total", &[caller]) as u64;
+    let counted = |caller: &str| gateway.count("weirkeeper_requests_total", &[caller]);
     assert_eq!((counted("caller=\"anyone\""), counted("caller=\"reports\"")), (1, 2));
-    assert_eq!(gateway.metric("weirkeeper_upstream_connects_total", &["result=\"ok\""]) as u64, 1, "nor the way out");
+    assert_eq!(gateway.count("weirkeeper_upstream_connects_total", &["result=\"ok\""]), 1, "nor the way out");
     assert_eq!(simulator.counts()["charged"], 2);
     gateway.event("config_reloaded");
 }
@@ -62,15 +62,15 @@ fn a_bad_file_keeps_the_old_one_and_shows_everywhere() {
     let simulator = Simulator::start();
     let setup = Setup::new(simulator.address, "");
     let gateway = setup.serve();
-    assert_eq!(gateway.metric("weirkeeper_config_last_reload_successful", &[]) as u64, 1);
+    assert_eq!(gateway.count("weirkeeper_config_last_reload_successful", &[]), 1);
     setup.write("weirkeeper.yaml", &config(simulator.address, "calers: []\nlimits: {drain: 1}\n"));
     gateway.process.signal(Signal::HUP);
     let state = tried(&gateway, 1);
     assert_eq!((&state["last_reload_successful"], &state["reloads_failed"]), (&json!(false), &json!(1)));
     let error = state["last_reload_error"].as_str().unwrap();
     assert!(error.contains(":5:1: calers: ") && error.contains(":6:17: limits.drain: "), "{error}");
-    assert_eq!(gateway.metric("weirkeeper_config_last_reload_successful", &[]) as u64, 0);
-    assert_eq!(gateway.metric("weirkeeper_config_reloads_total", &["result=\"failed\""]) as u64, 1);
+    assert_eq!(gateway.count("weirkeeper_config_last_reload_successful", &[]), 0);
+    assert_eq!(gateway.count("weirkeeper_config_reloads_total", &["result=\"failed\""]), 1);
     assert_eq!(gateway.admin("/readyz").unwrap().status, 200, "what is in force is still good");
     assert_eq!(gateway.get(QUERY).unwrap().status, 200);
     gateway.event("config_rejected");
@@ -79,7 +79,7 @@ fn a_bad_file_keeps_the_old_one_and_shows_everywhere() {
     gateway.process.signal(Signal::HUP);
     let state = tried(&gateway, 2);
     assert_eq!((&state["last_reload_successful"], &state["last_reload_error"]), (&json!(true), &Value::Null));
-    assert_eq!(gateway.metric("weirkeeper_config_last_reload_successful", &[]) as u64, 1);
+    assert_eq!(gateway.count("weirkeeper_config_last_reload_successful", &[]), 1);
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn a_renewed_certificate_is_shown_to_new_connections() {
     let (trusts_first, trusts_second) = (trusting(&[first.der()], None, &[]), trusting(&[second.der()], None, &[]));
     let mut open = by_tls(&gateway, &trusts_first).unwrap();
     assert_eq!(reports(&mut open, QUERY), 200);
-    assert!(gateway.metric("weirkeeper_certificate_expiry_seconds", &[]) > 1e9);
+    assert!(gateway.measure("weirkeeper_certificate_expiry_seconds", &[]) > 1e9);
 
     install(&setup, &second);
     let file = gateway.event("certificate_reloaded")["file"].clone();
@@ -218,8 +218,8 @@ fn a_caller_is_known_by_its_certificate() {
             let answer = client.ask("GET", QUERY, &[("authorization", &bearer())], b"").unwrap();
             assert_eq!(answer.status, 200, "{}", answer.text());
             let labels = [format!("caller=\"{caller}\"")];
-            let counted = gateway.metric("weirkeeper_requests_total", &[labels[0].as_str()]);
-            assert_eq!(counted as u64, 1, "{caller}");
+            let counted = gateway.count("weirkeeper_requests_total", &[labels[0].as_str()]);
+            assert_eq!(counted, 1, "{caller}");
         }
         let mut stranger = by_tls(&gateway, &with(&clients, "stranger.internal")).unwrap();
         let answer = stranger.ask("GET", QUERY, &[("authorization", &bearer())], b"").unwrap();
@@ -236,7 +236,7 @@ fn a_caller_is_known_by_its_certificate() {
             other => panic!("required: {required}, {other:?}"),
         }
         let refused = until("handshakes are counted", || {
-            let refused = gateway.metric("weirkeeper_connections_refused_total", &[]) as u64;
+            let refused = gateway.count("weirkeeper_connections_refused_total", &[]);
             (refused == 1 + u64::from(required)).then_some(refused)
         });
         assert!(refused > 0);
@@ -291,7 +291,7 @@ fn a_plain_request_on_a_tls_port_is_told_so_and_each_listener_counts_its_own() {
     assert!(answer.refused(400, "INVALID_OPERATION", "malformed_request").contains("HTTPS"));
     let _two = [Client::plain(plain).unwrap(), Client::plain(plain).unwrap()];
     let _one = Client::tls(tls, "localhost", &trusting(&[authority.der()], None, &[])).unwrap();
-    let counted = |name: &str, address: SocketAddr| gateway.metric(name, &[&format!("listener=\"{address}\"")]) as u64;
+    let counted = |name: &str, address: SocketAddr| gateway.count(name, &[&format!("listener=\"{address}\"")]);
     until("connections are counted", || {
         let open = |address| counted("weirkeeper_connections", address);
         ((open(plain), open(tls)) == (2, 1)).then_some(())
@@ -299,7 +299,7 @@ fn a_plain_request_on_a_tls_port_is_told_so_and_each_listener_counts_its_own() {
     let refused = |address| counted("weirkeeper_connections_refused_total", address);
     assert_eq!((refused(plain), refused(tls)), (0, 1));
     let labels = ["reason=\"malformed_request\"", "caller=\"unknown\"", "org=\"unknown\""];
-    assert_eq!(gateway.metric("weirkeeper_refusals_total", &labels) as u64, 1);
-    assert_eq!(gateway.metric("weirkeeper_refusals_total", &labels) as u64, 1, "a second look counts nothing twice");
+    assert_eq!(gateway.count("weirkeeper_refusals_total", &labels), 1);
+    assert_eq!(gateway.count("weirkeeper_refusals_total", &labels), 1, "a second look counts nothing twice");
     assert_eq!(gateway.status()["totals"]["refusals"], 1);
 }

@@ -12,9 +12,9 @@ use rustls::{RootCertStore, ServerConfig};
 use tokio::sync::oneshot;
 use weirkeeper::sim::{Sim, SimConfig};
 
-use crate::blocking::Answer;
+use crate::blocking::{Answer, ask};
 use crate::pki::{Authority, Leaf};
-use crate::process::{Gateway, PATIENCE, Setup, config, free_address, until};
+use crate::process::{Gateway, PATIENCE, Setup, bearer, config, free_address, until};
 
 const QUERY: &str = "/services/data/v62.0/query?q=SELECT+Id+FROM+Account+LIMIT+1";
 
@@ -86,7 +86,7 @@ fn unavailable(answer: &Answer, reason: &str, words: &[&str]) {
 }
 
 fn connects(gateway: &Gateway, result: &str) -> u64 {
-    gateway.metric("weirkeeper_upstream_connects_total", &[&format!("result=\"{result}\"")]) as u64
+    gateway.count("weirkeeper_upstream_connects_total", &[&format!("result=\"{result}\"")])
 }
 
 #[test]
@@ -147,7 +147,13 @@ fn the_gateway_shows_its_certificate_to_an_origin_that_asks() {
     let without = origin.gateway(&servers, "", |_| {});
     let answer = without.get(QUERY).unwrap();
     unavailable(&answer, "upstream_tls", &["localhost", "client certificate"]);
-    assert_eq!(origin.charged(), 1);
+    let path = "/services/data/v62.0/sobjects/Account";
+    let body = br#"{"Name": "new"}"#;
+    let authorization = bearer();
+    let headers = [("authorization", authorization.as_str()), ("content-type", "application/json")];
+    let answer = ask(without.address(), "POST", path, &headers, body).unwrap();
+    unavailable(&answer, "upstream_tls", &["client certificate"]);
+    assert_eq!((origin.charged(), &without.status()["totals"]["api_calls_spent"]), (1, &0.into()));
 }
 
 /// An egress proxy that answers each CONNECT with this status, and tunnels if it is 200. Tells the heads it has read.

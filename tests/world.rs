@@ -86,6 +86,12 @@ impl Outside for Machine {
             Some("json") => Ok(b"{\"keys\": []}".to_vec()),
             Some("crt") => Ok(made()?.cert.pem().into_bytes()),
             Some("key") => Ok(made()?.signing_key.serialize_pem().into_bytes()),
+            Some("rsa") => {
+                let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).map_err(io::Error::other)?;
+                Ok(pair.serialize_pem().into_bytes())
+            }
+            // `NAME.secret` holds NAME.
+            Some("secret") => Ok(path.file_stem().unwrap_or_default().as_encoded_bytes().to_vec()),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -129,6 +135,7 @@ impl World {
             telemetry: telemetry.clone(),
             ledgers: Ledgers::forgetful(clock, telemetry.log().clone()),
             made_up_key: Zeroizing::new([7; 32]),
+            clock,
             dial: Some({
                 let (sim, line, tasks) = (sim.clone(), Arc::clone(&line), clients.clone());
                 Arc::new(move || {
@@ -269,11 +276,6 @@ impl World {
     /// The gateway's connections to Salesforce.
     pub fn upstream(&self) -> OrgStats {
         self.way.stats(OrgId(0)).unwrap_or_default()
-    }
-
-    /// API calls the gateway counted.
-    pub fn spent(&self) -> u64 {
-        self.telemetry.status().callers.iter().map(|caller| caller.api_calls_spent).sum()
     }
 
     /// The value of one series of `/metrics`, `name{label="value",...}` with any of its labels; 0 if there is none.

@@ -72,7 +72,7 @@ fn explain(arguments: &ExplainArguments) -> Result<Value, String> {
         }
     }
     let rules = config.as_ref().map(|config| rules(config, &meaning));
-    Ok(described(&meaning, rules, &notes))
+    Ok(described(&meaning, rules.as_deref(), &notes))
 }
 
 fn read(file: &PathBuf) -> Result<Vec<u8>, String> {
@@ -111,7 +111,7 @@ fn rules(config: &Config, meaning: &Meaning) -> Vec<Value> {
         .collect()
 }
 
-fn described(meaning: &Meaning, rules: Option<Vec<Value>>, notes: &[String]) -> Value {
+fn described(meaning: &Meaning, rules: Option<&[Value]>, notes: &[String]) -> Value {
     let parts: Vec<Value> = meaning
         .parts
         .iter()

@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
+use super::auth::{GatewayTokensFile, IdentityFile};
 use super::daily::{DailyFile, LadderFile, ShareFile, StateFile};
 use super::key::KeyDigest;
 use super::model::Origin;
@@ -60,6 +61,8 @@ pub struct ConfigFile {
     /// their tokens. Default: random for each process. Several replicas need a common one to agree on users.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal_key: Option<SecretRef>,
+    /// The tokens that apps get when they log in with their gateway key, for orgs with `auth`.
+    pub gateway_tokens: GatewayTokensFile,
 }
 
 impl Default for ConfigFile {
@@ -79,6 +82,7 @@ impl Default for ConfigFile {
             metrics: MetricsFile::default(),
             runtimes: None,
             principal_key: None,
+            gateway_tokens: GatewayTokensFile::default(),
         }
     }
 }
@@ -297,6 +301,10 @@ pub struct OrgFile {
     pub public_url: Option<Text<Origin>>,
     /// Its daily allowance of API calls.
     pub daily: DailyFile,
+    /// The Salesforce users whose credentials the gateway holds, by a name of your choice. With this, apps use their
+    /// gateway key wherever Salesforce wants a session, and callers with `act_as` need no Salesforce account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth: Option<BTreeMap<Text<Name>, IdentityFile>>,
     /// API calls to count for the answers whose charge Salesforce does not document.
     pub costs: CostsFile,
 }
@@ -310,6 +318,7 @@ impl Default for OrgFile {
             hosts: Vec::new(),
             public_url: None,
             daily: DailyFile::default(),
+            auth: None,
             costs: CostsFile::default(),
         }
     }
@@ -357,6 +366,10 @@ pub struct CallerFile {
     #[schemars(required)]
     #[serde(rename = "match")]
     pub matches: Option<MatchFile>,
+    /// The identity of `orgs[].auth` as which its calls are made, whatever session they carry. It needs proof of who the
+    /// caller is: a key, certificate, token or network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub act_as: Option<Text<Name>>,
     /// How urgent its calls are; default: `standard`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<Class>,

@@ -8,6 +8,7 @@
 //! [`file`] is the only definition of the format: reader, defaults, JSON Schema and the configuration shown to
 //! operators come from it. Only this module reads the environment; only [`Config`] reaches the rest of the program.
 
+mod auth;
 mod check;
 mod daily;
 mod file;
@@ -31,8 +32,9 @@ pub use daily::{DailyMode, OnLoss};
 pub use file::{AccessTo, PolicyMode, Roots};
 pub use key::KeyDigest;
 pub use model::{
-    Admin, Allow, Caller, CertificateName, Config, Costs, Daily, EgressProxy, Jwks, JwtMatch, KeyPair, Ladder, Limits,
-    Listener, Log, Match, MetricCaps, Org, Origin, ServerTls, Share, State, Totals, Upstream,
+    Admin, Allow, Caller, CertificateName, Config, Costs, Daily, EgressProxy, Flow, GatewayTokens, Identity, Jwks,
+    JwtMatch, KeyPair, Ladder, Limits, Listener, Log, Match, MetricCaps, Org, Origin, ServerTls, Share, State, Totals,
+    Upstream,
 };
 pub use outside::{Outside, System};
 pub use problem::{Place, Problem, Problems};

@@ -54,6 +54,8 @@ pub struct Config {
     /// Keys the hash that turns a token into a principal. If absent, the process makes one up at start and keeps
     /// it across reloads; replicas that shall agree on principals need the same one.
     pub principal_key: Option<Secret>,
+    /// The tokens that apps get for their keys.
+    pub gateway_tokens: GatewayTokens,
     /// What was written, with every default filled in; it holds references to secrets only.
     pub(super) written: Arc<ConfigFile>,
     /// Every other file this configuration read or points to.
@@ -86,7 +88,8 @@ impl Config {
     pub fn reaches_like(&self, other: &Self) -> bool {
         let files =
             |config: &Self| config.upstream.extra_roots.is_some() || config.upstream.client_certificate.is_some();
-        let places = |config: &Self| config.orgs.iter().map(|org| org.instance.clone()).collect::<Vec<_>>();
+        let places =
+            |config: &Self| config.orgs.iter().map(|org| (org.instance.clone(), org.login.clone())).collect::<Vec<_>>();
         !files(self) && !files(other) && self.upstream == other.upstream && places(self) == places(other)
     }
 
@@ -246,6 +249,8 @@ pub struct Org {
     pub public: Option<Origin>,
     /// Its daily allowance.
     pub daily: Daily,
+    /// The Salesforce users whose credentials the gateway holds; if there is none, callers bring their own tokens.
+    pub identities: Vec<Identity>,
     /// The cost of answers whose charge Salesforce does not document.
     pub costs: Costs,
 }
@@ -305,6 +310,68 @@ pub enum State {
         /// What happens while nothing can be written there.
         on_loss: OnLoss,
     },
+}
+
+impl Org {
+    /// Whether log-ins go to another host than calls. A simulator on this machine is its own login host.
+    pub fn logs_in_elsewhere(&self) -> bool {
+        let simulated = self.instance.is_loopback() && self.login == Origin::salesforce_login();
+        self.login != self.instance && !simulated
+    }
+}
+
+/// A Salesforce user whose credentials the gateway holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its name.
+    pub name: SmolStr,
+    /// How it logs in.
+    pub flow: Flow,
+    /// Where it logs in, if not at the org's own hosts.
+    pub token_url: Option<http::Uri>,
+    /// How long its sessions are expected to live.
+    pub session: Duration,
+}
+
+/// How an identity logs in, and with what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Flow {
+    /// As the connected app.
+    ClientCredentials {
+        /// Consumer key.
+        client_id: SmolStr,
+        /// Consumer secret.
+        client_secret: Secret,
+    },
+    /// By a signed assertion.
+    JwtBearer {
+        /// Consumer key.
+        client_id: SmolStr,
+        /// The user's name.
+        username: SmolStr,
+        /// For whom the assertion is.
+        audience: SmolStr,
+        /// RSA private key in PEM; it can be used.
+        private_key: Secret,
+    },
+    /// By a refresh token.
+    RefreshToken {
+        /// Consumer key.
+        client_id: SmolStr,
+        /// Consumer secret.
+        client_secret: Option<Secret>,
+        /// The refresh token.
+        refresh_token: Secret,
+    },
+}
+
+/// The tokens that apps get for their keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayTokens {
+    /// The first seals, all open; none: the process makes one up.
+    pub keys: Vec<Secret>,
+    /// How long a token is valid.
+    pub lifetime: Duration,
 }
 
 /// API calls charged for the answers about which Salesforce's documentation says nothing (facts 1.3).
@@ -384,6 +451,8 @@ pub struct Caller {
     pub name: SmolStr,
     /// How its requests are recognised.
     pub matches: Match,
+    /// The identity as which its calls are made, in orgs that have it.
+    pub act_as: Option<SmolStr>,
     /// How urgent its calls are.
     pub class: Class,
     /// How long it waits for an answer, unless a request says less.

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use serde_saphyr::granit_parser::{self, Event, Marker, Parser, ScalarStyle, Span};
+use smol_str::SmolStr;
 
 use super::problem::{Fault, Place, Problem};
 
@@ -79,10 +80,10 @@ impl Node {
 }
 
 /// One step from a node to another: how the check names what it speaks of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Into a map.
-    Key(&'static str),
+    Key(SmolStr),
     /// Into a list, counted from 0 among the elements that could be read.
     Index(usize),
 }
@@ -139,12 +140,12 @@ impl Tree {
         let mut place = self.root.place;
         let mut node = Some(&self.root);
         for step in steps {
-            match *step {
+            match step {
                 Step::Key(key) => {
                     push_key(&mut path, key);
                     let entry = match node.map(|node| &node.value) {
                         Some(Value::Map(entries)) => {
-                            entries.iter().find(|entry| entry.key == key && !self.is_unusable(entry.node.id))
+                            entries.iter().find(|entry| entry.key == *key && !self.is_unusable(entry.node.id))
                         }
                         _ => None,
                     };
@@ -154,11 +155,11 @@ impl Tree {
                 Step::Index(wanted) => {
                     let item = match node.map(|node| &node.value) {
                         Some(Value::List(items)) => {
-                            items.iter().enumerate().filter(|(_, item)| !self.is_unusable(item.id)).nth(wanted)
+                            items.iter().enumerate().filter(|(_, item)| !self.is_unusable(item.id)).nth(*wanted)
                         }
                         _ => None,
                     };
-                    let _ = write!(path, "[{}]", item.map_or(wanted, |(written, _)| written));
+                    let _ = write!(path, "[{}]", item.map_or(*wanted, |(written, _)| written));
                     place = item.map_or(place, |(_, item)| item.place);
                     node = item.map(|(_, item)| item);
                 }
@@ -419,14 +420,14 @@ mod tests {
     #[test]
     fn places_are_counted_from_one_in_characters() {
         let tree = parse("é: {ü: 1,\n  b: [x, 'y']}\n");
-        let (path, place) = tree.follow(&[Step::Key("é"), Step::Key("b"), Step::Index(1)]);
+        let (path, place) = tree.follow(&[Step::Key("é".into()), Step::Key("b".into()), Step::Index(1)]);
         assert_eq!((path.as_str(), place), ("\"é\".b[1]", Place { line: 2, column: 10 }));
     }
 
     #[test]
     fn a_path_that_ends_early_points_at_the_last_node_there_is() {
         let tree = parse("orgs:\n  - name: prod\n");
-        let (path, place) = tree.follow(&[Step::Key("orgs"), Step::Index(0), Step::Key("instance_url")]);
+        let (path, place) = tree.follow(&[Step::Key("orgs".into()), Step::Index(0), Step::Key("instance_url".into())]);
         assert_eq!((path.as_str(), place), ("orgs[0].instance_url", Place { line: 2, column: 5 }));
     }
 
@@ -445,13 +446,13 @@ mod tests {
         let (tree, repeated) = Tree::parse("a: 1\nb: {c: 1, c: 2}\na: 2\na: 3\n").unwrap();
         let shown: Vec<_> = repeated.iter().map(|problem| (problem.place.line, problem.path.as_str())).collect();
         assert_eq!(shown, [(3, "a"), (4, "a"), (2, "b.c")]);
-        assert_eq!(tree.follow(&[Step::Key("a")]).1.line, 1);
+        assert_eq!(tree.follow(&[Step::Key("a".into())]).1.line, 1);
     }
 
     #[test]
     fn aliases_are_expanded_and_bounded() {
         let tree = parse("a: &x {k: v}\nb: *x\n");
-        assert_eq!(tree.follow(&[Step::Key("b"), Step::Key("k")]).1, Place { line: 1, column: 11 });
+        assert_eq!(tree.follow(&[Step::Key("b".into()), Step::Key("k".into())]).1, Place { line: 1, column: 11 });
 
         let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..12 {

@@ -30,7 +30,7 @@ pub struct Evidence<'a> {
     pub client: Option<&'a str>,
 }
 
-/// What was in `Weirkeeper-Key`.
+/// What was in `Weirkeeper-Key`, or in the place of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Proof {
     /// Nothing.
@@ -40,6 +40,8 @@ pub enum Proof {
     Caller(CallerId),
     /// A key nobody has, or a token that does not verify.
     Rejected(&'static str),
+    /// A gateway token that has expired, was given back, or was not made for this org.
+    Invalid,
 }
 
 /// Why nobody could be told.
@@ -47,6 +49,8 @@ pub enum Proof {
 pub enum Stranger {
     /// The key or token is nobody's; the text says why.
     BadProof(&'static str),
+    /// The gateway token is not valid: its holder has to log in again.
+    BadSession,
     /// No caller matches.
     Unmatched,
 }
@@ -100,7 +104,7 @@ impl Callers {
     pub fn by_claims(&self, claims: &Claims) -> Proof {
         let found = self.tokens.iter().find(|(rule, _)| {
             rule.issuer == claims.issuer
-                && claims.audience.iter().any(|audience| *audience == rule.audience)
+                && claims.audience.contains(&rule.audience)
                 && rule.subject.as_ref().is_none_or(|subject| *subject == claims.subject)
         });
         match found {
@@ -116,6 +120,7 @@ impl Callers {
         match evidence.proof {
             Proof::Caller(caller) => return Ok(*caller),
             Proof::Rejected(why) => return Err(Stranger::BadProof(why)),
+            Proof::Invalid => return Err(Stranger::BadSession),
             Proof::Absent => {}
         }
         self.by_certificate(evidence.certificate)

@@ -6,42 +6,59 @@ use smallvec::SmallVec;
 
 use crate::outcome::RequestId;
 
-/// `Sforce-Call-Options`: the client's name in Salesforce's event logs (facts 3.5).
+mod facts;
+
+pub use facts::Facts;
+
+/// `traceparent`: the W3C trace a request belongs to.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// `Sforce-Call-Options`: the client's name in Salesforce's event logs (facts 3.5).
 const CALL_OPTIONS: HeaderName = HeaderName::from_static("sforce-call-options");
 /// `X-SFDC-REQUEST-ID`: the request's id in Salesforce's event logs.
 pub const SFDC_REQUEST_ID: HeaderName = HeaderName::from_static("x-sfdc-request-id");
 
+/// Whom a field is not meant for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// It passes both ways.
+    EndToEnd,
+    /// `Connection`: it passes neither way, and takes others with it.
+    Connection,
+    /// Between two neighbours only (RFC 9110 section 7.6.1), between a proxy and its client, or the gateway's own.
+    Hop,
+    /// Nothing for Salesforce: proxy credentials, the HTTP/2 offer, what hyper has already answered, and who stands before
+    /// us, which is none of Salesforce's business and could be forged.
+    NotUpstream,
+    /// Nothing for the caller.
+    NotDownstream,
+}
+
+impl Scope {
+    /// Of the field `name`, told by its length first, so that the usual field costs a comparison or two.
+    fn of(name: &str) -> Self {
+        match name.len() {
+            2 if name == "te" => Self::Hop,
+            6 if name == "expect" => Self::NotUpstream,
+            7 if matches!(name, "trailer" | "upgrade") => Self::Hop,
+            9 if matches!(name, "forwarded" | "x-real-ip") => Self::NotUpstream,
+            10 if name == "connection" => Self::Connection,
+            10 if name == "keep-alive" => Self::Hop,
+            14 if name == "http2-settings" => Self::NotUpstream,
+            15 if name == "x-forwarded-for" => Self::NotUpstream,
+            16 if name == "proxy-connection" => Self::Hop,
+            16 if matches!(name, "x-forwarded-host" | "x-forwarded-port") => Self::NotUpstream,
+            17 if name == "transfer-encoding" => Self::Hop,
+            17 if name == "x-forwarded-proto" => Self::NotUpstream,
+            18 if name == "proxy-authenticate" => Self::Hop,
+            19 if name == "proxy-authorization" => Self::NotUpstream,
+            25 if name == "proxy-authentication-info" => Self::NotDownstream,
+            _ if name.starts_with(OURS) => Self::Hop,
+            _ => Self::EndToEnd,
+        }
+    }
+}
+
 const OURS: &str = "weirkeeper-";
-
-/// Fields between two neighbours only (RFC 9110 section 7.6.1), and those of proxies.
-const HOP_BY_HOP: [HeaderName; 7] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
-
-/// What else is removed on the way to Salesforce: proxy credentials, the HTTP/2 offer, what hyper has already answered, and
-/// who stands before us, which is none of Salesforce's business and could be forged.
-const NOT_UPSTREAM: [HeaderName; 10] = [
-    header::PROXY_AUTHORIZATION,
-    header::PROXY_AUTHENTICATE,
-    HeaderName::from_static("http2-settings"),
-    header::EXPECT,
-    header::FORWARDED,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-proto"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-real-ip"),
-];
-
-const NOT_DOWNSTREAM: [HeaderName; 2] =
-    [header::PROXY_AUTHENTICATE, HeaderName::from_static("proxy-authentication-info")];
 
 /// Fields `Connection` cannot take away from the other end, whatever it names: they say what the message is, how long
 /// it is, whom it is for and who sent it.
@@ -63,55 +80,51 @@ const END_TO_END: [HeaderName; 12] = [
 /// Removes what must not reach Salesforce: hop-by-hop fields and those `Connection` names, forwarding fields, and
 /// everything that is for the gateway.
 pub fn strip_request(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
-    remove_all(headers, &NOT_UPSTREAM);
-    // Collected first, because a map cannot be edited while it is read; usually there is none.
-    let ours: SmallVec<[HeaderName; 2]> =
-        headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
-    for name in ours {
-        headers.remove(name);
-    }
+    strip(headers, Scope::NotUpstream);
 }
 
 /// Removes what must not reach the caller. `Weirkeeper-*` fields of an upstream are removed too, so that only the
 /// gateway can speak for itself.
 pub fn strip_response(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
-    remove_all(headers, &NOT_DOWNSTREAM);
-    let ours: SmallVec<[HeaderName; 2]> =
-        headers.keys().filter(|name| name.as_str().starts_with(OURS)).cloned().collect();
-    for name in ours {
+    strip(headers, Scope::NotDownstream);
+}
+
+/// Removes what passes neither way, and what does not pass `this_way`. One look at each name: most heads hold one or two
+/// such fields at most.
+fn strip(headers: &mut HeaderMap, this_way: Scope) {
+    // Collected first, because a map cannot be edited while it is read.
+    let mut removed: SmallVec<[HeaderName; 4]> = SmallVec::new();
+    for name in headers.keys() {
+        match Scope::of(name.as_str()) {
+            Scope::EndToEnd => {}
+            Scope::Connection => {
+                named_by_connection(headers, &mut removed);
+                removed.push(header::CONNECTION);
+            }
+            Scope::Hop => removed.push(name.clone()),
+            scope if scope == this_way => removed.push(name.clone()),
+            Scope::NotUpstream | Scope::NotDownstream => {}
+        }
+    }
+    for name in removed {
         headers.remove(name);
     }
 }
 
-fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        remove_named_by_connection(headers);
-    }
-    remove_all(headers, &HOP_BY_HOP);
-}
-
-fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
-    for name in names {
-        headers.remove(name);
-    }
-}
-
-fn remove_named_by_connection(headers: &mut HeaderMap) {
-    let mut named: SmallVec<[HeaderName; 4]> = SmallVec::new();
+fn named_by_connection(headers: &HeaderMap, removed: &mut SmallVec<[HeaderName; 4]>) {
     for value in headers.get_all(header::CONNECTION) {
-        for token in value.as_bytes().split(|byte| *byte == b',') {
-            if let Ok(name) = HeaderName::from_bytes(token.trim_ascii())
+        for token in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            // What most clients say, and a field that never passes anyway.
+            if token.eq_ignore_ascii_case(b"keep-alive") {
+                continue;
+            }
+            if let Ok(name) = HeaderName::from_bytes(token)
                 && headers.contains_key(&name)
                 && !END_TO_END.contains(&name)
             {
-                named.push(name);
+                removed.push(name);
             }
         }
-    }
-    for name in named {
-        headers.remove(name);
     }
 }
 
@@ -129,7 +142,12 @@ pub fn stamp_request_id(headers: &mut HeaderMap, id: RequestId) {
 
 /// The trace id of a valid W3C `traceparent`.
 pub fn trace_id(headers: &HeaderMap) -> Option<RequestId> {
-    let text = headers.get(TRACEPARENT)?.to_str().ok()?;
+    trace_id_in(headers.get(TRACEPARENT)?)
+}
+
+/// The trace id in the value of a `traceparent`, if that is valid.
+pub fn trace_id_in(traceparent: &HeaderValue) -> Option<RequestId> {
+    let text = traceparent.to_str().ok()?;
     let mut fields = text.split('-');
     let (version, trace, parent) = (fields.next()?, fields.next()?, fields.next()?);
     let lower_hex = |field: &str| field.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -165,12 +183,15 @@ pub fn stamp_call_options(headers: &mut HeaderMap, alone: &HeaderValue) {
 
 /// The client name a caller gave itself in `Sforce-Call-Options`.
 pub fn client_of(headers: &HeaderMap) -> Option<&str> {
-    headers.get_all(CALL_OPTIONS).iter().find_map(|value| {
-        let options = value.to_str().ok()?.split(',');
-        options.map(str::trim).find(|option| is_client(option.as_bytes())).and_then(|option| {
-            let (_, name) = option.split_once('=')?;
-            Some(name.trim()).filter(|name| !name.is_empty())
-        })
+    headers.get_all(CALL_OPTIONS).iter().find_map(client_in)
+}
+
+/// The client name in one value of `Sforce-Call-Options`.
+fn client_in(value: &HeaderValue) -> Option<&str> {
+    let options = value.to_str().ok()?.split(',');
+    options.map(str::trim).find(|option| is_client(option.as_bytes())).and_then(|option| {
+        let (_, name) = option.split_once('=')?;
+        Some(name.trim()).filter(|name| !name.is_empty())
     })
 }
 

@@ -16,7 +16,15 @@ use tokio::time::Sleep;
 use crate::body::{BodyFault, ByteBudget, HeldBytes};
 use crate::clock::Clock;
 use crate::edge::pace::{MinimumRate, Pace};
+use crate::outcome::Record;
 use crate::refusal::{Reason, Refusal};
+
+/// A body of this length or more has memory of its own, given by the system page by page as it is written to.
+const LARGE: usize = 128 * 1024;
+/// Room that is set aside for a large body before its bytes have come.
+const ROOM_AT_ONCE: usize = 1024 * 1024;
+/// The system's unit of memory.
+const PAGE: usize = 4096;
 
 /// A request's body. An absent body costs nothing: no timer, no clock, no allocation.
 pub struct Inbound {
@@ -32,6 +40,8 @@ pub struct Inbound {
     timer: Option<Pin<Box<Sleep>>>,
     /// Bytes that were read ahead and given back by [`Self::gather`].
     prefix: Option<(Bytes, HeldBytes)>,
+    /// Where `received` is written down.
+    record: Option<Record>,
 }
 
 enum Source {
@@ -73,6 +83,15 @@ impl Inbound {
         Self::new(source, u64::MAX, rate, clock)
     }
 
+    /// A body that has been collected, to be read once more; its bytes stay held until then.
+    pub fn again(bytes: Bytes, held: HeldBytes, clock: Clock) -> Self {
+        let mut again = Self::whole(Bytes::new(), clock);
+        if !bytes.is_empty() {
+            again.prefix = Some((bytes, held));
+        }
+        again
+    }
+
     /// A body whose frames a test sends.
     #[cfg(test)]
     pub(crate) fn frames(
@@ -85,7 +104,14 @@ impl Inbound {
     }
 
     fn new(source: Source, limit: u64, rate: MinimumRate, clock: Clock) -> Self {
-        Self { source, received: 0, limit, rate, clock, pace: Pace::new(), timer: None, prefix: None }
+        Self { source, received: 0, limit, rate, clock, pace: Pace::new(), timer: None, prefix: None, record: None }
+    }
+
+    /// The same, every byte of it written down in `record`, however far it gets.
+    #[must_use]
+    pub fn recorded(mut self, record: Record) -> Self {
+        self.record = Some(record);
+        self
     }
 
     /// Bytes received from the caller so far.
@@ -127,9 +153,8 @@ impl Inbound {
             take(&mut held, first.len())?;
             return Ok(Gathered::Whole(first, held));
         }
-        // More than one frame: copy into one buffer that grows with what has arrived, never ahead of it by more
-        // than its own size, and is counted by its capacity.
-        let expected = announced.map_or(usize::MAX, |length| usize::try_from(length).unwrap_or(usize::MAX));
+        // More than one frame: copy into one buffer that takes no more memory than has arrived, twice at most.
+        let expected = announced.and_then(|length| usize::try_from(length).ok());
         let mut buffer = Vec::new();
         append(&mut buffer, &first, expected, &mut held)?;
         drop(first);
@@ -237,6 +262,9 @@ impl Body for Inbound {
             Some(Ok(data)) => {
                 let length = data.len() as u64;
                 this.received += length;
+                if let Some(record) = &this.record {
+                    record.lock().bytes_in = this.received;
+                }
                 this.pace.moved(length);
                 if this.received > this.limit {
                     this.source = Source::Done;
@@ -307,13 +335,24 @@ fn take(held: &mut HeldBytes, more: usize) -> Result<(), Refusal> {
     }
 }
 
-fn append(buffer: &mut Vec<u8>, data: &[u8], expected: usize, held: &mut HeldBytes) -> Result<(), Refusal> {
+/// Adds `data` to a body of which `expected` bytes are announced, and counts what that takes.
+///
+/// A large body gets its room at once: the system gives memory only to pages that are written to, and one that is never
+/// moved leaves no holes behind. It is counted by these pages; a small one, which may share pages, by its capacity.
+fn append(buffer: &mut Vec<u8>, data: &[u8], expected: Option<usize>, held: &mut HeldBytes) -> Result<(), Refusal> {
     let needed = buffer.len() + data.len();
-    if needed > buffer.capacity() {
-        let capacity = needed.max(buffer.capacity().saturating_mul(2).min(expected));
-        take(held, capacity - held.bytes().min(capacity))?;
-        buffer.reserve_exact(capacity - buffer.len());
+    let mut capacity = buffer.capacity();
+    if needed > capacity {
+        let large = expected.filter(|length| capacity == 0 && *length >= LARGE);
+        let wanted = match large {
+            Some(length) => length.min(ROOM_AT_ONCE),
+            None => capacity.saturating_mul(2).min(expected.unwrap_or(usize::MAX)),
+        };
+        capacity = needed.max(wanted);
     }
+    let taken = if capacity >= LARGE { needed.next_multiple_of(PAGE).min(capacity) } else { capacity };
+    take(held, taken.saturating_sub(held.bytes()))?;
+    buffer.reserve_exact(capacity - buffer.len());
     buffer.extend_from_slice(data);
     Ok(())
 }

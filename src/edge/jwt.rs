@@ -1,6 +1,6 @@
 //! JSON Web Tokens of the company's own identity provider, by which a caller may prove who it is.
 //!
-//! The issuer's public keys come from a file or a URL; fetching them is somebody else's work ([`Issuers::put`]).
+//! The issuer's public keys come from a file or a URL; fetching them is somebody else's work ([`Issuer::put`]).
 //! A token must be signed by a public-key algorithm, name a configured issuer, and not have expired.
 
 use std::sync::Arc;
@@ -198,7 +198,7 @@ mod tests {
     use jsonwebtoken::{EncodingKey, Header};
     use serde_json::json;
 
-    const NOW: Duration = Duration::from_secs(1_800_000_000);
+    const NOW: Duration = Duration::from_hours(500_000);
 
     fn issuers() -> (Issuers, EncodingKey) {
         let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();

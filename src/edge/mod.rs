@@ -9,6 +9,7 @@ mod adapter;
 pub mod callers;
 pub mod connection;
 pub mod drain;
+pub mod facade;
 pub mod framing;
 pub mod headers;
 mod http2;

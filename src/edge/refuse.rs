@@ -97,6 +97,8 @@ pub fn render(refusal: &Refusal, shape: Shape, context: &RefusalContext<'_>) -> 
     *response.status_mut() = match shape {
         // SOAP clients look for a fault only in a 500 (facts 2.1).
         Shape::SoapFault => StatusCode::INTERNAL_SERVER_ERROR,
+        // Bulk API 1.0 reports an expired session as 400 (facts 2.5).
+        Shape::BulkXml | Shape::BulkJson if refusal.reason == Reason::SessionInvalid => StatusCode::BAD_REQUEST,
         _ => refusal.status(),
     };
     let headers = response.headers_mut();
@@ -200,6 +202,7 @@ const fn bulk_code(reason: Reason) -> &'static str {
         return "ExceededQuota";
     }
     match reason.status() {
+        StatusCode::UNAUTHORIZED => "InvalidSessionId",
         StatusCode::NOT_FOUND => "InvalidUrl",
         StatusCode::FORBIDDEN => "InvalidUser",
         StatusCode::PAYLOAD_TOO_LARGE => "ExceededQuota",
@@ -246,7 +249,7 @@ fn push_json(text: &mut String, value: &str) {
 }
 
 /// `value` as XML text; characters XML 1.0 cannot hold become U+FFFD.
-fn push_xml(text: &mut String, value: &str) {
+pub(super) fn push_xml(text: &mut String, value: &str) {
     for char in value.chars() {
         match char {
             '<' => text.push_str("&lt;"),
@@ -341,6 +344,26 @@ mod tests {
         let text = std::str::from_utf8(response.body()).expect("utf-8");
         assert!(text.contains("<faultcode>sf:INSUFFICIENT_ACCESS</faultcode>"), "{text}");
         assert!(text.contains("<sf:exceptionMessage>a &lt; b &amp; c Ask"), "{text}");
+    }
+
+    #[test]
+    fn an_invalid_gateway_token_is_the_session_error_of_each_api() {
+        let refusal = Refusal::new(Reason::SessionInvalid, "Session expired or invalid");
+        let shown = |shape| {
+            let response = render(&refusal, shape, &context());
+            let text = String::from_utf8(response.body().to_vec()).expect("utf-8");
+            (response.status().as_u16(), text)
+        };
+        let (status, text) = shown(Shape::Json);
+        let body: serde_json::Value = serde_json::from_str(&text).expect("json");
+        assert_eq!((status, body[0]["errorCode"].as_str()), (401, Some("INVALID_SESSION_ID")));
+        assert_eq!(body[0]["message"], "Session expired or invalid");
+        let (status, text) = shown(Shape::SoapFault);
+        assert!(status == 500 && text.contains("<faultcode>sf:INVALID_SESSION_ID</faultcode>"), "{text}");
+        let (status, text) = shown(Shape::BulkXml);
+        assert!(status == 400 && text.contains("<exceptionCode>InvalidSessionId</exceptionCode>"), "{text}");
+        let (status, text) = shown(Shape::BulkJson);
+        assert!(status == 400 && text.contains(r#""exceptionCode":"InvalidSessionId""#), "{text}");
     }
 
     #[test]

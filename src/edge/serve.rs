@@ -31,8 +31,10 @@ use crate::outcome::RequestId;
 
 /// Bytes read and thrown away after an answer that ends a connection, so that the caller gets to read it.
 const LINGER_BYTES: usize = 1024 * 1024;
-/// hyper's smallest and our usual read buffer.
-const READ_BUFFER: usize = 64 * 1024;
+/// hyper's smallest buffer.
+const SMALLEST_BUFFER: usize = 8 * 1024;
+/// Room beyond the largest head, so that the guard's verdict comes before hyper's.
+const BEYOND_HEAD: usize = 4 * 1024;
 
 /// Serves one connection to its end: HTTP/2 if TLS agreed on it or a plain connection opens with its preface,
 /// else HTTP/1. `service` must be ready at all times: it is cloned and called for each request without being polled for
@@ -181,7 +183,9 @@ where
     let limits = &edge.limits;
     let rate = edge.rate();
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(READ_BUFFER.max(limits.head_bytes + 8 * 1024).max(limits.write_buffer));
+    // What a connection reads and writes ahead is outside the bound on buffered bytes: with thousands of slow uploads
+    // it is what counts, so it is as small as the largest head permits.
+    builder.max_buf_size(limits.head_bytes.max(SMALLEST_BUFFER) + BEYOND_HEAD);
     if limits.head_count > 100 {
         // Up to 100 hyper parses on its stack.
         builder.max_headers(limits.head_count);

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Version};
 
 use crate::edge::framing::is_host_byte;
 use crate::refusal::{Reason, Refusal};
@@ -47,7 +47,7 @@ pub fn normalise(head: &mut Parts) -> Result<(), Refusal> {
         Some(_) => {}
         // HTTP/2 names the host only here; keep it where HTTP/1 has it.
         None => {
-            let host = http::HeaderValue::from_str(authority.as_str())
+            let host = HeaderValue::from_str(authority.as_str())
                 .map_err(|_| malformed("The request target names no valid host."))?;
             head.headers.insert(HOST, host);
         }
@@ -66,7 +66,7 @@ pub fn host_of(head: &Parts) -> Result<Target<'_>, Refusal> {
             Err(malformed("The request names no host."))
         };
     };
-    let text = value.to_str().map_err(|_| malformed("The Host header is not a host name."))?;
+    let text = text_of(value)?;
     let (host, port) = split_port(text);
     if host.is_empty() {
         return Err(malformed("The Host header is empty."));
@@ -80,14 +80,15 @@ pub fn host_of(head: &Parts) -> Result<Target<'_>, Refusal> {
 
 /// Host and port of an authority without user information; IPv6 addresses keep their brackets.
 fn split_port(text: &str) -> (&str, Option<&str>) {
-    let after_brackets = text.rfind(']').map_or(0, |at| at + 1);
-    match text.get(after_brackets..).and_then(|rest| rest.rfind(':')) {
-        Some(at) => {
-            let (host, port) = text.split_at(after_brackets + at);
-            (host, port.get(1..))
+    // From the right: ports are short.
+    for (at, byte) in text.bytes().enumerate().rev() {
+        match byte {
+            b':' => return (text.get(..at).unwrap_or_default(), text.get(at + 1..)),
+            b']' => break,
+            _ => {}
         }
-        None => (text, None),
     }
+    (text, None)
 }
 
 fn check_host_header(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
@@ -96,8 +97,13 @@ fn check_host_header(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
     if hosts.next().is_some() {
         return Err(malformed("The request has more than one Host header."));
     }
-    let text = host.to_str().map_err(|_| malformed("The Host header is not a host name."))?;
+    let text = text_of(host)?;
     if is_host(text) { Ok(Some(text)) } else { Err(malformed("The Host header is not a host name.")) }
+}
+
+/// Which characters a host may have, [`is_host`] says.
+fn text_of(host: &HeaderValue) -> Result<&str, Refusal> {
+    std::str::from_utf8(host.as_bytes()).map_err(|_| malformed("The Host header is not a host name."))
 }
 
 /// A name or address with an optional port, nothing else.
@@ -169,7 +175,7 @@ mod tests {
 
     #[test]
     fn hosts_that_are_none_are_refused() {
-        for host in ["", "a b", "user@a", "a:b:c", "a,b"] {
+        for host in ["", "a b", "user@a", "a:b:c", "a,b", "a\tb", "\u{e4}"] {
             let mut head = head("GET", "/", Some(host));
             let refused = normalise(&mut head).and_then(|()| host_of(&head).map(|_| ()));
             assert!(refused.is_err(), "{host:?}");

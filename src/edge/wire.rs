@@ -75,6 +75,8 @@ pub(super) struct Guarded<IO> {
     prefix: Prefix,
     /// `None` for HTTP/2.
     guard: Option<Guard>,
+    /// [`Wire::fault`] is set, which only this stream does.
+    faulty: bool,
 }
 
 /// A few bytes that were read ahead.
@@ -113,7 +115,8 @@ impl Prefix {
 
 impl<IO> Guarded<IO> {
     pub(super) fn new(io: IO, prefix: Prefix, guard: Option<Guard>, connection: Arc<Connection>, clock: Clock) -> Self {
-        Self { io, connection, clock, prefix, guard }
+        let faulty = connection.wire.lock().fault.is_some();
+        Self { io, connection, clock, prefix, guard, faulty }
     }
 
     /// The stream and the guard, to wait with and to go on with later.
@@ -142,7 +145,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if let Some(guard) = &this.guard
-            && this.connection.wire.lock().fault.is_some()
+            && this.faulty
         {
             // A body that went wrong ends here, which its reader sees. After a faulty head nothing more is to be
             // read: the driver ends the connection once the answers owed are written.
@@ -164,6 +167,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
         let same_head = wire.heads == guard.heads();
         wire.heads = guard.heads();
         wire.fault = fed.fault;
+        this.faulty = fed.fault.is_some();
         wire.in_body = guard.phase() == Phase::Body;
         wire.place = if wire.in_body { Place::Body } else { Place::Head };
         wire.idle_since = None;
@@ -184,7 +188,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
 impl<IO: AsyncWrite + Unpin> Guarded<IO> {
     /// hyper answers some requests by itself, with nothing but a status. The guard leaves it no reason to; should it
     /// find one, the caller still gets an answer it can read.
-    fn is_hypers_own(&self, start: &[u8]) -> bool {
+    fn is_hypers_own(&mut self, start: &[u8]) -> bool {
         if self.guard.is_none() {
             return false;
         }
@@ -193,6 +197,7 @@ impl<IO: AsyncWrite + Unpin> Guarded<IO> {
         if unasked {
             wire.place = Place::Hyper;
             wire.fault.get_or_insert(Fault::Unreadable);
+            self.faulty = true;
         }
         wire.place == Place::Hyper
     }

@@ -32,7 +32,7 @@ enum State {
     /// Nothing more will come.
     Ended,
     /// Asked for piece by piece.
-    Direct(Flow),
+    Direct(Box<Flow>),
     /// Read ahead by a task.
     Ahead(Reader),
 }
@@ -61,13 +61,14 @@ impl std::fmt::Debug for Flow {
 impl UpstreamBody {
     /// The body of an answer whose head came at `head`.
     pub(super) fn new(incoming: Incoming, conn: Box<dyn Lent>, attempt: Attempt, terms: Terms, head: Instant) -> Self {
-        let mut flow =
-            Flow { incoming, conn: Some(conn), attempt, terms, head, idle_by: None, waited: false, passed: 0 };
-        if flow.incoming.is_end_stream() {
-            flow.complete();
+        if incoming.is_end_stream() {
+            attempt.ended(head);
+            conn.give_back(head);
             return Self(State::Ended);
         }
-        Self(State::Direct(flow))
+        let flow = Flow { incoming, conn: Some(conn), attempt, terms, head, idle_by: None, waited: false, passed: 0 };
+        // On the heap, because an answer is handed through every stage by value.
+        Self(State::Direct(Box::new(flow)))
     }
 
     /// Reads the rest to its end if it is short, so that the connection can be kept; else closes it.
@@ -234,7 +235,7 @@ impl Body for UpstreamBody {
                 } else if let Some(room) = flow.ahead()
                     && let State::Direct(flow) = std::mem::replace(&mut this.0, State::Ended)
                 {
-                    this.0 = read_ahead(flow, room);
+                    this.0 = read_ahead(*flow, room);
                 }
                 Poll::Ready(piece)
             }

@@ -9,6 +9,7 @@
 //!   Pending        pending.rs    waits for the head; keeps waiting if the caller has left
 //!   UpstreamBody   body.rs       the body, on demand; read ahead of a slow caller (ahead.rs)
 //!   Failure        failure.rs    what went wrong, whether it may have been sent, and the refusal that says so
+//! vault            vault/        the Salesforce identities the gateway holds, and their tokens
 //! ```
 //!
 //! Invariants: a message is sent a second time only if hyper gives it back unsent; a message that was sent is not
@@ -31,6 +32,7 @@ mod stats;
 mod tls;
 mod upload;
 mod upstream;
+pub mod vault;
 
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,7 @@ use super::failure::{Cause, Failure};
 use super::plan::Plan;
 use super::pool::{Common, Stream};
 use super::stats::Counters;
+use super::tls;
 use super::upload::Upload;
 use crate::call::ApiCalls;
 use crate::outcome::{Exchange, FailureKind, Record};
@@ -32,18 +33,16 @@ use crate::salesforce::{Costs, charged};
 pub(super) struct Attempt {
     record: Record,
     index: usize,
-    cost: ApiCalls,
-    costs: Costs,
 }
 
 impl Attempt {
     /// Writes down that a message is being handed over.
-    pub(super) fn sent(record: &Record, now: Instant, plan: &Plan) -> Self {
+    pub(super) fn sent(record: &Record, now: Instant, cost: ApiCalls) -> Self {
         let mut outcome = record.lock();
         let index = outcome.exchanges.len();
-        outcome.exchanges.push(Exchange::sent(now, plan.cost));
+        outcome.exchanges.push(Exchange::sent(now, cost));
         drop(outcome);
-        Self { record: record.clone(), index, cost: plan.cost, costs: plan.costs }
+        Self { record: record.clone(), index }
     }
 
     fn write(&self, write: impl FnOnce(&mut Exchange)) {
@@ -61,11 +60,11 @@ impl Attempt {
     }
 
     /// The head came, and with it what the call cost; also if nobody waits for it any more.
-    fn head(&self, now: Instant, status: StatusCode) {
+    fn head(&self, now: Instant, status: StatusCode, price: Price) {
         self.write(|exchange| {
             exchange.head = Some(now);
             exchange.status = Some(status.as_u16());
-            exchange.charged = charged(self.cost, status, &self.costs);
+            exchange.charged = charged(price.cost, status, &price.costs);
             if status.is_client_error() || status.is_server_error() {
                 exchange.failure = Some(FailureKind::Status);
             }
@@ -82,6 +81,19 @@ impl Attempt {
             exchange.ended = Some(now);
             exchange.failure = kind;
         });
+    }
+}
+
+/// What one exchange costs, by how it is answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Price {
+    cost: ApiCalls,
+    costs: Costs,
+}
+
+impl Price {
+    pub(super) fn of(plan: &Plan) -> Self {
+        Self { cost: plan.cost, costs: plan.costs }
     }
 }
 
@@ -123,6 +135,7 @@ pub(super) struct Pending<S: Stream> {
     /// `None` once it has ended.
     flight: Option<(Answer<S>, Box<Conn<S>>)>,
     attempt: Attempt,
+    price: Price,
     terms: Terms,
     /// When the head is due; moves while an upload does.
     head_by: Instant,
@@ -137,6 +150,7 @@ impl<S: Stream> Pending<S> {
         mut conn: Box<Conn<S>>,
         message: Request<Upload<S>>,
         attempt: Attempt,
+        price: Price,
         terms: Terms,
         now: Instant,
     ) -> Self {
@@ -144,6 +158,7 @@ impl<S: Stream> Pending<S> {
         Self {
             flight: Some((answer, conn)),
             attempt,
+            price,
             terms,
             head_by: now + terms.first_byte,
             upload_progress: 0,
@@ -181,20 +196,26 @@ impl<S: Stream> Pending<S> {
         conn: Box<Conn<S>>,
         said: Result<Response<Incoming>, TrySendError<Request<Upload<S>>>>,
     ) -> Result<Response<UpstreamBody>, Broken<S>> {
-        let Some(common) = conn.common().cloned() else {
+        let Some(common) = conn.common() else {
             return Err(Broken::Failed(Failure::maybe_sent(Cause::Reset, "The connection was taken away.")));
         };
         let now = common.clock.now();
         match said {
             Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 self.attempt.failed(now, Some(FailureKind::Garbage));
-                Err(Broken::Failed(describe(&common, Cause::Garbage)))
+                Err(Broken::Failed(describe(common, Cause::Garbage)))
             }
             Ok(response) => {
-                self.attempt.head(now, response.status());
+                self.attempt.head(now, response.status(), self.price);
                 Ok(response.map(|body| UpstreamBody::new(body, conn, self.attempt.clone(), self.terms, now)))
             }
             Err(mut error) => {
+                if let Some(refused) = refused_us(error.error()) {
+                    self.attempt.unsent();
+                    Counters::add(&common.counters.tls);
+                    let detail = format!("No TLS connection to {}: {}.", common.origin.host(), tls::reason(refused));
+                    return Err(Broken::Failed(Failure::unsent(Cause::Tls, detail)));
+                }
                 if let Some(message) = error.take_message() {
                     self.attempt.unsent();
                     return Err(Broken::Unsent(Box::new(message)));
@@ -203,7 +224,7 @@ impl<S: Stream> Pending<S> {
                 let fault = conn.upload().and_then(|upload| upload.fault());
                 let cause = fault.map_or_else(|| cause(&error), Cause::Upload);
                 self.attempt.failed(now, cause.kind());
-                let mut failure = describe(&common, cause);
+                let mut failure = describe(common, cause);
                 if refused_stream(&error) {
                     failure.sent = super::failure::Sent::Nothing;
                 }
@@ -258,6 +279,7 @@ impl<S: Stream> Pending<S> {
         let orphan = Self {
             flight: Some((answer, conn)),
             attempt: self.attempt.clone(),
+            price: self.price,
             terms: Terms { deadline: None, read_ahead: 0, ..self.terms },
             head_by: self.terms.total_by,
             upload_progress: 0,
@@ -312,6 +334,18 @@ fn refused_stream(error: &hyper::Error) -> bool {
     error.source().and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(|error| {
         error.is_remote() && error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
     })
+}
+
+/// The origin did not accept our certificate, or wants one: what it said.
+fn refused_us(error: &hyper::Error) -> Option<&std::io::Error> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        match error.downcast_ref::<std::io::Error>() {
+            Some(error) => return tls::refused_us(error).then_some(error),
+            None => source = error.source(),
+        }
+    }
+    None
 }
 
 fn describe(common: &Common, cause: Cause) -> Failure {

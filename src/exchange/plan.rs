@@ -60,7 +60,7 @@ impl Timeouts {
 /// How one call is to be made.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// Which org.
+    /// Which target: the org itself, or its login host behind the orgs.
     pub org: OrgId,
     /// The present, read once for the request.
     pub now: Instant,

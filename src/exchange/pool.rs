@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body;
@@ -35,6 +36,9 @@ const HEAD_BYTES: usize = 64 * 1_024;
 /// must not stall the others.
 const STREAM_WINDOW: u32 = 256 * 1_024;
 const CONNECTION_WINDOW: u32 = 16 * 1_024 * 1_024;
+
+/// How long the janitor of a pool without idle connections sleeps at least.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(100);
 
 /// A request body that can be sent.
 pub trait Stream: Body<Data = Bytes, Error = BodyFault> + Send + Unpin + 'static {}
@@ -333,7 +337,7 @@ impl<S: Stream> Org<S> {
         }
     }
 
-    /// Runs for as long as there are idle connections.
+    /// Runs for as long as there are connections.
     fn sweep_in_background(self: &Arc<Self>) {
         if !in_runtime() {
             self.state.lock().swept = false;
@@ -356,10 +360,14 @@ impl<S: Stream> Org<S> {
         let (kept, ended) =
             std::mem::take(&mut state.idle).into_iter().partition(|conn| conn.is_ready() && org.is_fresh(conn, now));
         state.idle = kept;
-        let next = state.idle.first().map(|oldest| {
-            // Not at once for each of many: an eighth of the idle time late at most.
-            (oldest.idle_since + limits.idle).max(now + limits.idle / 8)
-        });
+        // Not at once for each of many: an eighth of the idle time late at most.
+        let late = limits.idle / 8;
+        let next = match state.idle.first() {
+            Some(oldest) => Some((oldest.idle_since + limits.idle).max(now + late)),
+            // Those in use now will be idle again: a new janitor each time would cost a task for each call.
+            None if state.open > 0 && !state.closed => Some(now + late.max(SHORTEST_SLEEP)),
+            None => None,
+        };
         state.swept = next.is_some();
         drop(state);
         let ended: Vec<_> = ended;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
 use thiserror::Error;
 
@@ -95,6 +95,26 @@ impl TlsSettings {
 
 fn platform(extra: Vec<CertificateDer<'static>>, provider: Arc<CryptoProvider>) -> Result<Verifier, rustls::Error> {
     if extra.is_empty() { Verifier::new(provider) } else { Verifier::new_with_extra_roots(extra, provider) }
+}
+
+/// Whether the other side did not accept who we are. With TLS 1.3 it says so when our side of the handshake is over and
+/// the first request on its way, which it then has not read: its own side of the handshake never ended.
+pub(super) fn refused_us(error: &io::Error) -> bool {
+    use AlertDescription as Alert;
+    matches!(
+        error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()),
+        Some(rustls::Error::AlertReceived(
+            Alert::AccessDenied
+                | Alert::BadCertificate
+                | Alert::CertificateExpired
+                | Alert::CertificateRequired
+                | Alert::CertificateRevoked
+                | Alert::CertificateUnknown
+                | Alert::HandshakeFailure
+                | Alert::UnknownCA
+                | Alert::UnsupportedCertificate
+        ))
+    )
 }
 
 /// Why a handshake failed, as the end of a sentence about the host.

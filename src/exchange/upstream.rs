@@ -9,7 +9,7 @@ use super::conn::Lent as _;
 use super::connect::{Connector, Origin};
 use super::failure::{Cause, Failure};
 use super::payer::{Nobody, Payer};
-use super::pending::{Attempt, Broken, Pending, Terms};
+use super::pending::{Attempt, Broken, Pending, Price, Terms};
 use super::plan::{Limits, Plan};
 use super::pool::{Common, Org, Stream};
 use super::stats::{Counters, OrgStats};
@@ -122,8 +122,8 @@ impl<S: Stream> Upstream<S> {
                 conn.give_back(now);
                 return Err(Failure::unsent(Cause::Unpaid, "No API call is left for this request."));
             }
-            let attempt = Attempt::sent(record, now, plan);
-            match Pending::start(conn, message, attempt, terms, now).await {
+            let attempt = Attempt::sent(record, now, plan.cost);
+            match Pending::start(conn, message, attempt, Price::of(plan), terms, now).await {
                 Ok(response) => return Ok(response),
                 Err(Broken::Failed(failure)) => return Err(failure),
                 Err(Broken::Unsent(unsent)) if reused && resends < RESENDS => {

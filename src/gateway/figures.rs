@@ -121,6 +121,10 @@ impl Parts {
                 connections: open.load(Ordering::Relaxed) as u64,
             })
             .collect();
+        for org in live.orgs() {
+            snapshot.identities.extend(org.identities.iter().map(|identity| identity.snapshot()));
+            snapshot.facades.extend(org.facade.iter().map(|facade| facade.snapshot(&org.name)));
+        }
         snapshot.upstreams = (0..live.orgs().len()).map(|place| upstream(&live, OrgId(place as u16), &ways)).collect();
     }
 

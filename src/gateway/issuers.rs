@@ -86,7 +86,7 @@ async fn fetch(url: &http::Uri, live: &Live, clock: Clock, tasks: &Tasks) -> Res
         return Err(format!("answered {}", response.status()));
     }
     let body = Limited::new(response.into_body(), LARGEST).collect().await;
-    body.map(|body| body.to_bytes()).map_err(|error| error.to_string())
+    body.map(http_body_util::Collected::to_bytes).map_err(|error| error.to_string())
 }
 
 fn plan(now: Instant) -> Plan {

@@ -142,7 +142,7 @@ impl Gateway {
         let admin_address = admin_listener.local_addr().map_err(system("cannot tell the admin listener's address"))?;
 
         let ledgers = Ledgers::open(&config.state, clock, telemetry.log().clone())?;
-        let lasting = Lasting { telemetry: telemetry.clone(), ledgers, made_up_key, dial: None };
+        let lasting = Lasting { telemetry: telemetry.clone(), ledgers, made_up_key, dial: None, clock };
         let live = Live::new(Arc::new(config), &lasting, None)?;
         let config = Arc::clone(&live.config);
         let watcher = Watcher::new(&config);

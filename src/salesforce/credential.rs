@@ -131,12 +131,35 @@ pub fn is_gateway_key(secret: &str) -> bool {
 }
 
 /// The key under which credentials are hashed: the same key makes the same principals.
+#[derive(Clone)]
 pub struct PrincipalKey(hmac::Key);
 
 impl PrincipalKey {
     /// A key from secret bytes, at least 16 of them random.
     pub fn new(secret: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    /// The principal of a Salesforce user, by the record ids of org and user in either length.
+    pub fn user(&self, org: &str, user: &str) -> Principal {
+        // The last three of 18 characters are a checksum of the first 15 (facts 7.5).
+        let short = |id: &str| id.get(..15).unwrap_or(id).to_owned();
+        self.hash(format!("user\n{}\n{}", short(org), short(user)).as_bytes())
+    }
+
+    /// The principal of an identity of the gateway whose user is not known yet.
+    pub fn identity(&self, org: &str, name: &str) -> Principal {
+        self.hash(format!("identity\n{org}\n{name}").as_bytes())
+    }
+
+    /// HMAC-SHA-256, cut to 16 bytes. Tokens hold no line break, so that no token hashes like a user or an identity.
+    fn hash(&self, bytes: &[u8]) -> Principal {
+        let tag = hmac::sign(&self.0, bytes);
+        let mut hash = [0; 16];
+        for (to, from) in hash.iter_mut().zip(tag.as_ref()) {
+            *to = *from;
+        }
+        Principal(hash)
     }
 }
 
@@ -148,12 +171,7 @@ impl fmt::Debug for PrincipalKey {
 
 /// The principal of a credential: HMAC-SHA-256 of its secret, cut to 16 bytes. Its form does not matter.
 pub fn principal(key: &PrincipalKey, credential: &Credential<'_>) -> Principal {
-    let tag = hmac::sign(&key.0, credential.secret.as_bytes());
-    let mut hash = [0; 16];
-    for (to, from) in hash.iter_mut().zip(tag.as_ref()) {
-        *to = *from;
-    }
-    Principal(hash)
+    key.hash(credential.secret.as_bytes())
 }
 
 #[cfg(test)]
@@ -254,6 +272,15 @@ mod tests {
         assert_eq!(principal(&key, &bearer), principal(&key, &session));
         assert_ne!(principal(&key, &bearer), principal(&PrincipalKey::new(b"another key 1234"), &bearer));
         assert_ne!(principal(&key, &bearer), Principal::NOBODY);
+    }
+
+    #[test]
+    fn a_user_is_one_principal_in_both_lengths_of_ids_and_no_identity() {
+        let key = PrincipalKey::new(b"0123456789abcdef");
+        let user = key.user("00D000000000001", "005000000000001");
+        assert_eq!(user, key.user("00D000000000001EAA", "005000000000001AAA"));
+        assert_ne!(user, key.user("00D000000000001", "005000000000002"));
+        assert_ne!(user, key.identity("00D000000000001", "005000000000001"));
     }
 
     #[test]

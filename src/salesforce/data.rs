@@ -49,7 +49,7 @@ macro_rules! shared_table {
         }
         let row = |template, does| Some(spot(Rest, template, does).about(1));
         // Only behind an id do words have a meaning; behind a field anything is a value.
-        let by_id = $names.get(2).is_some_and(|segment| path::is_record_id(segment));
+        let by_id = || $names.get(2).is_some_and(|segment| path::is_record_id(segment));
         match $words {
             ["sobjects"] => Some(spot(Rest, at!("/sobjects"), DESCRIBE).reach(Reach::Nothing)),
             ["sobjects", "relevantitems"] => Some(spot(Rest, at!("/sobjects/relevantItems"), READ)),
@@ -98,21 +98,21 @@ macro_rules! shared_table {
             }
             ["sobjects", _, "id"] => row(at!("/sobjects/{object}/Id"), Does::ById),
             ["sobjects", _, _] => row(at!("/sobjects/{object}/{id}"), Does::Row),
-            ["sobjects", _, _, "password"] if by_id => row(at!("/sobjects/{object}/{id}/password"), Does::Resource),
-            ["sobjects", _, _, "fromthiseventonwards"] if by_id => {
+            ["sobjects", _, _, "password"] if by_id() => row(at!("/sobjects/{object}/{id}/password"), Does::Resource),
+            ["sobjects", _, _, "fromthiseventonwards"] if by_id() => {
                 row(at!("/sobjects/{object}/{id}/fromThisEventOnwards"), Does::Row)
             }
-            ["sobjects", _, _, "richtextimagefields", ..] if by_id => {
+            ["sobjects", _, _, "richtextimagefields", ..] if by_id() => {
                 row(at!("/sobjects/{object}/{id}/richTextImageFields/{field}/{image}"), READ)
             }
-            ["sobjects", _, _, "quickactions", ..] if by_id => {
+            ["sobjects", _, _, "quickactions", ..] if by_id() => {
                 row(at!("/sobjects/{object}/{id}/quickActions/{action}"), Does::Action)
                     .map(|found| found.reach(Reach::Related))
             }
             ["sobjects", _, _, field] => {
-                if by_id && BLOB_FIELDS.contains(field) {
+                if by_id() && BLOB_FIELDS.contains(field) {
                     row(at!("/sobjects/{object}/{id}/{blob}"), READ)
-                } else if by_id {
+                } else if by_id() {
                     row(at!("/sobjects/{object}/{id}/{relationship}"), Does::Row)
                         .map(|found| found.reach(Reach::Related))
                 } else if $words.get(2) == Some(&"id") {

@@ -17,17 +17,22 @@ mod json;
 mod method;
 mod path;
 mod route;
+mod session;
 mod soap;
 pub mod soql;
+mod urls;
 mod usage;
 mod xml;
 
 use http::Method;
+use memchr::memchr;
 
 pub use body::{BodyError, needs_body, read_body};
 pub use cost::{Costs, charged, charged_if_refused};
 pub use credential::{Credential, CredentialError, Form, PrincipalKey, credentials, is_gateway_key, principal};
+pub use session::{SoapLogin, is_soap_login, session_error, soap_login, with_session};
 pub use soap::usage as soap_usage;
+pub use urls::{Urls, with_origin};
 pub use usage::{LimitInfo, Usage};
 
 use crate::call::{Family, Idempotency, Meaning, Operation, Part, Reach};
@@ -42,7 +47,9 @@ pub fn understand(method: &Method, path_and_query: &str, costs: &Costs) -> Meani
 }
 
 fn head(method: &Method, path_and_query: &str, costs: &Costs) -> Meaning {
-    let (path, query) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
+    let (path, query) = memchr(b'?', path_and_query.as_bytes())
+        .and_then(|at| Some((path_and_query.get(..at)?, path_and_query.get(at + 1..)?)))
+        .unwrap_or((path_and_query, ""));
     let route = route::find(path);
     let spot = route.spot;
     let effective = method::effective(method, query);

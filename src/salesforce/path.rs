@@ -7,45 +7,107 @@
 use std::borrow::Cow;
 
 use memchr::memchr;
-use smallvec::SmallVec;
 
 use crate::call::ApiVersion;
 
 /// Segments looked at; no known route has more, and what follows is a variable part of the last.
 const MAX_SEGMENTS: usize = 16;
+/// Paths up to this length are put into lower case on the stack.
+pub(crate) const SHORT: usize = 128;
 
-/// The segments of a path.
-pub(crate) type Segments<'a> = SmallVec<[&'a str; MAX_SEGMENTS]>;
-
-/// A path, decoded once, in both the spelling of the caller and lower case.
-pub(crate) struct Decoded<'a> {
-    text: Cow<'a, str>,
-    lower: SmallVec<[u8; 160]>,
+/// A path (without its query) in the spelling of the caller, decoded once.
+pub(crate) fn decoded(path: &str) -> Cow<'_, str> {
+    match memchr(b'%', path.as_bytes()) {
+        None => Cow::Borrowed(path),
+        Some(first) => Cow::Owned(decode_segments(path, first)),
+    }
 }
 
-impl<'a> Decoded<'a> {
-    /// Decodes `path` (without its query).
-    pub(crate) fn new(path: &'a str) -> Self {
-        let text = decode_segments(path);
-        let mut lower = SmallVec::from_slice(text.as_bytes());
-        lower.make_ascii_lowercase();
-        Self { text, lower }
+/// `text` in lower case, in `room` if it fits.
+pub(crate) fn lower<'a>(text: &str, room: &'a mut [u8; SHORT]) -> Cow<'a, str> {
+    let bytes = text.as_bytes();
+    let Some(place) = room.get_mut(..bytes.len()) else { return Cow::Owned(text.to_ascii_lowercase()) };
+    place.copy_from_slice(bytes);
+    // Whole vectors cost less than an exact end.
+    if let Some(vectors) = room.get_mut(..bytes.len().next_multiple_of(16)) {
+        vectors.make_ascii_lowercase();
+    }
+    // ASCII case changes keep UTF-8 valid, so the empty path is never used.
+    Cow::Borrowed(room.get(..bytes.len()).and_then(|lower| std::str::from_utf8(lower).ok()).unwrap_or_default())
+}
+
+/// The highest bit of each byte that is a slash, and no other bit.
+fn slashes_in(eight: [u8; 8]) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    const LOW: u64 = ONES * 0x7f;
+    let others = u64::from_le_bytes(eight) ^ (ONES * u64::from(b'/'));
+    !(((others & LOW) + LOW) | others | LOW)
+}
+
+/// The segments of a path, in both the spelling of the caller and lower case.
+pub(crate) struct Segments<'a> {
+    names: [&'a str; MAX_SEGMENTS],
+    words: [&'a str; MAX_SEGMENTS],
+    count: usize,
+}
+
+impl<'a> Segments<'a> {
+    /// Cuts `text` and its lower-case spelling `lower` at the same places.
+    pub(crate) fn cut(text: &'a str, lower: &'a str) -> Self {
+        let mut segments = Self { names: [""; MAX_SEGMENTS], words: [""; MAX_SEGMENTS], count: 0 };
+        let mut from = 0;
+        let (eights, rest) = text.as_bytes().as_chunks::<8>();
+        for (index, eight) in eights.iter().enumerate() {
+            let mut slashes = slashes_in(*eight);
+            while slashes != 0 {
+                let at = index * 8 + slashes.trailing_zeros() as usize / 8;
+                slashes &= slashes - 1;
+                segments.add(text, lower, from, at);
+                from = at + 1;
+            }
+        }
+        for (at, byte) in rest.iter().enumerate() {
+            if *byte == b'/' {
+                let at = eights.len() * 8 + at;
+                segments.add(text, lower, from, at);
+                from = at + 1;
+            }
+        }
+        segments.add(text, lower, from, text.len());
+        segments
+    }
+
+    fn add(&mut self, text: &'a str, lower: &'a str, from: usize, to: usize) {
+        if from < to
+            && let (Some(name), Some(word)) = (self.names.get_mut(self.count), self.words.get_mut(self.count))
+        {
+            *name = text.get(from..to).unwrap_or_default();
+            *word = lower.get(from..to).unwrap_or_default();
+            self.count += 1;
+        }
     }
 
     /// The segments as the caller spells them.
-    pub(crate) fn names(&self) -> Segments<'_> {
-        split(&self.text)
+    pub(crate) fn names(&self) -> &[&'a str] {
+        self.names.get(..self.count).unwrap_or_default()
     }
 
     /// The same segments in lower case.
-    pub(crate) fn words(&self) -> Segments<'_> {
-        // ASCII case changes keep UTF-8 valid, so the empty path is never used.
-        split(std::str::from_utf8(&self.lower).unwrap_or_default())
+    pub(crate) fn words(&self) -> &[&'a str] {
+        self.words.get(..self.count).unwrap_or_default()
     }
-}
 
-fn split(path: &str) -> Segments<'_> {
-    path.split('/').filter(|segment| !segment.is_empty()).take(MAX_SEGMENTS).collect()
+    /// Takes a format suffix off the last segment, where `version` still reads one.
+    pub(crate) fn drop_suffix(&mut self, version: ApiVersion) {
+        if version > LAST_WITH_SUFFIX {
+            return;
+        }
+        for spelling in [&mut self.names, &mut self.words] {
+            if let Some(last) = self.count.checked_sub(1).and_then(|last| spelling.get_mut(last)) {
+                *last = without_suffix(last);
+            }
+        }
+    }
 }
 
 /// Whether a segment climbs or stands still: what the origin makes of it is not known, so neither is the route.
@@ -54,9 +116,8 @@ pub(crate) fn is_dots(segment: &str) -> bool {
 }
 
 /// Decodes each `%XX` that stands for a printable ASCII character other than `/` and `%`.
-fn decode_segments(path: &str) -> Cow<'_, str> {
-    let bytes = path.as_bytes();
-    let Some(first) = memchr(b'%', bytes) else { return Cow::Borrowed(path) };
+/// The first percent sign is at `first`.
+fn decode_segments(path: &str, first: usize) -> String {
     let mut text = String::with_capacity(path.len());
     text.push_str(path.get(..first).unwrap_or_default());
     let mut rest = path.get(first..).unwrap_or_default();
@@ -71,7 +132,7 @@ fn decode_segments(path: &str) -> Cow<'_, str> {
             rest = rest.get(next..).unwrap_or_default();
         }
     }
-    Cow::Owned(text)
+    text
 }
 
 /// The byte that the two hexadecimal digits at the front stand for.
@@ -97,22 +158,23 @@ pub(crate) fn version(segment: &str) -> Option<ApiVersion> {
 
 /// `62.0`, as SOAP, Bulk v1 and CometD paths spell it.
 pub(crate) fn bare_version(segment: &str) -> Option<ApiVersion> {
-    let (whole, tenth) = segment.split_once('.')?;
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if whole.is_empty() || whole.len() > 3 || tenth.len() != 1 || !digits(whole) || !digits(tenth) {
-        return None;
-    }
-    Some(ApiVersion(whole.parse::<u16>().ok()? * 10 + tenth.parse::<u16>().ok()?))
+    let [whole @ .., b'.', tenth] = segment.as_bytes() else { return None };
+    let number = match whole {
+        [_] | [_, _] | [_, _, _] => whole.iter().try_fold(0, |number, byte| Some(number * 10 + digit(*byte)?))?,
+        _ => return None,
+    };
+    Some(ApiVersion(number * 10 + digit(*tenth)?))
+}
+
+fn digit(byte: u8) -> Option<u16> {
+    byte.is_ascii_digit().then(|| u16::from(byte - b'0'))
 }
 
 /// The last version in which `.json` and `.xml` at the end of a path choose the format (facts 0).
 const LAST_WITH_SUFFIX: ApiVersion = ApiVersion(570);
 
-/// The segment without a format suffix, where the version still reads one.
-pub(crate) fn without_suffix(segment: &str, version: ApiVersion) -> &str {
-    if version > LAST_WITH_SUFFIX {
-        return segment;
-    }
+/// The segment without a format suffix.
+fn without_suffix(segment: &str) -> &str {
     match segment.rsplit_once('.') {
         Some((stem, end)) if end.eq_ignore_ascii_case("json") || end.eq_ignore_ascii_case("xml") => stem,
         _ => segment,
@@ -136,10 +198,41 @@ pub(crate) fn is_record_id(segment: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn names(path: &str) -> Vec<String> {
-        Decoded::new(path).names().iter().map(ToString::to_string).collect()
+        let text = decoded(path);
+        let mut room = [0; SHORT];
+        let lower = lower(&text, &mut room);
+        assert_eq!(lower, text.to_ascii_lowercase());
+        let segments = Segments::cut(&text, &lower);
+        let lowered: Vec<String> = segments.names().iter().map(|name| name.to_ascii_lowercase()).collect();
+        assert_eq!(segments.words(), lowered);
+        segments.names().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn no_path_is_too_long_and_no_segment_beyond_the_sixteenth_counts() {
+        for length in [SHORT - 2, SHORT - 1, SHORT, SHORT + 1, 1_000] {
+            let segment = "A".repeat(length - 1);
+            assert_eq!(names(&format!("/{segment}")), [segment]);
+        }
+        assert_eq!(names(&"/A".repeat(40)).len(), MAX_SEGMENTS);
+    }
+
+    proptest! {
+        #[test]
+        fn paths_are_cut_at_their_slashes(path in "[/aB.é%]{0,80}") {
+            let lower = path.to_ascii_lowercase();
+            let segments = Segments::cut(&path, &lower);
+            let cut = |text: &str| -> Vec<String> {
+                text.split('/').filter(|segment| !segment.is_empty()).take(MAX_SEGMENTS).map(str::to_owned).collect()
+            };
+            prop_assert_eq!(segments.names(), cut(&path));
+            prop_assert_eq!(segments.words(), cut(&lower));
+        }
     }
 
     #[test]
@@ -168,10 +261,18 @@ mod tests {
 
     #[test]
     fn format_suffixes_end_with_version_57() {
-        assert_eq!(without_suffix("Account.json", ApiVersion(570)), "Account");
-        assert_eq!(without_suffix("limits.XML", ApiVersion(200)), "limits");
-        assert_eq!(without_suffix("Account.json", ApiVersion(580)), "Account.json");
-        assert_eq!(without_suffix("Account.inc", ApiVersion(200)), "Account.inc");
+        for (path, version, last) in [
+            ("/x/Account.json", 570, "Account"),
+            ("/limits.XML", 200, "limits"),
+            ("/Account.json", 580, "Account.json"),
+            ("/Account.inc", 200, "Account.inc"),
+        ] {
+            let lower = path.to_ascii_lowercase();
+            let mut segments = Segments::cut(path, &lower);
+            segments.drop_suffix(ApiVersion(version));
+            assert_eq!(segments.names().last(), Some(&last));
+            assert_eq!(segments.words().last(), Some(&last.to_ascii_lowercase().as_str()));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use http::Method;
 
 use super::cost::Price;
 use super::data;
-use super::path::{self, Decoded};
+use super::path::{self, Segments};
 use crate::call::{ApiVersion, Family, Idempotency, ObjectName, Operation, Reach};
 
 /// The template of a path without an entry.
@@ -149,32 +149,26 @@ pub(crate) struct Route {
 
 /// Looks `path` (without its query) up in the route table.
 pub(crate) fn find(path: &str) -> Route {
-    let decoded = Decoded::new(path);
-    let names = decoded.names();
-    let words = decoded.words();
-    if words.iter().any(|word| path::is_dots(word)) {
+    let text = path::decoded(path);
+    let mut room = [0; path::SHORT];
+    let lower = path::lower(&text, &mut room);
+    let mut segments = Segments::cut(&text, &lower);
+    if segments.words().iter().any(|word| path::is_dots(word)) {
         return nowhere();
     }
-    if let ["services", "data", version, rest @ ..] = words.as_slice()
+    if let ["services", "data", version, ..] = segments.words()
         && let Some(version) = path::version(version)
     {
-        let names = names.get(3..).unwrap_or_default();
-        return match rest.split_last() {
-            Some((last, before)) if last.contains('.') => {
-                // Only old versions read a format suffix; its removal is rare enough to copy the segments.
-                let mut words = path::Segments::from_slice(before);
-                words.push(path::without_suffix(last, version));
-                let mut names = path::Segments::from_slice(names);
-                if let Some(name) = names.last_mut() {
-                    *name = path::without_suffix(name, version);
-                }
-                named(data::find(&words, &names), &names, Some(version))
-            }
-            _ => named(data::find(rest, names), names, Some(version)),
-        };
+        // The version itself is no resource: only what stands behind it has a format.
+        if segments.words().len() > 3 {
+            segments.drop_suffix(version);
+        }
+        let names = segments.names().get(3..).unwrap_or_default();
+        let words = segments.words().get(3..).unwrap_or_default();
+        return named(data::find(words, names), names, Some(version));
     }
-    match elsewhere(&words) {
-        Some((spot, version)) => named(Some(spot), &names, version),
+    match elsewhere(segments.words()) {
+        Some((spot, version)) => named(Some(spot), segments.names(), version),
         None => nowhere(),
     }
 }

@@ -60,7 +60,7 @@ pub(crate) fn operations(document: &[u8], api: Api, found: &mut Found) -> Result
 }
 
 /// Opens the document at its `Envelope`.
-fn envelope(document: &[u8]) -> Result<Scanner<'_>, BodyError> {
+pub(super) fn envelope(document: &[u8]) -> Result<Scanner<'_>, BodyError> {
     let mut scanner = Scanner::new(document);
     match scanner.next()? {
         Some(Event::Start { name: b"Envelope", .. }) => Ok(scanner),
@@ -72,7 +72,7 @@ fn envelope(document: &[u8]) -> Result<Scanner<'_>, BodyError> {
 type Element<'a> = (&'a [u8], &'a [u8]);
 
 /// The local name of the next element at `depth + 1`; `None` when the element at `depth` ends.
-fn next_child<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Result<Option<&'a [u8]>, XmlError> {
+pub(super) fn next_child<'a>(scanner: &mut Scanner<'a>, depth: usize) -> Result<Option<&'a [u8]>, XmlError> {
     Ok(next_element(scanner, depth)?.map(|(name, _)| name))
 }
 

@@ -52,6 +52,11 @@ impl<'a> Scanner<'a> {
         Self { rest: document.strip_prefix(b"\xef\xbb\xbf").unwrap_or(document), open: SmallVec::new(), empty: false }
     }
 
+    /// Bytes of the document that have not been read yet.
+    pub(crate) fn left(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Elements that are open.
     pub(crate) fn depth(&self) -> usize {
         self.open.len()

@@ -1,5 +1,7 @@
 //! The body of Salesforce's answer as it passes: untouched, and looked at only if it is an error or SOAP.
 
+use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::io::Read as _;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,8 +11,9 @@ use flate2::read::{GzDecoder, ZlibDecoder};
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 
-use crate::body::BodyFault;
+use crate::body::{BodyFault, ReplyBody};
 use crate::call::ApiCalls;
 use crate::exchange::UpstreamBody;
 use crate::outcome::Record;
@@ -27,6 +30,16 @@ pub enum Answer {
     Plain(UpstreamBody),
     /// Passed on, while a bounded copy of its beginning is kept to learn from.
     Learning(Box<Learning>),
+    /// Passed on after its beginning was looked at.
+    Resumed(Box<Resumed>),
+}
+
+/// A body whose beginning has been read already.
+#[derive(Debug)]
+pub struct Resumed {
+    read: VecDeque<Bytes>,
+    /// What follows; or how it broke off.
+    rest: Result<ReplyBody<Answer>, BodyFault>,
 }
 
 /// What is sought in a body.
@@ -72,17 +85,81 @@ enum Coding {
     Unknown,
 }
 
+/// What [`gather`] found.
+pub enum Gathered {
+    /// All of it.
+    Whole(Bytes),
+    /// It is longer than wanted, or it broke off: to be passed on from its first byte.
+    Longer(ReplyBody<Answer>),
+}
+
+/// Reads a body of at most `limit` bytes whole.
+pub async fn gather(mut body: ReplyBody<Answer>, limit: usize) -> Gathered {
+    if let ReplyBody::Whole(whole) = body {
+        return Gathered::Whole(whole);
+    }
+    let (mut read, mut length) = (VecDeque::new(), 0);
+    let rest = loop {
+        if length > limit || body.size_hint().lower() > limit as u64 {
+            break Ok(body);
+        }
+        match body.frame().await {
+            None => {
+                let whole = match (read.pop_front(), read.is_empty()) {
+                    (None, _) => Bytes::new(),
+                    (Some(only), true) => only,
+                    (Some(first), false) => {
+                        let mut whole = Vec::with_capacity(length);
+                        std::iter::once(first).chain(read).for_each(|piece| whole.extend_from_slice(&piece));
+                        Bytes::from(whole)
+                    }
+                };
+                return Gathered::Whole(whole);
+            }
+            Some(Err(fault)) => break Err(fault),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    length += data.len();
+                    read.push_back(data);
+                }
+            }
+        }
+    };
+    Gathered::Longer(ReplyBody::Stream(Answer::Resumed(Box::new(Resumed { read, rest }))))
+}
+
+/// The plain bytes of a whole body, at most `limit` of them; `None` if there are more, or its coding is unknown or broken.
+pub fn plain<'a>(headers: &HeaderMap, body: &'a Bytes, limit: usize) -> Option<Cow<'a, [u8]>> {
+    let mut inflated = Vec::new();
+    let most = limit as u64 + 1;
+    match Coding::of(headers) {
+        Coding::Identity => return Some(Cow::Borrowed(body)),
+        Coding::Unknown => return None,
+        Coding::Gzip => GzDecoder::new(body.as_ref()).take(most).read_to_end(&mut inflated),
+        Coding::Deflate => ZlibDecoder::new(body.as_ref()).take(most).read_to_end(&mut inflated),
+    }
+    .ok()?;
+    (inflated.len() <= limit).then_some(Cow::Owned(inflated))
+}
+
+impl Resumed {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        if let Some(data) = self.read.pop_front() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        match &mut self.rest {
+            Ok(rest) => Pin::new(rest).poll_frame(cx),
+            // Said each time it is asked, so that what broke off never looks complete.
+            Err(fault) => Poll::Ready(Some(Err(*fault))),
+        }
+    }
+}
+
 impl Learning {
     /// Looks for `sought` in `body`, whose head carried `headers`.
     pub fn new(body: UpstreamBody, headers: &HeaderMap, sought: Sought, record: Record, fare: Fare) -> Self {
-        let coding = match headers.get(CONTENT_ENCODING).map(http::HeaderValue::as_bytes) {
-            None => Coding::Identity,
-            Some(name) if name.eq_ignore_ascii_case(b"gzip") => Coding::Gzip,
-            Some(name) if name.eq_ignore_ascii_case(b"deflate") => Coding::Deflate,
-            Some(_) => Coding::Unknown,
-        };
-        let mut learning =
-            Self { body, copy: Prefix { bytes: Vec::new(), coding }, sought, record, fare, learnt: false };
+        let copy = Prefix { bytes: Vec::new(), coding: Coding::of(headers) };
+        let mut learning = Self { body, copy, sought, record, fare, learnt: false };
         if learning.body.is_end_stream() {
             learning.learn();
         }
@@ -158,6 +235,15 @@ impl Prefix {
 }
 
 impl Coding {
+    fn of(headers: &HeaderMap) -> Self {
+        match headers.get(CONTENT_ENCODING).map(http::HeaderValue::as_bytes) {
+            None => Self::Identity,
+            Some(name) if name.eq_ignore_ascii_case(b"gzip") => Self::Gzip,
+            Some(name) if name.eq_ignore_ascii_case(b"deflate") => Self::Deflate,
+            Some(_) => Self::Unknown,
+        }
+    }
+
     /// As much of the plain bytes as can be had; what is cut off or broken ends early.
     fn decoded(self, bytes: Vec<u8>) -> Vec<u8> {
         let mut plain = Vec::new();
@@ -180,6 +266,7 @@ impl Body for Answer {
         match self.get_mut() {
             Self::Plain(body) => Pin::new(body).poll_frame(cx),
             Self::Learning(learning) => learning.poll_frame(cx),
+            Self::Resumed(resumed) => resumed.poll_frame(cx),
         }
     }
 
@@ -187,6 +274,7 @@ impl Body for Answer {
         match self {
             Self::Plain(body) => body.is_end_stream(),
             Self::Learning(learning) => learning.body.is_end_stream(),
+            Self::Resumed(resumed) => resumed.read.is_empty() && resumed.rest.as_ref().is_ok_and(Body::is_end_stream),
         }
     }
 
@@ -194,6 +282,11 @@ impl Body for Answer {
         match self {
             Self::Plain(body) => body.size_hint(),
             Self::Learning(learning) => learning.body.size_hint(),
+            Self::Resumed(resumed) => {
+                let ahead: usize = resumed.read.iter().map(Bytes::len).sum();
+                let rest = resumed.rest.as_ref().ok().and_then(|rest| rest.size_hint().exact());
+                rest.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + ahead as u64))
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::body::{Payload, ReplyBody};
-use crate::call::{Call, CallerId, Class, OrgId};
+use crate::call::{Call, CallerId, Class, Meaning, OrgId};
 use crate::edge::connection::Connection;
 use crate::edge::inbound::Inbound;
 use crate::live::Live;
@@ -18,11 +18,14 @@ use crate::stages::answer::Answer;
 
 pub mod admit;
 pub mod answer;
+pub mod authorize;
+pub mod facade;
 pub mod identify;
 mod inflate;
 pub mod observe;
 mod own;
 pub mod policy;
+pub mod rewrite;
 pub mod send;
 pub mod understand;
 pub mod way;
@@ -58,6 +61,10 @@ pub struct Known {
     pub class: Class,
     /// When the caller gives up.
     pub deadline: Option<Instant>,
+    /// Whether it reached us, or the proxy before us, by TLS.
+    pub secure: bool,
+    /// What its head says, if that had to be known before.
+    pub meaning: Option<Meaning>,
 }
 
 /// A request that has been understood: what all later stages speak.
@@ -76,4 +83,6 @@ pub struct Passage {
     pub now: Instant,
     /// What pays for it, once it is admitted.
     pub fare: Option<Fare>,
+    /// Whether it reached us, or the proxy before us, by TLS.
+    pub secure: bool,
 }

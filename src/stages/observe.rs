@@ -383,6 +383,7 @@ mod tests {
             ledgers: Ledgers::forgetful(clock, telemetry.log().clone()),
             made_up_key: Zeroizing::new([7; 32]),
             dial: None,
+            clock,
         };
         let live = Live::new(Arc::new(config), &lasting, None).unwrap();
         let layer = ObserveLayer {

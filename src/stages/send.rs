@@ -10,6 +10,7 @@ use tower::Service;
 use crate::body::{ByteBudget, ReplyBody};
 use crate::call::{Call, Family, OrgId};
 use crate::clock::Clock;
+use crate::edge::facade::through::at_login_host;
 use crate::edge::headers;
 use crate::edge::inbound::Inbound;
 use crate::exchange::{OrgStats, Plan, Upstream, UpstreamBody};
@@ -92,12 +93,15 @@ impl Service<Passage> for Send {
 }
 
 async fn send(upstream: Upstream<Inbound>, passage: Passage) -> Result<Reply, Refusal> {
-    let Passage { call, mut head, payload, live, record, now, fare } = passage;
+    let Passage { call, mut head, payload, live, record, now, fare, secure: _ } = passage;
     let Some(org) = live.org(call.org) else {
         return Err(Refusal::new(Reason::UnknownOrg, "The org was removed from the configuration."));
     };
     outgoing(&mut head, &call, &live, &record);
-    let plan = Plan::of(&call, now, org.costs, org.timeouts(call.meaning.family), live.read_ahead);
+    let mut plan = Plan::of(&call, now, org.costs, org.timeouts(call.meaning.family), live.read_ahead);
+    if org.identity(call.caller).is_none() && at_login_host(&call.meaning, payload.whole().map(|body| &**body)) {
+        plan.org = org.login;
+    }
     let request = http::Request::from_parts(head, payload);
     let Some(mut fare) = fare else {
         return Err(Refusal::new(Reason::Internal, "The call came to be sent without having been admitted."));
@@ -117,7 +121,11 @@ fn outgoing(head: &mut http::request::Parts, call: &Call, live: &Live, record: &
     if let Some(caller) = live.caller(call.caller) {
         headers::stamp_call_options(&mut head.headers, &caller.stamp);
     }
-    let id = headers::trace_id(&head.headers).unwrap_or_else(|| record.lock().id);
+    let trace = headers::trace_id(&head.headers);
+    let mut outcome = record.lock();
+    outcome.trace = trace;
+    let id = trace.unwrap_or(outcome.id);
+    drop(outcome);
     headers::stamp_request_id(&mut head.headers, id);
 }
 

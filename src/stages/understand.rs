@@ -14,7 +14,9 @@ use tower::{Layer, Service};
 
 use crate::body::{ByteBudget, Payload};
 use crate::call::{Call, Family, Principal};
+use crate::edge::facade::token::is_gateway_token;
 use crate::edge::inbound::{Gathered, Inbound};
+use crate::exchange::vault::Identity;
 use crate::live::Live;
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::{self, CredentialError};
@@ -83,12 +85,12 @@ where
 
 /// Everything the head alone tells. The body comes back if there is one.
 fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
-    let Known { seen, org, caller, class, deadline } = known;
-    let principal = principal(&seen);
+    let Known { seen, org, caller, class, deadline, secure, meaning } = known;
+    let principal = principal(&seen, seen.live.org(org).and_then(|org| org.identity(caller)));
     let live = seen.live;
     let costs = live.org(org).map(|org| org.costs).unwrap_or_default();
     let path = seen.head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-    let meaning = salesforce::understand(&seen.head.method, path, &costs);
+    let meaning = meaning.unwrap_or_else(|| salesforce::understand(&seen.head.method, path, &costs));
 
     let mut outcome = seen.record.lock();
     outcome.method.clone_from(&meaning.method);
@@ -111,6 +113,7 @@ fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
         live,
         record: seen.record,
         now: seen.now,
+        secure,
         fare: None,
     };
     Ok((passage, body))
@@ -118,18 +121,26 @@ fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
 
 /// As whom Salesforce will see the request, as far as its head tells. A connection usually carries the same
 /// `Authorization` again and again, so its bytes are compared before they are read and hashed.
-fn principal(seen: &Seen) -> Result<Principal, Refusal> {
+///
+/// A caller that acts as an identity is that identity, whatever it sent.
+fn principal(seen: &Seen, identity: Option<&Arc<Identity>>) -> Result<Principal, Refusal> {
     let (headers, live) = (&seen.head.headers, &seen.live);
     let mut given = headers.get_all(AUTHORIZATION).iter();
     let only = match (given.next(), given.next()) {
         (Some(only), None) if !headers.contains_key(&SESSION_HEADER) => Some(only.as_bytes()),
         _ => None,
     };
+    if let (Some(_), Some(identity)) = (only, identity) {
+        // One credential cannot contradict itself.
+        return Ok(identity.principal());
+    }
     if let Some(known) = only.and_then(|shown| seen.connection.remembered().principal(shown, live.generation)) {
         return Ok(known);
     }
     let principal = match salesforce::credentials(headers, None) {
+        Ok(_) if identity.is_some() => return Ok(identity.map_or(Principal::NOBODY, |identity| identity.principal())),
         Ok(None) => return Ok(Principal::NOBODY),
+        Ok(Some(credential)) if is_ours(credential.secret()) => return Err(not_here()),
         Ok(Some(credential)) => salesforce::principal(&live.principal_key, &credential),
         Err(error) => return Err(Refusal::new(Reason::BadCredential, sentence(&error))),
     };
@@ -141,6 +152,7 @@ fn principal(seen: &Seen) -> Result<Principal, Refusal> {
 
 /// Reads the body, and everything it tells if it tells anything.
 async fn by_body(passage: &mut Passage, body: Inbound, buffers: &ByteBudget) -> Result<(), Refusal> {
+    let body = body.recorded(passage.record.clone());
     let speaks = salesforce::needs_body(&passage.call.meaning);
     let live = Arc::clone(&passage.live);
     let (bytes, held) = if speaks {
@@ -155,7 +167,6 @@ async fn by_body(passage: &mut Passage, body: Inbound, buffers: &ByteBudget) -> 
             }
         }
     };
-    passage.record.lock().bytes_in = bytes.len() as u64;
     if speaks {
         by_content(&mut passage.call, &live, &passage.head.headers, &bytes)?;
         let meaning = &passage.call.meaning;
@@ -179,15 +190,30 @@ fn by_content(call: &mut Call, live: &Live, headers: &http::HeaderMap, bytes: &B
             return Err(Refusal::new(Reason::BodyMalformed, sentence(&error)));
         }
     }
+    let acts = live.org(call.org).is_some_and(|org| org.identity(call.caller).is_some());
     if call.meaning.family == Family::Soap {
         // The session of a SOAP call stands in its envelope.
         match salesforce::credentials(headers, Some(&plain)) {
+            Ok(Some(_)) if acts => {}
+            Ok(Some(credential)) if is_ours(credential.secret()) => return Err(not_here()),
             Ok(Some(credential)) => call.principal = salesforce::principal(&live.principal_key, &credential),
             Ok(None) | Err(CredentialError::Envelope) => {}
             Err(error) => return Err(Refusal::new(Reason::BadCredential, sentence(&error))),
         }
     }
     Ok(())
+}
+
+/// Whether a secret is for the gateway, and none of Salesforce's business.
+fn is_ours(secret: &str) -> bool {
+    salesforce::is_gateway_key(secret) || is_gateway_token(secret)
+}
+
+fn not_here() -> Refusal {
+    Refusal::new(
+        Reason::BadCredential,
+        "This caller acts as no identity of this org: it needs a Salesforce session, and its gateway key in Weirkeeper-Key.",
+    )
 }
 
 /// An error as a sentence of an answer.

@@ -41,6 +41,9 @@ pub(super) fn write(
     let mut line = Line::begin(out, stamp, wall);
     line.word(key!("event"), "request");
     line.hex(key!("request_id"), outcome.id.0.to_be_bytes());
+    if let Some(trace) = outcome.trace {
+        line.hex(key!("trace_id"), trace.0.to_be_bytes());
+    }
     line.members(words);
     if outcome.principal != Principal::NOBODY {
         let [a, b, c, d, ..] = outcome.principal.0;
@@ -62,6 +65,9 @@ pub(super) fn write(
     }
     if let Some(reason) = outcome.would_refuse {
         line.word(key!("would_refuse"), reason.as_str());
+    }
+    if outcome.urls_kept {
+        line.number(key!("urls_kept"), 1);
     }
     line.word(key!("ending"), outcome.ending.as_str());
     line.number(key!("charged"), u64::from(outcome.charged().0));

@@ -10,6 +10,7 @@ use smol_str::SmolStr;
 
 use super::cells::{Buckets, Counters, Histograms, IsCounter, IsGauge, LabelSet, Scraped, Series};
 use crate::call::{Class, Family, Operation};
+use crate::exchange::vault::State;
 use crate::outcome::{FailureKind, Source};
 use crate::refusal::Reason;
 
@@ -123,6 +124,22 @@ labels! {
     ConnectLabels { org: SmolStr, result: ConnectResult }
 }
 labels! {
+    /// Of `tokens_refreshed_total`.
+    RefreshLabels { org: SmolStr, identity: SmolStr, result: RefreshResult }
+}
+labels! {
+    /// Of `identity_state`.
+    IdentityStateLabels { org: SmolStr, identity: SmolStr, state: State }
+}
+labels! {
+    /// Of an identity's figures.
+    IdentityLabels { org: SmolStr, identity: SmolStr }
+}
+labels! {
+    /// Of `facade_logins_total`.
+    LoginLabels { org: SmolStr, result: LoginResult }
+}
+labels! {
     /// Of `config_reloads_total`.
     ReloadLabels { result: ReloadResult }
 }
@@ -203,6 +220,18 @@ metrics! {
         upstream_connects_total: Scraped<ConnectLabels, IsCounter>,
         /// Messages a connection gave back unsent that went out on another.
         upstream_resent_total: Scraped<OrgLabels, IsCounter>,
+        /// Log-ins of an identity at Salesforce, by how they ended.
+        tokens_refreshed_total: Scraped<RefreshLabels, IsCounter>,
+        /// 1 for what an identity is doing, 0 for everything else it could do.
+        identity_state: Scraped<IdentityStateLabels, IsGauge>,
+        /// Calls that wait for an identity's log-in.
+        identity_waiting: Scraped<IdentityLabels, IsGauge>,
+        /// Log-ins an identity made in the last hour.
+        identity_logins_used: Scraped<IdentityLabels, IsGauge>,
+        /// Log-ins an identity may make in an hour.
+        identity_logins_limit: Scraped<IdentityLabels, IsGauge>,
+        /// Log-ins of apps at the gateway, by how they ended.
+        facade_logins_total: Scraped<LoginLabels, IsCounter>,
         /// Tracked tasks running on a runtime.
         runtime_tasks: Scraped<RuntimeLabels, IsGauge>,
         /// Lines written to the log.
@@ -335,6 +364,54 @@ impl Status {
 impl LabelValue for Status {
     fn text(&self) -> Cow<'_, str> {
         if self.0 == 0 { Cow::Borrowed("other") } else { Cow::Owned(self.0.to_string()) }
+    }
+}
+
+impl LabelValue for State {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Borrowed(self.as_str())
+    }
+}
+
+/// How a log-in of an identity ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RefreshResult {
+    /// With a token.
+    Ok,
+    /// Without; it may work later.
+    Failed,
+    /// Without, for good.
+    Refused,
+}
+
+impl LabelValue for RefreshResult {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Borrowed(match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+        })
+    }
+}
+
+/// How a log-in of an app ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LoginResult {
+    /// With a gateway token.
+    Granted,
+    /// Its key, password or assertion proved nothing.
+    Denied,
+    /// There were too many.
+    Limited,
+}
+
+impl LabelValue for LoginResult {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Borrowed(match self {
+            Self::Granted => "granted",
+            Self::Denied => "denied",
+            Self::Limited => "limited",
+        })
     }
 }
 

@@ -37,7 +37,8 @@ pub use self::output::{Memory, Output};
 pub use self::process::ProcessSnapshot;
 pub use self::render::TEXT_FORMAT;
 pub use self::snapshot::{
-    BudgetSnapshot, BufferedBytes, ConfigSnapshot, ListenerSnapshot, RuntimeSnapshot, Snapshot, UpstreamSnapshot,
+    BudgetSnapshot, BufferedBytes, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot, RuntimeSnapshot,
+    Snapshot, UpstreamSnapshot,
 };
 pub use self::status::{CallerStatus, InFlightStatus, Status, Totals};
 use crate::clock::Clock;

@@ -6,11 +6,16 @@ use prometheus::TextEncoder;
 use smol_str::SmolStr;
 
 use super::metrics::{
-    BuildLabels, ConnectLabels, ConnectResult, ConnectionLabels, ConnectionState, Gauges, InFlightLabels,
-    ListenerLabels, NoLabels, OrgLabels, ProcessMetrics, ReloadLabels, ReloadResult, RuntimeLabels,
+    BuildLabels, ConnectLabels, ConnectResult, ConnectionLabels, ConnectionState, Gauges, IdentityLabels,
+    IdentityStateLabels, InFlightLabels, ListenerLabels, LoginLabels, LoginResult, NoLabels, OrgLabels, ProcessMetrics,
+    RefreshLabels, RefreshResult, ReloadLabels, ReloadResult, RuntimeLabels,
 };
-use super::{ConfigSnapshot, ListenerSnapshot, ProcessSnapshot, Shared, Snapshot, Telemetry, UpstreamSnapshot};
+use super::{
+    ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot, ProcessSnapshot, Shared, Snapshot, Telemetry,
+    UpstreamSnapshot,
+};
 use crate::call::Class;
+use crate::exchange::vault::State;
 
 /// Media type of [`Telemetry::render`].
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
@@ -56,6 +61,12 @@ impl Shared {
         for budget in &snapshot.budgets {
             gauges.add_budget(budget, self.max_callers);
         }
+        for identity in &snapshot.identities {
+            gauges.add_identity(identity);
+        }
+        for facade in &snapshot.facades {
+            gauges.add_facade(facade);
+        }
         for runtime in &snapshot.runtimes {
             let labels = RuntimeLabels { runtime: SmolStr::from(&runtime.runtime) };
             gauges.runtime_tasks.set(labels, runtime.tasks as f64);
@@ -99,6 +110,36 @@ impl Gauges {
         }
         self.abandoned_calls.set(OrgLabels { org: org.clone() }, upstream.abandoned as f64);
         self.upstream_resent_total.set(OrgLabels { org }, upstream.resent as f64);
+    }
+
+    fn add_identity(&mut self, identity: &IdentitySnapshot) {
+        let labels = IdentityLabels { org: SmolStr::from(&identity.org), identity: SmolStr::from(&identity.identity) };
+        let IdentityLabels { org, identity: name } = &labels;
+        for (result, times) in [
+            (RefreshResult::Ok, identity.refreshed),
+            (RefreshResult::Failed, identity.failed),
+            (RefreshResult::Refused, identity.refused),
+        ] {
+            let labels = RefreshLabels { org: org.clone(), identity: name.clone(), result };
+            self.tokens_refreshed_total.set(labels, times as f64);
+        }
+        for state in State::ALL {
+            let labels = IdentityStateLabels { org: org.clone(), identity: name.clone(), state: *state };
+            self.identity_state.set(labels, f64::from(u8::from(*state == identity.state)));
+        }
+        self.identity_waiting.set(labels.clone(), identity.waiting as f64);
+        self.identity_logins_used.set(labels.clone(), f64::from(identity.logins_used));
+        self.identity_logins_limit.set(labels, f64::from(identity.logins_limit));
+    }
+
+    fn add_facade(&mut self, facade: &FacadeSnapshot) {
+        for (result, times) in [
+            (LoginResult::Granted, facade.logins_granted),
+            (LoginResult::Denied, facade.logins_denied),
+            (LoginResult::Limited, facade.logins_limited),
+        ] {
+            self.facade_logins_total.set(LoginLabels { org: SmolStr::from(&facade.org), result }, times as f64);
+        }
     }
 
     fn add_config(&mut self, config: &ConfigSnapshot) {

@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use crate::admission::{CallerBudget, OrgBudget};
 use crate::config::DailyMode;
+pub use crate::edge::facade::FacadeSnapshot;
+pub use crate::exchange::vault::IdentitySnapshot;
 use crate::outcome::FailureKind;
 
 /// Figures of all parts, read at one scrape.
@@ -25,6 +27,10 @@ pub struct Snapshot {
     pub upstreams: Vec<UpstreamSnapshot>,
     /// Every org's budget.
     pub budgets: Vec<BudgetSnapshot>,
+    /// Every identity.
+    pub identities: Vec<IdentitySnapshot>,
+    /// Every org's own log-in.
+    pub facades: Vec<FacadeSnapshot>,
 }
 
 /// One org's daily budget. Numbers are API calls; minutes are counted from the Unix epoch.

@@ -8,6 +8,7 @@ use smol_str::SmolStr;
 
 use super::*;
 use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgId, Principal};
+use crate::exchange::vault::{State, Trouble};
 use crate::outcome::{Ending, Exchange, FailureKind, RequestId, Source as AnswerSource};
 use crate::refusal::Reason;
 
@@ -242,6 +243,20 @@ fn filled(snapshot: &mut Snapshot) {
         connects_failed: vec![(FailureKind::Dns, 2)],
         ..UpstreamSnapshot::default()
     });
+    snapshot.identities.push(IdentitySnapshot {
+        org: "prod".into(),
+        identity: "integration".into(),
+        state: State::BackOff,
+        trouble: Some(Trouble::Unreachable),
+        tries_again_in_seconds: Some(1.5),
+        waiting: 1,
+        logins_used: 2,
+        logins_limit: 3_600,
+        refreshed: 1,
+        failed: 1,
+        refused: 0,
+    });
+    snapshot.facades.push(FacadeSnapshot { org: "prod".into(), logins_limited: 3, ..FacadeSnapshot::default() });
     snapshot.config.last_reload_successful = true;
 }
 

@@ -39,13 +39,11 @@ impl Client {
 
     /// Sends `request` and reads its answer whole.
     pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, String> {
-        match tokio::time::timeout(PATIENCE, self.exchange(request)).await {
-            Ok(result) => result,
-            Err(_) => {
-                self.open = None;
-                Err("no answer in time".to_owned())
-            }
+        if let Ok(result) = tokio::time::timeout(PATIENCE, self.exchange(request)).await {
+            return result;
         }
+        self.open = None;
+        Err("no answer in time".to_owned())
     }
 
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, String> {

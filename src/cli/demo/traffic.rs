@@ -102,6 +102,9 @@ pub fn start(tasks: &Tasks, plan: &Plan) -> Apps {
     Apps(stop)
 }
 
+/// A request of an app: method, path, body.
+type Ask = (Method, String, Option<Value>);
+
 /// One app.
 struct App {
     client: Client,
@@ -116,7 +119,7 @@ struct App {
 
 impl App {
     /// One request after another at the app's pace; `next` says which.
-    async fn run(mut self, next: fn(usize, &[String]) -> (Method, String, Option<Value>)) {
+    async fn run(mut self, next: fn(usize, &[String]) -> Ask) {
         let ids = self.accounts().await;
         let mut due = self.clock.now();
         while !self.stop.load(Ordering::Relaxed) {
@@ -161,7 +164,7 @@ impl App {
         Ok(serde_json::from_slice(response.body()).unwrap_or(Value::Null))
     }
 
-    fn storefront(turn: usize, ids: &[String]) -> (Method, String, Option<Value>) {
+    fn storefront(turn: usize, ids: &[String]) -> Ask {
         let path = match (turn % 12, pick(ids, turn)) {
             (0, _) => "/services/data/v62.0/sobjects/Account/describe".to_owned(),
             (1, _) => "/services/data/v62.0/query?q=SELECT+Id,LastName+FROM+Contact+LIMIT+20".to_owned(),
@@ -173,7 +176,7 @@ impl App {
         (Method::GET, path, None)
     }
 
-    fn billing(turn: usize, ids: &[String]) -> (Method, String, Option<Value>) {
+    fn billing(turn: usize, ids: &[String]) -> Ask {
         match (turn % 4, pick(ids, turn)) {
             (0, _) => {
                 let number = turn % 500;
@@ -188,7 +191,7 @@ impl App {
         }
     }
 
-    fn sync(turn: usize, ids: &[String]) -> (Method, String, Option<Value>) {
+    fn sync(turn: usize, ids: &[String]) -> Ask {
         let rows: Vec<Value> = (0..5)
             .filter_map(|place| pick(ids, turn * 5 + place))
             .enumerate()
@@ -217,7 +220,7 @@ impl App {
         }
     }
 
-    fn stranger(turn: usize, _ids: &[String]) -> (Method, String, Option<Value>) {
+    fn stranger(turn: usize, _ids: &[String]) -> Ask {
         let path = match turn % 3 {
             0 => "/services/data/v62.0/sobjects/Acount/describe",
             1 => "/services/data/v62.0/limits",

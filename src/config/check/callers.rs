@@ -41,12 +41,16 @@ impl Check<'_> {
             if let Some(way) = &way {
                 self.claimed_once(&match_at, way, &mut claims);
             }
+            let act_as = caller.act_as.as_ref().map(|Text(identity)| {
+                self.act_as(&at.key("act_as"), identity, caller.matches.as_ref(), file);
+                identity.0.clone()
+            });
             let deadline = caller.deadline.map(|deadline| self.positive(&at.key("deadline"), deadline));
             let daily = self.share(&at.key("daily"), &caller.daily);
             let allow = self.allow(&at.key("allow"), &caller.allow);
             if let (Some(name), Some(matches)) = (name, way) {
                 let class = caller.class.unwrap_or(Class::Standard);
-                callers.push(Caller { name, matches, class, deadline, daily, allow });
+                callers.push(Caller { name, matches, act_as, class, deadline, daily, allow });
             }
         }
         callers
@@ -180,6 +184,7 @@ fn anyone() -> Caller {
     Caller {
         name: SmolStr::new_static("anyone"),
         matches: Match::Any,
+        act_as: None,
         class: Class::Standard,
         deadline: None,
         daily: Share { floor: 0, ceiling: None, weight: 1 },

@@ -7,6 +7,7 @@ mod callers;
 mod daily;
 mod edge;
 mod files;
+mod identities;
 mod orgs;
 mod upstream;
 
@@ -48,6 +49,7 @@ pub fn check(
     check.floors_fit(&top.key("orgs"), &file, &orgs);
     let ladder = check.ladder(&top.key("ladder"), &file.ladder);
     let state = check.state(&top.key("state"), file.state.as_ref(), &orgs);
+    let gateway_tokens = check.gateway_tokens(&top.key("gateway_tokens"), &file.gateway_tokens);
     let log = check.log(&top.key("log"), &file.log);
     let principal_key = file.principal_key.as_ref().and_then(|reference| {
         let at = top.key("principal_key");
@@ -82,6 +84,7 @@ pub fn check(
         },
         runtimes: file.runtimes.map_or_else(processor_cores, super::value::Count::as_usize),
         principal_key,
+        gateway_tokens,
         referenced: check.referenced,
         written: Arc::new(file),
     })
@@ -105,7 +108,12 @@ struct At(Vec<Step>);
 
 impl At {
     fn key(&self, key: &'static str) -> Self {
-        self.step(Step::Key(key))
+        self.step(Step::Key(SmolStr::new_static(key)))
+    }
+
+    /// By a name that the operator gave.
+    fn name(&self, name: &SmolStr) -> Self {
+        self.step(Step::Key(name.clone()))
     }
 
     fn index(&self, index: usize) -> Self {

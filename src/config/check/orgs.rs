@@ -39,6 +39,11 @@ impl Check<'_> {
             if let Some(Text(public)) = &org.public_url {
                 self.encrypted(&at.key("public_url"), public, "callers would send their tokens in clear");
             }
+            let identities = self.identities(&at.key("auth"), org.auth.as_ref(), &org.login_url.0);
+            if org.auth.is_some() && org.hosts.is_empty() && org.public_url.is_none() {
+                let fault = Fault::new("apps that log in could not be told where to go on");
+                self.wrong(&at.key("hosts"), fault.hint("give the org hosts or a public_url"));
+            }
             self.org_hosts(&at.key("hosts"), org, written.len(), &mut hosts);
             let daily = self.daily(&at.key("daily"), &org.daily, shared);
             if let (Some(name), Some(instance)) = (name, instance) {
@@ -49,6 +54,7 @@ impl Check<'_> {
                     hosts: org.hosts.iter().map(|host| host.0.0.clone()).collect(),
                     public: org.public_url.as_ref().map(|public| public.0.clone()),
                     daily,
+                    identities,
                     costs: costs(&org.costs),
                 });
             }

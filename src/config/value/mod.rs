@@ -33,7 +33,7 @@ pub trait Written: Sized {
 }
 
 /// Lets Serde and schemars read and write a [`Written`] type.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text<T>(pub T);
 
 impl<T: Written> Serialize for Text<T> {

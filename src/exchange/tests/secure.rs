@@ -150,8 +150,21 @@ async fn a_server_that_asks_for_a_certificate_gets_ours() {
                 }
             },
         );
-        // With TLS 1.3 the client learns of the refusal only after its handshake.
-        assert_eq!(world.get().await.is_ok(), shown);
+        let record = world.record();
+        let answer = world.send(post("{}"), &record).await;
+        if shown {
+            assert!(answer.is_ok());
+        } else {
+            // With TLS 1.3 the client learns of the refusal only after its handshake, with the request on its way.
+            let failure = answer.unwrap_err();
+            assert_eq!((failure.cause, failure.sent), (Cause::Tls, Sent::Nothing));
+            assert!(
+                failure.detail.contains("acme.test") && failure.detail.contains("client certificate"),
+                "{failure:?}"
+            );
+            assert!(attempts(&record).is_empty(), "nothing is charged");
+            assert_eq!(world.stats().connects.tls, 1);
+        }
         world.assert_settled().await;
     }
 }

@@ -181,7 +181,7 @@ impl Kept {
         for (name, value) in headers {
             head.headers.append(name, value);
         }
-        Some(Passage { call, head, payload, live, record, now, secure })
+        Some(Passage { call, head, payload, live, record, now, secure, fare: None })
     }
 }
 

@@ -20,7 +20,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::salesforce::{self, Credential};
 use crate::stages::facade::{self, Desk};
 use crate::stages::way::Way;
-use crate::stages::{Known, Reply, Seen};
+use crate::stages::{Known, Reply, Seen, own};
 
 /// The header that carries a gateway key or a token of the company's identity provider.
 pub const KEY_HEADER: HeaderName = HeaderName::from_static("weirkeeper-key");
@@ -66,6 +66,16 @@ where
 
     fn call(&mut self, mut seen: Seen) -> Self::Future {
         match identify(self.desk.clock, &mut seen) {
+            Ok(Found::Facts(facts)) if is_own(seen.head.uri.path()) => {
+                let known = facts.known(seen);
+                match own::page(&known) {
+                    Ok(page) => Way::answered(page),
+                    Err(refusal) => {
+                        note_family(&known.seen);
+                        Way::refused(refusal)
+                    }
+                }
+            }
             Ok(Found::Facts(facts)) => Way::onward(self.inner.call(facts.known(seen))),
             Ok(Found::Page(org, meaning, page)) => {
                 let desk = self.desk.clone();
@@ -171,12 +181,6 @@ pub(super) fn find(
     outcome.caller = Some(caller);
     outcome.class = class;
     drop(outcome);
-    if is_own(seen.head.uri.path()) {
-        return Err(Refusal::new(
-            Reason::NoSuchPage,
-            "Paths under /weirkeeper/ are the gateway's own, and it has no page here.",
-        ));
-    }
     Ok(Facts { org, caller, class, deadline, secure, meaning })
 }
 

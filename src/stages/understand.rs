@@ -106,8 +106,16 @@ fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
 
     let call = Call { org, caller, principal, class, meaning, deadline };
     let body = (!seen.body.is_end_stream()).then_some(seen.body);
-    let passage =
-        Passage { call, head: seen.head, payload: Payload::Empty, live, record: seen.record, now: seen.now, secure };
+    let passage = Passage {
+        call,
+        head: seen.head,
+        payload: Payload::Empty,
+        live,
+        record: seen.record,
+        now: seen.now,
+        secure,
+        fare: None,
+    };
     Ok((passage, body))
 }
 

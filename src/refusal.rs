@@ -178,9 +178,8 @@ impl Reason {
                 "INSUFFICIENT_ACCESS"
             }
             Self::SessionInvalid => "INVALID_SESSION_ID",
-            Self::LoginLimited => "REQUEST_LIMIT_EXCEEDED",
             Self::BodyTooLarge => "OPERATION_TOO_LARGE",
-            Self::CallerCeiling | Self::OrgAllowance | Self::Pace => "REQUEST_LIMIT_EXCEEDED",
+            Self::LoginLimited | Self::CallerCeiling | Self::OrgAllowance | Self::Pace => "REQUEST_LIMIT_EXCEEDED",
             Self::Paused
             | Self::Shed
             | Self::BudgetUnready

@@ -32,6 +32,10 @@ pub fn session_error(family: Family, status: StatusCode, body: Option<&[u8]>) ->
         return false;
     }
     let Some(body) = body else { return true };
+    if body.is_empty() {
+        // A HEAD brings no words; a 401 alone says nearly the same.
+        return status == StatusCode::UNAUTHORIZED;
+    }
     if family == Family::Oauth {
         return body.trim_ascii() == b"Bad_OAuth_Token";
     }
@@ -192,6 +196,9 @@ mod tests {
             assert!(!session_error(family, status, Some(b"[{\"errorCode\":\"NOT_FOUND\"}]")), "{family}");
         }
         assert!(!session_error(Family::Rest, StatusCode::INTERNAL_SERVER_ERROR, Some(rest)));
+        assert!(session_error(Family::Rest, StatusCode::UNAUTHORIZED, Some(b"")));
+        assert!(!session_error(Family::Soap, StatusCode::INTERNAL_SERVER_ERROR, Some(b"")));
+        assert!(session_error(Family::Oauth, StatusCode::FORBIDDEN, Some(b"Bad_OAuth_Token")));
     }
 
     #[test]

@@ -235,10 +235,12 @@ impl Identity {
                 }
                 Want::Never(why) => return Err(NoToken { why, again: None }),
             }
-            if matches!(want, Want::Use | Want::UseAndLogIn)
-                && let Some(token) = shared.current.load_full()
-            {
-                return Ok(token);
+            if matches!(want, Want::Use | Want::UseAndLogIn) {
+                match shared.current.load_full() {
+                    Some(token) => return Ok(token),
+                    // Rejected since: the next look finds that out.
+                    None => continue,
+                }
             }
             if place.is_none() {
                 place = Some(

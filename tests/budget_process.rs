@@ -59,14 +59,11 @@ impl Crowd {
                         continue;
                     };
                     let answer = client.ask("GET", "/services/data/v62.0/limits", &[("authorization", &bearer)], b"");
-                    match answer.map(|answer| answer.status) {
-                        Ok(status) => {
-                            let count = if status == 200 { &served } else { &refused };
-                            count.fetch_add(1, Ordering::Relaxed);
-                            line = Some(client);
-                        }
-                        // The gateway was killed: the next one is asked.
-                        Err(_) => {}
+                    // Without an answer the gateway was killed: the next one is asked.
+                    if let Ok(answer) = answer {
+                        let count = if answer.status == 200 { &served } else { &refused };
+                        count.fetch_add(1, Ordering::Relaxed);
+                        line = Some(client);
                     }
                     std::thread::sleep(pause);
                 }

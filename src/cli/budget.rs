@@ -127,7 +127,7 @@ mod tests {
             "callers": [{"name": "etl", "used": 50_000, "floor": 0, "ceiling": null, "pace_per_hour": 3_000, "paused": true}],
         }]});
         let text = table(&budget);
-        for line in ["prod (enforce, lean, limit from Salesforce)", "23,800", "17:40 UTC", "50,000", "paused"] {
+        for line in ["prod (enforce, lean, limit from Salesforce)", "23,800", "11:40 UTC", "50,000", "paused"] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
     }

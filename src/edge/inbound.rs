@@ -19,13 +19,6 @@ use crate::edge::pace::{MinimumRate, Pace};
 use crate::outcome::Record;
 use crate::refusal::{Reason, Refusal};
 
-/// A body of this length or more has memory of its own, given by the system page by page as it is written to.
-const LARGE: usize = 128 * 1024;
-/// Room that is set aside for a large body before its bytes have come.
-const ROOM_AT_ONCE: usize = 1024 * 1024;
-/// The system's unit of memory.
-const PAGE: usize = 4096;
-
 /// A request's body. An absent body costs nothing: no timer, no clock, no allocation.
 pub struct Inbound {
     source: Source,
@@ -153,8 +146,9 @@ impl Inbound {
             take(&mut held, first.len())?;
             return Ok(Gathered::Whole(first, held));
         }
-        // More than one frame: copy into one buffer that takes no more memory than has arrived, twice at most.
-        let expected = announced.and_then(|length| usize::try_from(length).ok());
+        // More than one frame: copy into one buffer that grows with what has arrived, never ahead of it by more
+        // than its own size, and is counted by its capacity.
+        let expected = announced.map_or(usize::MAX, |length| usize::try_from(length).unwrap_or(usize::MAX));
         let mut buffer = Vec::new();
         append(&mut buffer, &first, expected, &mut held)?;
         drop(first);
@@ -335,24 +329,13 @@ fn take(held: &mut HeldBytes, more: usize) -> Result<(), Refusal> {
     }
 }
 
-/// Adds `data` to a body of which `expected` bytes are announced, and counts what that takes.
-///
-/// A large body gets its room at once: the system gives memory only to pages that are written to, and one that is never
-/// moved leaves no holes behind. It is counted by these pages; a small one, which may share pages, by its capacity.
-fn append(buffer: &mut Vec<u8>, data: &[u8], expected: Option<usize>, held: &mut HeldBytes) -> Result<(), Refusal> {
+fn append(buffer: &mut Vec<u8>, data: &[u8], expected: usize, held: &mut HeldBytes) -> Result<(), Refusal> {
     let needed = buffer.len() + data.len();
-    let mut capacity = buffer.capacity();
-    if needed > capacity {
-        let large = expected.filter(|length| capacity == 0 && *length >= LARGE);
-        let wanted = match large {
-            Some(length) => length.min(ROOM_AT_ONCE),
-            None => capacity.saturating_mul(2).min(expected.unwrap_or(usize::MAX)),
-        };
-        capacity = needed.max(wanted);
+    if needed > buffer.capacity() {
+        let capacity = needed.max(buffer.capacity().saturating_mul(2).min(expected));
+        take(held, capacity - held.bytes().min(capacity))?;
+        buffer.reserve_exact(capacity - buffer.len());
     }
-    let taken = if capacity >= LARGE { needed.next_multiple_of(PAGE).min(capacity) } else { capacity };
-    take(held, taken.saturating_sub(held.bytes()))?;
-    buffer.reserve_exact(capacity - buffer.len());
     buffer.extend_from_slice(data);
     Ok(())
 }

@@ -87,7 +87,8 @@ where
         let kept = Kept::of(&mut passage, token);
         match put(&mut passage, token) {
             Ok(()) => {
-                let kept = Some(Try { kept, identity, stage: self.clone() });
+                // On the heap, because the future is handed from stage to stage by value.
+                let kept = Some(Box::new(Try { kept, identity, stage: self.clone() }));
                 drop(fresh);
                 Authorizing::First { inner: self.inner.call(passage), kept }
             }
@@ -258,8 +259,22 @@ fn put(passage: &mut Passage, token: &Token) -> Result<(), Refusal> {
             return into_envelope(passage, token);
         }
         _ => {
-            headers.insert(AUTHORIZATION, token.authorization().clone());
-            headers.remove(SESSION);
+            // One look at each name costs less than two look-ups.
+            let (mut given, mut session) = (0, false);
+            for (name, value) in headers.iter_mut() {
+                if *name == AUTHORIZATION {
+                    *value = token.authorization().clone();
+                    given += 1;
+                } else {
+                    session |= *name == SESSION;
+                }
+            }
+            if given != 1 {
+                headers.insert(AUTHORIZATION, token.authorization().clone());
+            }
+            if session {
+                headers.remove(SESSION);
+            }
         }
     }
     Ok(())
@@ -313,7 +328,7 @@ pin_project! {
         /// The caller brings its own session.
         Onward { #[pin] inner: F },
         /// Sent with the identity's token.
-        First { #[pin] inner: F, kept: Option<Try<S>> },
+        First { #[pin] inner: F, kept: Option<Box<Try<S>>> },
         /// Waits for a token.
         Slow { waiting: Waiting },
     }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::HeaderName;
+use http::header::{AUTHORIZATION, HeaderName};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
@@ -17,7 +17,7 @@ use crate::edge::facade::token::is_gateway_token;
 use crate::edge::{headers, proxies, target};
 use crate::live::LiveOrg;
 use crate::refusal::{Reason, Refusal};
-use crate::salesforce::{self, Credential};
+use crate::salesforce;
 use crate::stages::facade::{self, Desk};
 use crate::stages::way::Way;
 use crate::stages::{Known, Reply, Seen, own};
@@ -28,6 +28,9 @@ pub const KEY_HEADER: HeaderName = HeaderName::from_static("weirkeeper-key");
 pub const CLASS_HEADER: HeaderName = HeaderName::from_static("weirkeeper-class");
 /// The header that says how long the caller waits, in milliseconds.
 pub const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
+
+/// Where Bulk API 1.0 wants a session.
+const SESSION_HEADER: HeaderName = HeaderName::from_static("x-sfdc-session");
 
 /// Puts [`Identify`] on the road.
 #[derive(Debug, Clone)]
@@ -188,19 +191,14 @@ pub(super) fn find(
 /// verified once and compared afterwards.
 fn proof(clock: Clock, seen: &Seen, org: OrgId, session: Option<&str>) -> Proof {
     let held = seen.live.org(org).filter(|held| held.facade.is_some());
-    let of_head;
     let shown = match (seen.head.headers.get(&KEY_HEADER), held) {
         (Some(shown), _) => shown.as_bytes(),
         (None, None) => return Proof::Absent,
         // Where a session may stand, a gateway key or token may, too.
-        (None, Some(_)) => {
-            // A request with two different sessions is refused when it is understood.
-            of_head = salesforce::credentials(&seen.head.headers, None).ok().flatten();
-            match session.or(of_head.as_ref().map(Credential::secret)) {
-                Some(text) if salesforce::is_gateway_key(text) || is_gateway_token(text) => text.as_bytes(),
-                _ => return Proof::Absent,
-            }
-        }
+        (None, Some(_)) => match session.or_else(|| session_of(&seen.head.headers)) {
+            Some(text) if salesforce::is_gateway_key(text) || is_gateway_token(text) => text.as_bytes(),
+            _ => return Proof::Absent,
+        },
     };
     // A token is for one org, and may be given back; a connection may carry requests for several orgs.
     let changes = held.and_then(|held| held.facade.as_ref()).map_or(0, |facade| facade.revoked.changes());
@@ -213,6 +211,17 @@ fn proof(clock: Clock, seen: &Seen, org: OrgId, session: Option<&str>) -> Proof 
     let (proof, until) = judge(shown, seen, held, wall);
     remembered.remember_proof(shown, epoch, until, proof.clone());
     proof
+}
+
+/// The gateway key or token that stands in the place of a session. Whether another one stands beside it is looked at when
+/// the request is understood.
+fn session_of(headers: &HeaderMap) -> Option<&str> {
+    let ours = |text: &&str| salesforce::is_gateway_key(text) || is_gateway_token(text);
+    let authorization = headers.get(AUTHORIZATION).and_then(|given| given.to_str().ok()?.split_once(' '));
+    authorization
+        .map(|(_scheme, session)| session.trim())
+        .filter(ours)
+        .or_else(|| headers.get(&SESSION_HEADER)?.to_str().ok().map(str::trim).filter(ours))
 }
 
 /// A refusal has the form of the API the request was for.

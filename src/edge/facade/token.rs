@@ -181,11 +181,10 @@ pub fn is_gateway_token(text: &str) -> bool {
 
 /// A token up to and with its mark, and what follows.
 fn split(token: &str) -> Option<(&str, &str)> {
-    let at = token.bytes().take(19).position(|byte| byte == b'!')?;
-    let (org, rest) = token.split_at_checked(at)?;
-    let text = rest.strip_prefix(MARK)?;
-    let formed = matches!(org.len(), 15 | 18) && org.starts_with("00D") && token.len() <= LONGEST;
-    formed.then_some((token.get(..at + MARK.len())?, text))
+    let marked = |at: usize| token.get(at..).is_some_and(|rest| rest.starts_with(MARK));
+    let at = [15, 18].into_iter().find(|at| marked(*at))?;
+    let formed = token.starts_with("00D") && token.len() <= LONGEST && !token.get(..at)?.contains('!');
+    formed.then(|| token.split_at_checked(at + MARK.len())).flatten()
 }
 
 fn read(plain: &[u8]) -> Option<Pass> {

@@ -53,6 +53,15 @@ impl Page {
         }
     }
 
+    /// The sum of `count` minutes from `offset` on.
+    fn sum(&self, offset: usize, count: usize) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Narrow(cells) => cells.iter().skip(offset).take(count).map(|calls| u64::from(*calls)).sum(),
+            Self::Wide(cells) => cells.iter().skip(offset).take(count).map(|calls| u64::from(*calls)).sum(),
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::Empty => 0,
@@ -194,14 +203,17 @@ impl Ring {
         let mut sum = 0;
         while minute < until {
             let (page, offset) = place(minute);
-            if let Page::Empty = self.pages[page] {
-                minute = (minute / PAGE_MINUTES + 1) * PAGE_MINUTES;
-                continue;
-            }
-            sum += u64::from(self.pages[page].get(offset));
-            minute += 1;
+            let end = until.min((minute / PAGE_MINUTES + 1) * PAGE_MINUTES);
+            sum += self.pages[page].sum(offset, (end - minute) as usize);
+            minute = end;
         }
         sum
+    }
+
+    /// Calls of the latest minute.
+    pub fn running(&self) -> u64 {
+        let (page, offset) = place(self.latest);
+        u64::from(self.pages[page].get(offset))
     }
 
     /// Calls sent in the last `minutes` minutes, the running one included.

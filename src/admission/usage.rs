@@ -13,7 +13,8 @@
 //!   they did the day before, and it is booked once more.
 //!
 //! Org used = max(own + dark, last reading + own calls it may not contain) + the dark calls that readings do not
-//! show yet at the pace of the last hour.
+//! show yet at the pace of the last hour, in which a single burst counts for nothing: it is over, as far as anyone can
+//! tell, and is itself booked.
 
 use serde::Serialize;
 
@@ -66,6 +67,10 @@ pub enum Footing {
 const MOST_CALLS: u64 = 1_000_000_000;
 /// Over how many minutes the pace of dark usage is taken.
 const PACE_MINUTES: u32 = 60;
+/// What is learned within so many minutes is one burst: as long as a reading may lag.
+const SPAN_MINUTES: u32 = 10;
+/// How far the spans of a steady use differ at most, when readings lag now more and now less.
+const BURST: u64 = 4;
 
 #[derive(Debug, Clone, Copy)]
 struct Last {
@@ -104,6 +109,20 @@ pub(super) struct Truth {
     stepping: Option<(Minute, Minute)>,
     /// Own and dark calls released by us that Salesforce may still count, and for which minute that was found.
     unreleased: (Minute, u64),
+    young: Young,
+}
+
+/// What a reading need not contain, apart from the running minute: found once a minute, because every answer is a
+/// reading. Calls of it that turn out not to be charged are counted until the minute is over.
+#[derive(Debug, Clone, Copy, Default)]
+struct Young {
+    minute: Minute,
+    /// Own calls of the minutes by which a reading may lag.
+    own: u64,
+    /// Dark calls booked in them.
+    dark: u64,
+    /// Own calls that Salesforce may just have released.
+    leaving: u64,
 }
 
 impl Truth {
@@ -125,11 +144,13 @@ impl Truth {
             stepped: Minute(0),
             stepping: None,
             unreleased: (Minute(0), 0),
+            young: Young::default(),
         }
     }
 
     pub(super) fn reconfigure(&mut self, settings: OrgSettings) {
         self.settings = settings;
+        self.young = Young::default();
     }
 
     pub(super) fn footing(&self) -> Footing {
@@ -201,10 +222,14 @@ impl Truth {
         if first || self.last.is_some_and(|last| now.0 - last.at.0 > PACE_MINUTES) {
             self.unpaced = now;
         }
-        self.dark.add(now, u32::try_from(surplus).unwrap_or(u32::MAX));
+        let mut learned = self.dark.add(now, u32::try_from(surplus).unwrap_or(u32::MAX)) > 0;
 
         let lag = self.settings.lag_at_most;
-        let dark_at_most = reading.used.saturating_sub(self.own_sure(own, unproven, now));
+        let young = self.young(own, now);
+        let (own_young, dark_young) = (young.own + own.running(), young.dark + self.dark.running());
+        // Calls of ours that it must contain: old enough to be shown, too young to be released.
+        let own_sure = own.sum().saturating_sub(own_young + young.leaving).saturating_sub(unproven);
+        let dark_at_most = reading.used.saturating_sub(own_sure);
         let dark_at_most = match self.last {
             Some(last) if last.at == now => dark_at_most.max(last.dark_at_most),
             Some(last) => {
@@ -215,26 +240,34 @@ impl Truth {
         };
         // Readings of one moment differ; the higher one of two minutes counts.
         let bound = dark_at_most.max(if first { 0 } else { self.dark_before.min(MOST_CALLS * 2) });
-        let settled = self.dark.sum() - self.dark.recent(lag + 1);
+        let settled = self.dark.sum().saturating_sub(dark_young);
         if settled > bound {
-            self.dark.take_oldest(settled - bound, Minute(now.0.saturating_sub(lag + 1)));
+            learned |= self.dark.take_oldest(settled - bound, Minute(now.0.saturating_sub(lag + 1))) > 0;
         }
 
         self.last = Some(Last { reading, at: now, dark_at_most });
         self.footing = Footing::Read;
         self.since = 0;
         self.returned = 0;
-        self.masked = own.recent(lag + 1).min(self.dark.sum());
-        self.look_ahead();
+        self.masked = own_young.min(self.dark.sum());
+        if learned || first {
+            self.look_ahead();
+        }
         Ok(())
     }
 
-    /// Own calls that a reading taken now must contain: old enough to be shown, too young to be released.
-    fn own_sure(&self, own: &Ring, unproven: u64, now: Minute) -> u64 {
-        let from = window_start(now).0 + 2;
-        let until = now.0.saturating_sub(self.settings.lag_at_most);
-        let outside = own.between(own.first().0, from) + own.between(until.max(from), now.0 + 1);
-        own.sum().saturating_sub(outside).saturating_sub(unproven)
+    fn young(&mut self, own: &Ring, now: Minute) -> Young {
+        if self.young.minute != now {
+            let until = now.0.saturating_sub(self.settings.lag_at_most);
+            let from = window_start(now).0 + 2;
+            self.young = Young {
+                minute: now,
+                own: own.between(until.max(from), now.0),
+                dark: self.dark.between(until, now.0),
+                leaving: own.between(own.first().0, from),
+            };
+        }
+        self.young
     }
 
     /// Own and dark calls that have left our window and may still be in Salesforce's.
@@ -330,13 +363,24 @@ impl Truth {
     }
 
     /// Dark calls to be expected in `minutes` minutes: the pace at which they were learned lately, or else that of
-    /// the whole day. What the first reading showed at once is no pace.
+    /// the whole day. What the first reading showed at once is no pace, and one burst is none either: of the spans
+    /// of the last hour, the one in which most was learned counts no more than [`BURST`] times the next. A second
+    /// burst makes it a habit.
     pub(super) fn dark_pace(&self, minutes: u32) -> u64 {
-        let now = self.dark.latest().0;
-        let from = (self.unpaced.0 + 1).max((now + 1).saturating_sub(PACE_MINUTES));
-        let learned = self.dark.between(from, now + 1).saturating_sub(self.renewed.between(from, now + 1));
-        let over = (now + 1).saturating_sub(from).clamp(15, PACE_MINUTES);
-        let lately = (learned * u64::from(minutes)).div_ceil(u64::from(over));
+        let end = self.dark.latest().0 + 1;
+        let from = (self.unpaced.0 + 1).max(end.saturating_sub(PACE_MINUTES));
+        let (mut learned, mut most, mut next) = (0, 0, 0);
+        let mut until = end;
+        while until > from {
+            let start = from.max(until.saturating_sub(SPAN_MINUTES));
+            let here = self.dark.between(start, until).saturating_sub(self.renewed.between(start, until));
+            learned += here;
+            next = next.max(here.min(most));
+            most = most.max(here);
+            until = start;
+        }
+        let over = end.saturating_sub(from).clamp(15, PACE_MINUTES);
+        let lately = ((learned - most + most.min(next * BURST)) * u64::from(minutes)).div_ceil(u64::from(over));
         let daily = self.dark.sum() * u64::from(minutes) / u64::from(WINDOW_MINUTES);
         lately.max(daily)
     }

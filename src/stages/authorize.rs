@@ -182,7 +182,7 @@ impl Kept {
         for (name, value) in headers {
             head.headers.append(name, value);
         }
-        Some(Box::new(Passage { call, head, payload, live, record, now, secure }))
+        Some(Box::new(Passage { call, head, payload, live, record, now, secure, fare: None }))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::salesforce;
 use crate::stages::facade::{self, Desk};
 use crate::stages::way::Way;
-use crate::stages::{Known, Reply, Seen, Session};
+use crate::stages::{Known, Reply, Seen, Session, own};
 
 /// Puts [`Identify`] on the road.
 #[derive(Debug, Clone)]
@@ -61,6 +61,16 @@ where
 
     fn call(&mut self, mut seen: Seen) -> Self::Future {
         match identify(self.desk.clock, &mut seen) {
+            Ok(Found::Known(findings)) if is_own(seen.head.uri.path()) => {
+                let known = findings.known(seen);
+                match own::page(&known) {
+                    Ok(page) => Way::answered(page),
+                    Err(refusal) => {
+                        note_family(&known.seen);
+                        Way::refused(refusal)
+                    }
+                }
+            }
             Ok(Found::Known(findings)) => Way::onward(self.inner.call(findings.known(seen))),
             Ok(Found::Page(org, meaning, page)) => {
                 let desk = self.desk.clone();
@@ -189,12 +199,6 @@ pub(super) fn find(
     outcome.caller = Some(caller);
     outcome.class = class;
     drop(outcome);
-    if is_own(seen.head.uri.path()) {
-        return Err(Refusal::new(
-            Reason::NoSuchPage,
-            "Paths under /weirkeeper/ are the gateway's own, and it has no page here.",
-        ));
-    }
     // A connection usually carries the same credential again and again, so its bytes are compared before they are read.
     let session = match facts.only_credential() {
         Some(shown) => match seen.connection.remembered().principal(shown, live.generation) {

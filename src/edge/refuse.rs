@@ -184,6 +184,9 @@ fn bulk_json(refusal: &Refusal) -> String {
 
 /// The exception code of Bulk API 1.0 (facts 2.5).
 const fn bulk_code(reason: Reason) -> &'static str {
+    if matches!(reason, Reason::CallerCeiling | Reason::OrgAllowance) {
+        return "ExceededQuota";
+    }
     match reason.status() {
         StatusCode::UNAUTHORIZED => "InvalidSessionId",
         StatusCode::NOT_FOUND => "InvalidUrl",

@@ -237,7 +237,7 @@ impl Rest {
             let value = HeaderValue::from_bytes(value.get(1..)?).ok()?;
             head.headers.append(HeaderName::from_bytes(name).ok()?, value);
         }
-        Some(Box::new(Passage { call, head, payload, live, record, now, secure }))
+        Some(Box::new(Passage { call, head, payload, live, record, now, secure, fare: None }))
     }
 }
 

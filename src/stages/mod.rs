@@ -13,14 +13,17 @@ use crate::edge::connection::Connection;
 use crate::edge::inbound::Inbound;
 use crate::live::Live;
 use crate::outcome::Record;
+use crate::stages::admit::Fare;
 use crate::stages::answer::Answer;
 
+pub mod admit;
 pub mod answer;
 pub mod authorize;
 pub mod facade;
 pub mod identify;
 mod inflate;
 pub mod observe;
+mod own;
 pub mod policy;
 pub mod rewrite;
 pub mod send;
@@ -89,8 +92,10 @@ pub struct Passage {
     pub live: Arc<Live>,
     /// What is decided and measured about it.
     pub record: Record,
-    /// When its head had arrived.
+    /// When its head had arrived, or it was admitted after a wait.
     pub now: Instant,
+    /// What pays for it, once it is admitted.
+    pub fare: Option<Fare>,
     /// Whether it reached us, or the proxy before us, by TLS.
     pub secure: bool,
 }

@@ -357,6 +357,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::edge::{Connection, Inbound};
+    use crate::ledgers::Ledgers;
     use crate::live::Lasting;
     use crate::telemetry::{Log, Telemetry, TelemetryOptions};
 
@@ -387,7 +388,13 @@ mod tests {
             ([127, 0, 0, 1], 9090).into(),
         )
         .unwrap();
-        let lasting = Lasting { telemetry: telemetry.clone(), made_up_key: Zeroizing::new([7; 32]), dial: None, clock };
+        let lasting = Lasting {
+            telemetry: telemetry.clone(),
+            ledgers: Ledgers::forgetful(clock, telemetry.log().clone()),
+            made_up_key: Zeroizing::new([7; 32]),
+            dial: None,
+            clock,
+        };
         let live = Live::new(Arc::new(config), &lasting, None).unwrap();
         let layer = ObserveLayer {
             in_force: Arc::new(ArcSwap::from_pointee(live)),

@@ -22,6 +22,7 @@ mod identities;
 mod limits;
 mod observed;
 mod pki;
+mod polls;
 mod process;
 mod readme;
 mod reload;

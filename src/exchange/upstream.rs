@@ -11,7 +11,6 @@ use super::pending::{Attempt, Broken, Pending, Price, Terms};
 use super::plan::{Limits, Plan};
 use super::pool::{Common, Org, Stream};
 use super::stats::{Counters, OrgStats};
-use super::upload::Upload;
 use crate::body::{ByteBudget, Payload};
 use crate::call::OrgId;
 use crate::clock::Clock;
@@ -76,7 +75,7 @@ impl<S: Stream> Upstream<S> {
     /// Dropping the future before the message was sent cancels it; after that, the exchange goes on without it.
     pub async fn send(
         &self,
-        request: Request<Payload<S>>,
+        mut request: Request<Payload<S>>,
         plan: &Plan,
         record: &Record,
     ) -> Result<Response<UpstreamBody>, Failure> {
@@ -91,7 +90,6 @@ impl<S: Stream> Upstream<S> {
             ));
         }
         let terms = Terms::of(plan);
-        let mut message = Upload::of(request);
         let mut now = plan.now;
         let mut resends = 0;
         loop {
@@ -103,16 +101,15 @@ impl<S: Stream> Upstream<S> {
                 now = self.0.clock.now();
                 conn
             };
-            conn.address(&mut message, &org.common.origin);
             let reused = conn.reused;
             let attempt = Attempt::sent(record, now, plan.cost);
-            match Pending::start(conn, message, attempt, Price::of(plan), terms, now).await {
+            match Pending::start(conn, &mut request, &org.common.origin, attempt, Price::of(plan), terms, now).await {
                 Ok(response) => return Ok(response),
                 Err(Broken::Failed(failure)) => return Err(failure),
                 Err(Broken::Unsent(unsent)) if reused && resends < RESENDS => {
                     Counters::add(&org.common.counters.resent);
                     resends += 1;
-                    message = *unsent;
+                    unsent.restore(&mut request);
                     now = self.0.clock.now();
                 }
                 Err(Broken::Unsent(_)) => {

@@ -295,6 +295,19 @@ mod tests {
     }
 
     #[test]
+    fn pieces_are_sent_in_order_and_can_be_sent_again() {
+        let all =
+            Pieces::from(vec![Bytes::from_static(b"one "), Bytes::from_static(b"two "), Bytes::from_static(b"three")]);
+        let mut payload: Payload<crate::edge::Inbound> = Payload::Pieces(all.clone(), None);
+        assert_eq!((payload.size_hint().exact(), all.number(), all.len()), (Some(13), 3, 13));
+        let Payload::Pieces(pieces, _) = &mut payload else { panic!("pieces") };
+        assert_eq!(pieces.next().as_deref(), Some(b"one ".as_slice()));
+        assert_eq!((pieces.number(), pieces.len(), pieces.clone().joined()), (2, 9, Bytes::from_static(b"two three")));
+        assert!(!pieces.is_empty() && pieces.by_ref().count() == 2 && pieces.is_empty());
+        assert_eq!(all.joined(), b"one two three".as_slice());
+    }
+
+    #[test]
     fn a_lowered_bound_refuses_new_bytes_only() {
         let budget = ByteBudget::new(100);
         let mut hold = budget.hold();

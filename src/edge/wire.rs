@@ -183,7 +183,9 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
         let before = buf.filled().len();
         let small = this.guard.is_some() && this.passed < LARGE_BODY;
         let roomy = buf.remaining() > BUFFER;
-        this.prefix.take(buf);
+        if !this.prefix.bytes().is_empty() {
+            this.prefix.take(buf);
+        }
         let polled = if small && roomy {
             poll_read_less(Pin::new(&mut this.io), cx, buf)
         } else {

@@ -11,6 +11,8 @@
 mod admin;
 mod arrows;
 mod blocking;
+mod budget;
+mod budget_process;
 mod callers;
 mod cli;
 mod client;

@@ -20,6 +20,7 @@ use weirkeeper::config::{self, Config, Outside};
 use weirkeeper::edge::{self, Connection, Counts, Drain, Edge};
 use weirkeeper::exchange::OrgStats;
 use weirkeeper::gateway;
+use weirkeeper::ledgers::Ledgers;
 use weirkeeper::live::{InForce, Lasting, Live};
 use weirkeeper::outcome::RequestIds;
 use weirkeeper::sim::{Sim, SimConfig};
@@ -132,6 +133,7 @@ impl World {
         let clients = Tasks::new();
         let lasting = Lasting {
             telemetry: telemetry.clone(),
+            ledgers: Ledgers::forgetful(clock, telemetry.log().clone()),
             made_up_key: Zeroizing::new([7; 32]),
             clock,
             dial: Some({
@@ -153,6 +155,10 @@ impl World {
             buffers: buffers.clone(),
             ids: Arc::new(RequestIds::new(0xfeed)),
         };
+        let source = Arc::clone(&in_force);
+        telemetry.add_source(move |snapshot| {
+            snapshot.budgets = gateway::figures::budgets(&source.load(), clock.now());
+        });
         let tasks = Tasks::new();
         let drain = Drain::new();
         let edge = Edge::new(limits, tasks.clone(), clock, drain.clone(), Arc::new(Counts::default()));

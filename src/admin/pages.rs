@@ -27,6 +27,8 @@ closed_list! {
         Readyz = "/readyz",
         /// What the gateway is doing, for people and scripts.
         Status = "/api/v1/status",
+        /// Every org's budget: what is used, by whom, what comes back when, when it runs out.
+        Budget = "/api/v1/budget",
         /// The configuration in force, without secrets.
         Config = "/api/v1/config",
     }
@@ -36,7 +38,7 @@ impl Page {
     const fn needs(self) -> Needs {
         match self {
             Self::Livez | Self::Readyz => Needs::Nothing,
-            Self::Index | Self::Metrics | Self::Status | Self::Config => Needs::KeyFromAfar,
+            Self::Index | Self::Metrics | Self::Status | Self::Budget | Self::Config => Needs::KeyFromAfar,
         }
     }
 
@@ -47,6 +49,7 @@ impl Page {
             Self::Livez => "whether the process is alive",
             Self::Readyz => "whether requests may be sent here, and why not",
             Self::Status => "what the gateway is doing",
+            Self::Budget => "every org's budget: what is used, by whom, what comes back when, when it runs out",
             Self::Config => "the configuration in force, without secrets",
         }
     }
@@ -77,6 +80,7 @@ pub(super) fn answer(admin: &Admin, reach: Reach, head: &request::Parts) -> Answ
             json(status, &readiness)
         }
         Page::Status => json(StatusCode::OK, &admin.telemetry.status()),
+        Page::Budget => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().budgets})),
         Page::Config => json(StatusCode::OK, &**admin.config.load()),
     }
 }

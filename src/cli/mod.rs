@@ -12,6 +12,8 @@ use clap::{Parser, Subcommand};
 use crate::config::{self, Config, Problems};
 use crate::gateway;
 
+mod admin_client;
+mod budget;
 #[cfg(feature = "demo")]
 mod demo;
 mod explain;
@@ -43,6 +45,8 @@ enum Verb {
     },
     /// Show what the gateway understands of a request, and which rules apply to it.
     Explain(explain::ExplainArguments),
+    /// Show what is left of every org's daily allowance, who used it, and when it comes back.
+    Budget(budget::BudgetArguments),
     /// Make a gateway key for a caller; only its SHA-256 belongs into the configuration.
     Key {
         /// Print JSON.
@@ -107,6 +111,7 @@ pub fn run() -> ExitCode {
             Err(problems) => unusable(&problems),
         },
         Verb::Explain(arguments) => explain::run(&arguments),
+        Verb::Budget(arguments) => budget::run(&arguments),
         Verb::Key { json } => make_key(json),
         Verb::Schema => {
             say(&serde_json::to_string_pretty(&config::schema()).unwrap_or_default());

@@ -1,0 +1,86 @@
+//! What changes the books besides calls: opening, new configuration, pauses.
+
+use std::sync::Arc;
+
+use crate::call::{CallerId, Class};
+
+use super::account::Account;
+use super::book::{Book, LOST};
+use super::lease::Lease;
+use super::settings::{OrgSettings, Share};
+use super::time::Minute;
+
+/// Name of the account that holds leases of which nobody knows whether they were spent. No caller can have it.
+pub const LOST_LEASES: &str = "(lost leases)";
+
+impl Book {
+    pub(super) fn open(settings: OrgSettings, shares: &[Share], lease: Lease, now: Minute) -> Self {
+        let lost = Share::borrower(LOST_LEASES);
+        let accounts = std::iter::once(&lost).chain(shares).map(|share| Account::new(share, 0, now)).collect();
+        Self::new(settings, lease, accounts, now)
+    }
+
+    /// Counts what an earlier process spent. Callers that are configured no more are kept until it has come back.
+    pub(super) fn restore(&mut self, caller: &str, class: Class, minute: Minute, calls: u32) {
+        let slot = self.slot_of(caller).unwrap_or_else(|| {
+            let slot = self.install(&Share::borrower(caller));
+            self.accounts[slot].retire();
+            slot
+        });
+        self.own.extend(self.now);
+        let counted = self.accounts[slot].add(class, minute, calls, self.now);
+        self.own.add(minute, counted);
+        self.rehold(slot);
+    }
+
+    fn slot_of(&self, caller: &str) -> Option<usize> {
+        self.accounts.iter().position(|account| &*account.name == caller && !account.vacant())
+    }
+
+    fn install(&mut self, share: &Share) -> usize {
+        let Some(slot) = self.accounts.iter().position(Account::vacant) else {
+            self.accounts.push(Account::new(share, 0, self.now));
+            self.dirty.reserve(self.accounts.len());
+            return self.accounts.len() - 1;
+        };
+        let generation = self.accounts[slot].generation.wrapping_add(1);
+        self.held -= self.accounts[slot].held;
+        self.accounts[slot] = Account::new(share, generation, self.now);
+        slot
+    }
+
+    pub(super) fn reconfigure(&mut self, settings: OrgSettings, shares: &[Share]) {
+        let by_name: std::collections::HashMap<Arc<str>, usize> = self
+            .accounts
+            .iter()
+            .enumerate()
+            .filter(|(_, account)| !account.vacant())
+            .map(|(slot, account)| (Arc::clone(&account.name), slot))
+            .collect();
+        for account in self.accounts.iter_mut().skip(LOST + 1) {
+            account.retire();
+        }
+        self.by_id = shares
+            .iter()
+            .map(|share| match by_name.get(&share.name) {
+                Some(slot) => {
+                    self.accounts[*slot].set_share(share);
+                    *slot as u32
+                }
+                None => self.install(share) as u32,
+            })
+            .collect();
+        self.settings = settings;
+        self.truth.reconfigure(settings);
+        self.set_ceiling();
+        self.steps.set(settings.ladder, self.ceiling);
+        self.sweep_all();
+    }
+
+    pub(super) fn pause_caller(&mut self, caller: CallerId, paused: bool) -> bool {
+        let Some(slot) = self.by_id.get(usize::from(caller.0)) else { return false };
+        self.accounts[*slot as usize].paused = paused;
+        self.pauses_changed = true;
+        true
+    }
+}

@@ -16,6 +16,7 @@ mod budget_process;
 mod callers;
 mod cli;
 mod client;
+mod facade;
 mod faults;
 mod identities;
 mod limits;

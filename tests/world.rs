@@ -336,7 +336,9 @@ impl World {
             ("status", serde_json::to_string(status).unwrap()),
             ("refusals", self.refusals.lock().join("\n")),
         ];
-        for secret in self.secrets.borrow().iter().filter(|secret| !secret.is_empty()) {
+        // Sessions that were made in passing: Salesforce's own, and gateway tokens.
+        let of_org = ["00DWk0000000001!".to_owned(), "00DWk0000000001MAA!".to_owned()];
+        for secret in self.secrets.borrow().iter().chain(&of_org).filter(|secret| !secret.is_empty()) {
             for (place, text) in &told {
                 assert!(!text.contains(secret.as_str()), "the {place} tells the secret {secret}");
             }

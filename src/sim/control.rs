@@ -11,6 +11,7 @@
 //! | `POST advance` | `{"seconds": n}`: moves simulated time forward |
 //! | `POST revoke` | `{"token": "..."}`: ends a session |
 //! | `POST publish` | `{"channel": "...", "payload": {}}`: an event for CometD subscribers |
+//! | `POST forget` | forgets all CometD clients, as servers do every few hours |
 //! | `POST reset` | a new org; time goes on |
 
 use std::time::Duration;
@@ -95,6 +96,10 @@ pub(super) async fn handle(sim: &Sim, parts: &Parts, incoming: Incoming) -> Resp
         },
         (&Method::DELETE, "faults") => {
             script.clear_faults();
+            done(Ok(()))
+        }
+        (&Method::POST, "forget") => {
+            script.forget_cometd_clients();
             done(Ok(()))
         }
         (&Method::POST, "reset") => {

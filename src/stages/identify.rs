@@ -218,10 +218,13 @@ fn proof(clock: Clock, seen: &Seen, facts: &Facts<'_>, org: OrgId, session: Opti
         (Some(shown), _) => shown.as_bytes(),
         (None, None) => return Proof::Absent,
         // Where a session may stand, a gateway key or token may, too.
-        (None, Some(_)) => match session.or_else(|| session_of(facts)) {
-            Some(text) if salesforce::is_gateway_key(text) || is_gateway_token(text) => text.as_bytes(),
-            _ => return Proof::Absent,
-        },
+        (None, Some(_)) => {
+            let of_body = session.map(str::as_bytes).filter(|shown| is_ours(shown));
+            match of_body.or_else(|| session_of(facts)) {
+                Some(shown) => shown,
+                None => return Proof::Absent,
+            }
+        }
     };
     // A token is for one org, and may be given back; a connection may carry requests for several orgs.
     let changes = held.and_then(|held| held.facade.as_ref()).map_or(0, |facade| facade.revoked.changes());
@@ -238,13 +241,19 @@ fn proof(clock: Clock, seen: &Seen, facts: &Facts<'_>, org: OrgId, session: Opti
 
 /// The gateway key or token that stands in the place of a session. Whether another one stands beside it is looked at when
 /// the request is understood.
-fn session_of<'a>(facts: &Facts<'a>) -> Option<&'a str> {
-    let ours = |text: &&str| salesforce::is_gateway_key(text) || is_gateway_token(text);
-    let authorization = facts.authorization.first.and_then(|given| given.to_str().ok()?.split_once(' '));
+fn session_of<'a>(facts: &Facts<'a>) -> Option<&'a [u8]> {
+    let ours = |shown: &&[u8]| is_ours(shown);
+    let authorization = facts.authorization.first.map(HeaderValue::as_bytes);
     authorization
-        .map(|(_scheme, session)| session.trim())
+        .and_then(|given| given.get(given.iter().position(|byte| *byte == b' ')?..))
+        .map(<[u8]>::trim_ascii)
         .filter(ours)
-        .or_else(|| facts.session?.to_str().ok().map(str::trim).filter(ours))
+        .or_else(|| facts.session.map(|given| given.as_bytes().trim_ascii()).filter(ours))
+}
+
+/// Whether a secret is for the gateway, and none of Salesforce's business.
+pub(super) fn is_ours(secret: &[u8]) -> bool {
+    secret.starts_with(key::PREFIX.as_bytes()) || is_gateway_token(secret)
 }
 
 /// A refusal has the form of the API the request was for.
@@ -270,7 +279,7 @@ fn judge(shown: &[u8], seen: &Seen, org: Option<&LiveOrg>, wall: Duration) -> (P
     let Ok(text) = std::str::from_utf8(shown) else {
         return (Proof::Rejected("This is neither a gateway key nor a token."), None);
     };
-    if is_gateway_token(text) {
+    if is_gateway_token(shown) {
         return match org.and_then(|org| facade::holder(&seen.live, org, text, wall)) {
             Some(holder) => (Proof::Caller(holder.caller), Some(holder.expires)),
             None => (Proof::Invalid, Some(wall)),
@@ -344,6 +353,23 @@ mod tests {
             (Class::Standard, "nonsense", Class::Standard),
         ] {
             assert_eq!(lowered(configured, Some(&HeaderValue::from_static(asked))), class, "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_wherever_a_session_may_stand() {
+        let found = |name: &'static str, value: &'static str| {
+            let headers: http::HeaderMap =
+                [(http::HeaderName::from_static(name), HeaderValue::from_static(value))].into_iter().collect();
+            session_of(&Facts::of(&headers)).map(|shown| String::from_utf8(shown.to_vec()).unwrap())
+        };
+        for scheme in ["Bearer wk_abc", "OAuth  wk_abc ", "oauth wk_abc"] {
+            assert_eq!(found("authorization", scheme).as_deref(), Some("wk_abc"), "{scheme}");
+        }
+        assert_eq!(found("x-sfdc-session", " wk_abc").as_deref(), Some("wk_abc"));
+        for other in ["wk_abc", "Bearer 00D000000000001!AQ4AQ", "Bearer WK_abc", "Bearer eyJhbGciOi.x.y", "Bearer ", ""]
+        {
+            assert_eq!(found("authorization", other), None, "{other}");
         }
     }
 

@@ -13,13 +13,13 @@ use tower::{Layer, Service};
 
 use crate::body::{ByteBudget, Payload};
 use crate::call::{Call, Family, Principal};
-use crate::edge::facade::token::is_gateway_token;
 use crate::edge::facts::Facts;
 use crate::edge::inbound::{Gathered, Inbound};
 use crate::exchange::vault::Identity;
 use crate::live::Live;
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::{self, CredentialError};
+use crate::stages::identify::is_ours;
 use crate::stages::policy::Mode;
 use crate::stages::way::Way;
 use crate::stages::{Known, Passage, Reply, Seen, Session, inflate};
@@ -120,7 +120,7 @@ fn principal(seen: &Seen, identity: Option<&Arc<Identity>>) -> Result<Principal,
     let principal = match salesforce::credentials(headers, None) {
         Ok(_) if identity.is_some() => return Ok(identity.map_or(Principal::NOBODY, |identity| identity.principal())),
         Ok(None) => return Ok(Principal::NOBODY),
-        Ok(Some(credential)) if is_ours(credential.secret()) => return Err(not_here()),
+        Ok(Some(credential)) if is_ours(credential.secret().as_bytes()) => return Err(not_here()),
         Ok(Some(credential)) => salesforce::principal(&live.principal_key, &credential),
         Err(error) => return Err(Refusal::new(Reason::BadCredential, sentence(&error))),
     };
@@ -181,18 +181,13 @@ fn by_content(call: &mut Call, live: &Live, headers: &http::HeaderMap, bytes: &B
         // The session of a SOAP call stands in its envelope.
         match salesforce::credentials(headers, Some(&plain)) {
             Ok(Some(_)) if acts => {}
-            Ok(Some(credential)) if is_ours(credential.secret()) => return Err(not_here()),
+            Ok(Some(credential)) if is_ours(credential.secret().as_bytes()) => return Err(not_here()),
             Ok(Some(credential)) => call.principal = salesforce::principal(&live.principal_key, &credential),
             Ok(None) | Err(CredentialError::Envelope) => {}
             Err(error) => return Err(Refusal::new(Reason::BadCredential, sentence(&error))),
         }
     }
     Ok(())
-}
-
-/// Whether a secret is for the gateway, and none of Salesforce's business.
-fn is_ours(secret: &str) -> bool {
-    salesforce::is_gateway_key(secret) || is_gateway_token(secret)
 }
 
 fn not_here() -> Refusal {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::HeaderValue;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use smol_str::SmolStr;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use crate::call::{
     ApiCalls, ApiVersion, CallerId, Class, Family, ObjectName, Operation, OrgId, Principal, closed_list,
 };
-use crate::refusal::Reason;
+use crate::refusal::{Reason, Wants};
 
 closed_list! {
     /// Where an answer came from.
@@ -76,6 +77,12 @@ impl RequestId {
         }
         text
     }
+
+    /// The same as a header's value.
+    pub fn header(self) -> HeaderValue {
+        // Digits are always valid.
+        HeaderValue::from_bytes(&self.hex()).unwrap_or(HeaderValue::from_static("0"))
+    }
 }
 
 /// Makes request ids that are unique for this process and, almost surely, across processes.
@@ -129,6 +136,8 @@ impl Exchange {
 pub struct Outcome {
     /// Which request.
     pub id: RequestId,
+    /// [`Self::id`] as a header's value, once it was needed.
+    header: Option<HeaderValue>,
     /// The caller's own trace, if it is in one: then that is what Salesforce's event logs name.
     pub trace: Option<RequestId>,
     /// When its head had arrived.
@@ -157,6 +166,8 @@ pub struct Outcome {
     pub client: Option<SmolStr>,
     /// Where the request comes from, trusted proxies left out.
     pub remote: Option<IpAddr>,
+    /// In which form its caller wants to be refused.
+    pub wants: Wants,
     /// Which HTTP the caller speaks.
     pub http: http::Version,
     /// Status the caller got; 499 if it left first.
@@ -188,6 +199,7 @@ impl Outcome {
     pub fn new(id: RequestId, started: Instant, method: http::Method) -> Self {
         Self {
             id,
+            header: None,
             trace: None,
             started,
             org: None,
@@ -202,6 +214,7 @@ impl Outcome {
             version: None,
             client: None,
             remote: None,
+            wants: Wants::default(),
             http: http::Version::HTTP_11,
             status: 0,
             source: Source::Gateway,
@@ -215,6 +228,11 @@ impl Outcome {
             bytes_out: 0,
             exchanges: SmallVec::new(),
         }
+    }
+
+    /// Its id as a header's value: the same one for Salesforce and for the caller.
+    pub fn id_header(&mut self) -> HeaderValue {
+        self.header.get_or_insert_with(|| self.id.header()).clone()
     }
 
     /// Calls Salesforce charges for this request, over all its attempts.

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use crate::call::closed_list;
 
@@ -258,6 +258,32 @@ impl Reason {
             _ => None,
         }
     }
+}
+
+/// What a request's headers say about the form in which it wants to be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wants {
+    /// It accepts XML before anything else.
+    pub xml: bool,
+    /// It accepts JSON, or sends it and does not ask for XML.
+    pub json: bool,
+}
+
+impl Wants {
+    /// Reads `Accept` and `Content-Type`.
+    pub fn of(accept: Option<&HeaderValue>, content_type: Option<&HeaderValue>) -> Self {
+        let accepts = |form: &[u8]| accept.is_some_and(|accept| starts_with(accept, form));
+        let json = b"application/json";
+        let xml = accepts(b"application/xml");
+        Self {
+            xml: xml || accepts(b"text/xml"),
+            json: accepts(json) || (!xml && content_type.is_some_and(|kind| starts_with(kind, json))),
+        }
+    }
+}
+
+fn starts_with(value: &HeaderValue, start: &[u8]) -> bool {
+    value.as_bytes().get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
 #[cfg(test)]

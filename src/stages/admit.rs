@@ -77,9 +77,9 @@ pub struct Admit<S> {
     clock: Clock,
 }
 
-impl<S> Service<Passage> for Admit<S>
+impl<S> Service<Box<Passage>> for Admit<S>
 where
-    S: Service<Passage, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
     type Response = Reply;
@@ -90,7 +90,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut passage: Passage) -> Self::Future {
+    fn call(&mut self, mut passage: Box<Passage>) -> Self::Future {
         let Some(org) = passage.live.org(passage.call.org) else { return Way::onward(self.inner.call(passage)) };
         let mut fare = Fare::of(&org.ledger, &passage.call);
         match fare.reserve(passage.now) {

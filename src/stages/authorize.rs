@@ -60,9 +60,9 @@ pub struct Authorize<S> {
     tasks: Tasks,
 }
 
-impl<S> Service<Passage> for Authorize<S>
+impl<S> Service<Box<Passage>> for Authorize<S>
 where
-    S: Service<Passage, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
     type Response = Reply;
@@ -73,7 +73,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut passage: Passage) -> Self::Future {
+    fn call(&mut self, mut passage: Box<Passage>) -> Self::Future {
         let org = passage.live.org(passage.call.org);
         let Some(identity) = org.and_then(|org| org.identity(passage.call.caller)) else {
             return Authorizing::Onward { inner: self.inner.call(passage) };
@@ -99,11 +99,11 @@ where
 
 impl<S> Authorize<S>
 where
-    S: Service<Passage, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
     /// The first attempt of a call for which there is no fresh token.
-    async fn wait(mut self, identity: Arc<Identity>, mut passage: Passage) -> Result<Reply, Refusal> {
+    async fn wait(mut self, identity: Arc<Identity>, mut passage: Box<Passage>) -> Result<Reply, Refusal> {
         let token = identity.token(passage.call.deadline, &self.tasks).await;
         let token = token.map_err(|none| no_token(&identity, none))?;
         passage.now = self.clock.now();
@@ -170,7 +170,7 @@ impl Kept {
     }
 
     /// The request as it came, for an attempt at `now`.
-    fn passage(self, now: tokio::time::Instant) -> Option<Passage> {
+    fn passage(self, now: tokio::time::Instant) -> Option<Box<Passage>> {
         let Self { call, live, record, secure, method, uri, version, headers, body, epoch: _, jwt: _ } = self;
         let payload = match body? {
             Whole::Empty => Payload::Empty,
@@ -182,7 +182,7 @@ impl Kept {
         for (name, value) in headers {
             head.headers.append(name, value);
         }
-        Some(Passage { call, head, payload, live, record, now, secure, fare: None })
+        Some(Box::new(Passage { call, head, payload, live, record, now, secure, fare: None }))
     }
 }
 
@@ -195,7 +195,7 @@ pub struct Try<S> {
 
 impl<S> Try<S>
 where
-    S: Service<Passage, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
     /// Repeats the request with a new token, if `reply` really says that the session is invalid.
@@ -337,7 +337,7 @@ pin_project! {
 impl<F, S> Future for Authorizing<F, S>
 where
     F: Future<Output = Result<Reply, Refusal>>,
-    S: Service<Passage, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
     type Output = Result<Reply, Refusal>;

@@ -21,6 +21,7 @@ use crate::edge::facade::Facade;
 use crate::edge::facade::envelope::{self, Api, LoggedIn};
 use crate::edge::facade::grant::{self, Form, Granted, OAuthError};
 use crate::edge::facade::token::{Pass, Serial, is_gateway_token};
+use crate::edge::facts::Facts;
 use crate::edge::inbound::Inbound;
 use crate::edge::{proxies, target};
 use crate::exchange::vault::{Identity, User};
@@ -206,11 +207,13 @@ pub async fn envelope(desk: &Desk, mut seen: Seen, org: OrgId, mut meaning: Mean
         return session_call(desk, &seen, held, facade, &meaning, &plain).await.map(Opened::Answer);
     }
     let session = salesforce::credentials(&seen.head.headers, Some(&plain)).ok().flatten();
-    let host = lower(target::host_of(&seen.head)?.host).into_owned();
-    let facts = find(desk.clock, &seen, org, &host, Some(by_head), session.as_ref().map(Credential::secret))?;
+    let facts = Facts::of(&seen.head.headers);
+    let host = lower(target::host_of(facts.host, seen.head.version)?.host);
+    let shown = session.as_ref().map(Credential::secret);
+    let findings = find(desk.clock, &seen, facts, org, &host, Some(by_head), shown)?;
     drop(plain);
     seen.body = Inbound::again(bytes, kept, desk.clock);
-    Ok(Opened::Onward(Box::new(facts.known(seen))))
+    Ok(Opened::Onward(Box::new(findings.known(seen))))
 }
 
 /// SOAP `login` and `logout`. Nothing of the kind is ever sent on: it would end the session all callers share.

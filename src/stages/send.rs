@@ -67,7 +67,7 @@ impl Send {
     }
 }
 
-impl Service<Passage> for Send {
+impl Service<Box<Passage>> for Send {
     type Response = Reply;
     type Error = Refusal;
     type Future = Waiting;
@@ -76,7 +76,7 @@ impl Service<Passage> for Send {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, passage: Passage) -> Self::Future {
+    fn call(&mut self, passage: Box<Passage>) -> Self::Future {
         let upstream = self.upstream(&passage.live);
         if passage.call.meaning.long_poll {
             // It would keep a drain waiting for nothing: its caller polls again, somewhere else.
@@ -92,8 +92,8 @@ impl Service<Passage> for Send {
     }
 }
 
-async fn send(upstream: Upstream<Inbound>, passage: Passage) -> Result<Reply, Refusal> {
-    let Passage { call, mut head, payload, live, record, now, fare, secure: _ } = passage;
+async fn send(upstream: Upstream<Inbound>, passage: Box<Passage>) -> Result<Reply, Refusal> {
+    let Passage { call, mut head, payload, live, record, now, fare, secure: _ } = *passage;
     let Some(org) = live.org(call.org) else {
         return Err(Refusal::new(Reason::UnknownOrg, "The org was removed from the configuration."));
     };
@@ -117,14 +117,14 @@ async fn send(upstream: Upstream<Inbound>, passage: Passage) -> Result<Reply, Re
 
 /// Edits the caller's head into the one Salesforce gets.
 fn outgoing(head: &mut http::request::Parts, call: &Call, live: &Live, record: &Record) {
-    headers::strip_request(&mut head.headers);
     if let Some(caller) = live.caller(call.caller) {
         headers::stamp_call_options(&mut head.headers, &caller.stamp);
     }
-    let trace = headers::trace_id(&head.headers);
     let mut outcome = record.lock();
-    outcome.trace = trace;
-    let id = trace.unwrap_or(outcome.id);
+    let id = match outcome.trace {
+        Some(trace) => trace.header(),
+        None => outcome.id_header(),
+    };
     drop(outcome);
     headers::stamp_request_id(&mut head.headers, id);
 }

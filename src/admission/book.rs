@@ -38,6 +38,8 @@ pub(super) struct Pass {
     pub(super) cost: u32,
     /// How much of the cost came out of the lease.
     pub(super) leased: u32,
+    /// That lease is the caller's own.
+    pub(super) allotted: bool,
     pub(super) probe: bool,
     pub(super) borrowed: bool,
     /// What enforcement would have said, in `mode: observe`.
@@ -54,8 +56,19 @@ pub(super) struct Book {
     /// All calls of ours, by minute.
     pub(super) own: Ring,
     pub(super) reserved: u64,
-    /// Calls of leases in `reserved`.
+    /// Calls of the common lease in `reserved`.
     pub(super) leased: u64,
+    /// Calls of callers' own leases in `reserved`.
+    pub(super) allotted_out: u64,
+    /// Calls left in callers' own leases.
+    pub(super) allotted: u64,
+    /// The accounts with leases of their own.
+    pub(super) allotments: Vec<u32>,
+    /// Whether any caller spends from the common lease, and whether one asked since the bank was last asked.
+    pub(super) common: bool,
+    pub(super) common_asked: bool,
+    /// Calls counted as spent that may never have been sent.
+    pub(super) unproven: u64,
     /// Calls of floors that nobody may borrow.
     pub(super) held: u64,
     pub(super) truth: Truth,
@@ -100,6 +113,12 @@ impl Book {
             own: Ring::new(now),
             reserved: 0,
             leased: 0,
+            allotted_out: 0,
+            allotted: 0,
+            allotments: Vec::new(),
+            common: false,
+            common_asked: false,
+            unproven: 0,
             held: 0,
             truth: Truth::new(settings, now),
             ceiling: None,
@@ -122,6 +141,7 @@ impl Book {
             cursor: 0,
             sweeping: now,
         };
+        book.common = book.shares_a_lease();
         book.set_ceiling();
         book.sweep_all();
         book
@@ -171,10 +191,21 @@ impl Book {
         if probe {
             self.gate.probe();
         }
-        let leased = self.lease.reserve(cost.0);
-        self.leased += u64::from(leased);
         self.reserved += u64::from(cost.0);
         let account = &mut self.accounts[slot];
+        let (leased, allotted) = match &mut account.allotment {
+            Some(allotment) if account.ceiling.is_some() => {
+                let taken = allotment.reserve(cost.0);
+                self.allotted -= u64::from(taken);
+                self.allotted_out += u64::from(taken);
+                (taken, true)
+            }
+            _ => {
+                let taken = self.lease.reserve(cost.0);
+                self.leased += u64::from(taken);
+                (taken, false)
+            }
+        };
         account.reserved += u64::from(cost.0);
         let generation = account.generation;
         self.rehold(slot);
@@ -182,7 +213,7 @@ impl Book {
             self.lent.1 += u64::from(cost.0);
         }
         let slot = slot as u32;
-        Ok(Pass { slot, generation, class, cost: cost.0, leased, probe, borrowed, would_deny })
+        Ok(Pass { slot, generation, class, cost: cost.0, leased, allotted, probe, borrowed, would_deny })
     }
 
     /// Whether decisions are enforced. Where they are only observed nothing is refused or delayed, not even for want
@@ -200,7 +231,7 @@ impl Book {
     fn decide(&mut self, slot: usize, class: Class, cost: u64) -> Result<bool, (Cause, u64)> {
         let now = self.now;
         if self.settings.mode == Mode::Off {
-            return self.fund(cost).map(|()| false);
+            return self.fund(slot, cost).map(|()| false);
         }
         let account = &mut self.accounts[slot];
         if account.paused {
@@ -237,7 +268,7 @@ impl Book {
             Entry::BatchFull => return Err((Cause::AwaitProbe, 0)),
             Entry::Free | Entry::Probe => {}
         }
-        self.fund(cost)?;
+        self.fund(slot, cost)?;
         Ok(!guaranteed)
     }
 
@@ -307,14 +338,42 @@ impl Book {
         false
     }
 
-    fn fund(&mut self, cost: u64) -> Result<(), (Cause, u64)> {
-        match self.lease.ask(cost, self.now) {
-            Funds::Enough => Ok(()),
-            Funds::Empty => {
-                self.needed = self.needed.max(cost);
-                Err((Cause::AwaitLease, 0))
+    fn fund(&mut self, slot: usize, cost: u64) -> Result<(), (Cause, u64)> {
+        if let Lease::Unbounded = self.lease {
+            return Ok(());
+        }
+        let account = &mut self.accounts[slot];
+        let own = account.ceiling.map(|_| account.allotment.get_or_insert_default());
+        let funds = self.lease.ask(cost, own.as_ref().map(|allotment| allotment.left()), self.now);
+        match own {
+            Some(allotment) => {
+                allotment.ask();
+                if !std::mem::replace(&mut allotment.listed, true) {
+                    self.allotments.push(slot as u32);
+                }
+                if funds == Funds::Empty {
+                    allotment.need(cost);
+                }
             }
+            None => {
+                self.common_asked = true;
+                if funds == Funds::Empty {
+                    self.needed = self.needed.max(cost);
+                }
+            }
+        }
+        match funds {
+            Funds::Enough => Ok(()),
+            Funds::Empty => Err((Cause::AwaitLease, 0)),
             Funds::Lost => Err((Cause::BankLost, 0)),
+        }
+    }
+
+    /// Whether the lease that `pass` was reserved from wants filling up.
+    pub(super) fn is_low(&self, pass: &Pass) -> bool {
+        match &self.accounts[pass.slot as usize].allotment {
+            Some(allotment) if pass.allotted => allotment.is_low(),
+            _ => self.lease.is_low(),
         }
     }
 
@@ -334,13 +393,25 @@ impl Book {
     /// Ends a reservation, by sending or not.
     fn unreserve(&mut self, pass: &Pass) {
         self.reserved -= u64::from(pass.cost);
-        self.leased -= u64::from(pass.leased);
-        self.accounts[pass.slot as usize].reserved -= u64::from(pass.cost);
+        let account = &mut self.accounts[pass.slot as usize];
+        account.reserved -= u64::from(pass.cost);
+        if !pass.allotted {
+            self.leased -= u64::from(pass.leased);
+        } else if let Some(allotment) = &mut account.allotment {
+            allotment.unreserve(pass.leased);
+            self.allotted_out -= u64::from(pass.leased);
+        }
     }
 
     pub(super) fn refund(&mut self, pass: &Pass) {
         self.unreserve(pass);
-        self.lease.refund(pass.leased);
+        match &mut self.accounts[pass.slot as usize].allotment {
+            Some(allotment) if pass.allotted => {
+                allotment.refund(pass.leased);
+                self.allotted += u64::from(pass.leased);
+            }
+            _ => self.lease.refund(pass.leased),
+        }
         self.rehold(pass.slot as usize);
         if pass.probe {
             self.gate.unresolved();
@@ -389,8 +460,7 @@ impl Book {
     pub(super) fn read(&mut self, reading: Reading) -> Result<bool, Misread> {
         self.own.extend(self.now);
         let was = (self.truth.footing(), self.ceiling);
-        let unproven = self.accounts[LOST].used;
-        if let Err(misread) = self.truth.read(reading, &self.own, unproven, self.now) {
+        if let Err(misread) = self.truth.read(reading, &self.own, self.unproven, self.now) {
             self.misread[misread as usize] += 1;
             return Err(misread);
         }
@@ -436,7 +506,9 @@ impl Book {
         for slot in self.cursor..until {
             let scale = self.floor_scale;
             let account = &mut self.accounts[slot];
+            let lost = account.lost();
             account.release(self.sweeping);
+            self.unproven = self.unproven + account.lost() - lost;
             account.rest(idle_after, self.sweeping);
             account.floor = match scale {
                 Some((pool, floors)) => (u128::from(account.floor_set) * u128::from(pool) / u128::from(floors)) as u64,

@@ -21,14 +21,16 @@ impl Book {
     }
 
     /// Counts what an earlier process spent. Callers that are configured no more are kept until it has come back.
-    pub(super) fn restore(&mut self, caller: &str, class: Class, minute: Minute, calls: u32) {
+    pub(super) fn restore(&mut self, caller: &str, kind: Option<Class>, minute: Minute, calls: u32) {
         let slot = self.slot_of(caller).unwrap_or_else(|| {
             let slot = self.install(&Share::borrower(caller));
             self.accounts[slot].retire();
             slot
         });
         self.own.extend(self.now);
-        let counted = self.accounts[slot].add(class, minute, calls, self.now);
+        let lost = self.accounts[slot].lost();
+        let counted = self.accounts[slot].add(kind, minute, calls, self.now);
+        self.unproven = self.unproven + self.accounts[slot].lost() - lost;
         self.own.add(minute, counted);
         self.rehold(slot);
     }
@@ -74,7 +76,13 @@ impl Book {
         self.truth.reconfigure(settings);
         self.set_ceiling();
         self.steps.set(settings.ladder, self.ceiling);
+        self.common = self.shares_a_lease();
         self.sweep_all();
+    }
+
+    /// Whether any caller has no ceiling of its own, and so spends from the common lease.
+    pub(super) fn shares_a_lease(&self) -> bool {
+        self.accounts.iter().skip(LOST + 1).any(|account| account.ceiling.is_none() && !account.retired)
     }
 
     pub(super) fn pause_caller(&mut self, caller: CallerId, paused: bool) -> bool {

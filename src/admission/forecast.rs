@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::call::CallerId;
 
-use super::account::{Account, CONTENDING_MINUTES};
+use super::account::{Account, CONTENDING_MINUTES, KINDS};
 use super::book::Book;
 use super::denied::{Cause, Denied};
 use super::gate::Door;
@@ -73,7 +73,7 @@ impl Book {
 
     /// When a caller with a ceiling reaches it at its pace.
     pub(super) fn caller_runs_out(&self, account: &Account) -> Option<Minute> {
-        let rings: Vec<&Ring> = crate::call::Class::ALL.iter().filter_map(|class| account.ring(*class)).collect();
+        let rings: Vec<&Ring> = KINDS.iter().filter_map(|kind| account.ring(*kind)).collect();
         runs_out(&rings, account.recent(self.now, CONTENDING_MINUTES), account.load(), account.ceiling?, self.now)
     }
 

@@ -79,8 +79,10 @@ impl Ledger {
         let mut book = self.shared.book.lock();
         book.touch(minute);
         let pass = book.reserve(caller, class, cost);
-        let fundable = pass.as_ref().map_or_else(|denied| denied.cause == Cause::AwaitLease, |_| true);
-        let refill = fundable && book.lease.is_low();
+        let refill = match &pass {
+            Ok(pass) => book.is_low(pass),
+            Err(denied) => denied.cause == Cause::AwaitLease,
+        };
         drop(book);
         if refill {
             self.shared.refill.notify_one();
@@ -195,8 +197,8 @@ impl Ledger {
     }
 
     /// Takes in the bank's answer to a statement.
-    pub(super) fn settled(&self, lease: Lease, now: Instant) {
-        self.with(now, |book| book.settled(lease));
+    pub(super) fn settled(&self, statement: &Statement, lease: &Lease, now: Instant) {
+        self.with(now, |book| book.settled(statement, lease));
         self.wake();
     }
 

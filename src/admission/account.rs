@@ -12,6 +12,8 @@ use super::time::Minute;
 
 /// Nothing changed since the bank was last told.
 const CLEAN: u32 = u32::MAX;
+/// A request that began before its caller left the configuration has come to its end after so many minutes.
+const VACANT_AFTER_MINUTES: u32 = 60;
 /// Rings of an account: one for each class, and one for leases of which nobody knows whether they were spent.
 pub(super) const KINDS: [Option<Class>; 4] =
     [Some(Class::Interactive), Some(Class::Standard), Some(Class::Batch), None];
@@ -99,14 +101,21 @@ impl Account {
     }
 
     /// Leaves the configuration: no rights any more, but what it spent stays spent.
-    pub(super) fn retire(&mut self) {
+    pub(super) fn retire(&mut self, now: Minute) {
+        if !self.retired {
+            self.asked = now.0;
+        }
         self.floor_set = 0;
         self.retired = true;
     }
 
-    /// Nothing is left that anybody could ask about.
-    pub(super) fn vacant(&self) -> bool {
-        self.retired && self.load() == 0 && self.dirty_from == CLEAN && self.allotment.is_none()
+    /// Nothing is left that anybody could ask about, nor a request under way that could be taken for another's.
+    pub(super) fn vacant(&self, now: Minute) -> bool {
+        self.retired
+            && now.0.saturating_sub(self.asked) >= VACANT_AFTER_MINUTES
+            && self.load() == 0
+            && self.dirty_from == CLEAN
+            && self.allotment.is_none()
     }
 
     pub(super) fn load(&self) -> u64 {

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use crate::call::{ApiCalls, CallerId, Class};
+use crate::call::{ApiCalls, Class};
 
 use super::account::Account;
 use super::denied::{Cause, Denied};
@@ -18,7 +18,7 @@ use super::gate::{Entry, Gate};
 use super::ladder::{Level, Steps};
 use super::lease::{Funds, Lease};
 use super::ring::{Ring, WINDOW_MINUTES};
-use super::settings::{Mode, OrgSettings, PerMille};
+use super::settings::{AccountId, Mode, OrgSettings, PerMille};
 use super::time::Minute;
 use super::usage::{Footing, Misread, Reading, Truth};
 
@@ -50,8 +50,6 @@ pub(super) struct Pass {
 pub(super) struct Book {
     pub(super) settings: OrgSettings,
     pub(super) accounts: Vec<Account>,
-    /// `CallerId` -> slot in `accounts`.
-    pub(super) by_id: Vec<u32>,
     pub(super) now: Minute,
     /// All calls of ours, by minute.
     pub(super) own: Ring,
@@ -106,7 +104,6 @@ impl Book {
     pub(super) fn new(settings: OrgSettings, lease: Lease, accounts: Vec<Account>, now: Minute) -> Self {
         let mut book = Self {
             settings,
-            by_id: (1..u32::try_from(accounts.len()).unwrap_or(u32::MAX)).collect(),
             dirty: Vec::with_capacity(accounts.len()),
             accounts,
             now,
@@ -164,12 +161,19 @@ impl Book {
     }
 
     /// Admits a call or says why not; in observe mode it admits and says what it would have said.
-    pub(super) fn reserve(&mut self, caller: CallerId, class: Class, cost: ApiCalls) -> Result<Pass, Denied> {
-        let Some(slot) = self.by_id.get(usize::from(caller.0)).map(|slot| *slot as usize) else {
+    pub(super) fn reserve(&mut self, account: AccountId, class: Class, cost: ApiCalls) -> Result<Pass, Denied> {
+        let Some(slot) = self.slot(account) else {
             return Err(Denied { cause: Cause::UnknownCaller, level: self.steps.level(), missing: 0 });
         };
         if self.stopping {
             return Err(self.deny(slot, Cause::Stopping, 0));
+        }
+        // The operator's word holds whatever the ledger itself may do.
+        if self.accounts[slot].paused {
+            return Err(self.deny(slot, Cause::CallerPaused, 0));
+        }
+        if self.paused_classes[class.index()] {
+            return Err(self.deny(slot, Cause::ClassPaused, 0));
         }
         let mut decision = self.decide(slot, class, u64::from(cost.0));
         if decision.is_err() && self.sweep_due() {
@@ -234,12 +238,6 @@ impl Book {
             return self.fund(slot, cost).map(|()| false);
         }
         let account = &mut self.accounts[slot];
-        if account.paused {
-            return Err((Cause::CallerPaused, 0));
-        }
-        if self.paused_classes[class.index()] {
-            return Err((Cause::ClassPaused, 0));
-        }
         if cost == 0 {
             return Ok(false);
         }

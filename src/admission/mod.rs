@@ -47,7 +47,7 @@ pub use gate::Door;
 pub use ladder::Level;
 pub use lease::OnLoss;
 pub use ledger::{Funding, LeaseEnded, Ledger, Reservation, Spent};
-pub use settings::{Blind, Ladder, Lending, Mode, OrgSettings, PerMille, Share};
+pub use settings::{AccountId, Blind, Ladder, Lending, Mode, OrgSettings, PerMille, Share};
 pub use snapshot::{CallerBudget, CallerForecast, OrgBudget, Warning};
 pub use time::{Minute, Timeline};
 pub use usage::{Footing, Misread, Reading};

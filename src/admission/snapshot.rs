@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::call::{CallerId, Class};
+use crate::call::Class;
 
 use super::account::{Account, CONTENDING_MINUTES};
 use super::book::{Book, LOST};
@@ -14,6 +14,7 @@ use super::forecast::{Forecast, Return};
 use super::gate::Door;
 use super::ladder::Level;
 use super::ledger::Ledger;
+use super::settings::AccountId;
 use super::time::Minute;
 use super::usage::{Footing, Reading};
 
@@ -164,10 +165,11 @@ impl Ledger {
     }
 
     /// One caller's budget and forecast.
-    pub fn caller(&self, caller: CallerId, now: Instant) -> Option<(CallerBudget, CallerForecast)> {
+    pub fn caller(&self, account: impl Into<AccountId>, now: Instant) -> Option<(CallerBudget, CallerForecast)> {
+        let account = account.into();
         self.tick(now);
         self.with(now, |book| {
-            let slot = *book.by_id.get(usize::from(caller.0))? as usize;
+            let slot = book.slot(account)?;
             book.accounts[slot].flush();
             let account = &book.accounts[slot];
             let forecast = CallerForecast {

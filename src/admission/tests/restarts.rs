@@ -292,7 +292,8 @@ fn what_is_paused_stays_paused_and_who_left_still_counts() {
     let mut world = World::new();
     world.settle(Fate::Written);
     world.apply(&Op::Spend { caller: 1, times: 1 });
-    world.ledger.pause_caller(CallerId(0), true, world.now());
+    assert!(world.ledger.pause_caller("a", true, world.now()));
+    assert!(!world.ledger.pause_caller("nobody", true, world.now()));
     world.ledger.pause_class(Batch, true, world.now());
     world.settle(Fate::Written);
     world.restart(0);

@@ -274,10 +274,13 @@ impl Wants {
     pub fn of(accept: Option<&HeaderValue>, content_type: Option<&HeaderValue>) -> Self {
         let accepts = |form: &[u8]| accept.is_some_and(|accept| starts_with(accept, form));
         let json = b"application/json";
+        if accepts(json) {
+            return Self { xml: false, json: true };
+        }
         let xml = accepts(b"application/xml");
         Self {
             xml: xml || accepts(b"text/xml"),
-            json: accepts(json) || (!xml && content_type.is_some_and(|kind| starts_with(kind, json))),
+            json: !xml && content_type.is_some_and(|kind| starts_with(kind, json)),
         }
     }
 }

@@ -29,6 +29,7 @@ enum Scope {
 
 impl Scope {
     /// Of the field `name`, told by its length first, so that the usual field costs a comparison or two.
+    #[inline]
     fn of(name: &str) -> Self {
         match name.len() {
             2 if name == "te" => Self::Hop,
@@ -46,7 +47,7 @@ impl Scope {
             18 if name == "proxy-authenticate" => Self::Hop,
             19 if name == "proxy-authorization" => Self::NotUpstream,
             25 if name == "proxy-authentication-info" => Self::NotDownstream,
-            _ if name.starts_with(OURS) => Self::Hop,
+            _ if name.as_bytes().first() == Some(&b'w') && name.starts_with(OURS) => Self::Hop,
             _ => Self::EndToEnd,
         }
     }
@@ -91,12 +92,21 @@ pub struct Foreign(SmallVec<[HeaderName; 4]>);
 impl Foreign {
     /// Notes `name`, a field of `headers`, if it must not reach Salesforce: hop-by-hop fields and those `Connection` names,
     /// forwarding fields, and everything that is for the gateway.
+    #[inline]
     pub fn look_at_request(&mut self, name: &HeaderName, headers: &HeaderMap) {
         self.look_at(name, headers, Scope::NotUpstream);
     }
 
+    #[inline]
     fn look_at(&mut self, name: &HeaderName, headers: &HeaderMap, this_way: Scope) {
-        match Scope::of(name.as_str()) {
+        let scope = Scope::of(name.as_str());
+        if scope != Scope::EndToEnd {
+            self.note(scope, name, headers, this_way);
+        }
+    }
+
+    fn note(&mut self, scope: Scope, name: &HeaderName, headers: &HeaderMap, this_way: Scope) {
+        match scope {
             Scope::EndToEnd => {}
             Scope::Connection => {
                 named_by_connection(headers, &mut self.0);

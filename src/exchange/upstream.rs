@@ -112,7 +112,8 @@ impl<S: Stream> Upstream<S> {
             let conn = if let Some(conn) = idle {
                 conn
             } else {
-                let conn = org.wait_or_open(plan, now).await?;
+                // Rare, and large: not to be carried by every call.
+                let conn = Box::pin(org.wait_or_open(plan, now)).await?;
                 now = self.0.clock.now();
                 conn
             };

@@ -1,6 +1,7 @@
 //! Identify: which org is this for, and who is calling?
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::key::{self, Shape};
 use crate::edge::callers::{Evidence, Proof, Stranger};
 use crate::edge::facade::token::is_gateway_token;
-use crate::edge::facts::Facts;
+use crate::edge::facts::{Facts, Sole};
 use crate::edge::headers::{self, Foreign};
 use crate::edge::{proxies, target};
 use crate::live::LiveOrg;
@@ -127,11 +128,7 @@ impl Findings {
 fn identify(clock: Clock, seen: &mut Seen) -> Result<Found, Refusal> {
     target::normalise(&mut seen.head)?;
     let facts = Facts::of(&seen.head.headers);
-    let host = lower(target::host_of(facts.host, seen.head.version)?.host);
-    let org = seen
-        .live
-        .org_by_host(&host)
-        .ok_or_else(|| Refusal::new(Reason::UnknownOrg, "No org is configured for the Host name of this request."))?;
+    let (org, host) = org_of(seen, facts.host)?;
     let meaning = match seen.live.org(org) {
         Some(held) if held.facade.is_some() => {
             seen.record.lock().org = Some(org);
@@ -146,6 +143,25 @@ fn identify(clock: Clock, seen: &mut Seen) -> Result<Found, Refusal> {
         _ => None,
     };
     find(clock, seen, facts, org, &host, meaning, None).map(Found::Known)
+}
+
+/// The org a request is for, and the name of its host in lower case; remembered for the connection.
+fn org_of(seen: &Seen, host: Sole<'_>) -> Result<(OrgId, Arc<str>), Refusal> {
+    let generation = seen.live.generation;
+    if let Some(shown) = host.only()
+        && let Some(known) = seen.connection.remembered().host(shown.as_bytes(), generation)
+    {
+        return Ok(known);
+    }
+    let name: Arc<str> = lower(target::host_of(host, seen.head.version)?.host).into();
+    let org = seen
+        .live
+        .org_by_host(&name)
+        .ok_or_else(|| Refusal::new(Reason::UnknownOrg, "No org is configured for the Host name of this request."))?;
+    if let Some(shown) = host.only() {
+        seen.connection.remembered().remember_host(shown.as_bytes(), generation, org, Arc::clone(&name));
+    }
+    Ok((org, name))
 }
 
 /// Finds the caller of a request to `org`. `session` is what stands in the place of a session in its body.

@@ -109,7 +109,8 @@ fn by_head(known: Known) -> Result<(Box<Passage>, Option<Inbound>), Refusal> {
     let call = Call { org, caller, principal, class, meaning, deadline };
     let body = (!seen.body.is_end_stream()).then_some(seen.body);
     let Seen { head, live, record, now, .. } = seen;
-    Ok((Box::new(Passage { call, head, payload: Payload::Empty, live, record, now, secure, fare: None }), body))
+    let payload = Payload::Empty;
+    Ok((Box::new(Passage { call, head, payload, live, record, now, secure, fare: None }), body))
 }
 
 /// As whom Salesforce will see the request, as far as its head tells. The connection remembers what the only credential

@@ -11,9 +11,10 @@ use parking_lot::Mutex;
 use smol_str::SmolStr;
 use tokio::sync::watch;
 
+use crate::admin::{Order, Unknown, Whom};
 use crate::admission::bank::sqlite::{OpenError, SqliteBank};
 use crate::admission::bank::{Bank as _, BankEvent, Keeping, keep};
-use crate::admission::{self, Blind, Funding, Ledger, Mode, OrgSettings, PerMille, Timeline};
+use crate::admission::{self, AccountId, Blind, Funding, Ledger, Mode, OrgSettings, PerMille, Timeline};
 use crate::clock::Clock;
 use crate::config::{Caller, Config, DailyMode, OnLoss, Org, State};
 use crate::tasks::Tasks;
@@ -78,15 +79,35 @@ impl Ledgers {
             .collect()
     }
 
-    /// Puts the rules of `config` in force, for the orgs that [`Self::of`] knows.
-    pub fn put(&self, config: &Config) {
+    /// Puts the rules of `config` in force, for the orgs that [`Self::of`] knows; returns the accounts of its callers with
+    /// each of them, in the order of their ids.
+    pub fn put(&self, config: &Config) -> Vec<Vec<AccountId>> {
         let (shares, now) = (shares(config), self.0.clock.now());
         let open = self.0.open.lock();
-        for org in &config.orgs {
-            if let Some(ledger) = open.get(&org.name) {
-                ledger.reconfigure(settings(org, config), &shares, now);
-            }
+        let put = |org: &Org| {
+            open.get(&org.name)
+                .map(|ledger| ledger.reconfigure(settings(org, config), &shares, now))
+                .unwrap_or_default()
+        };
+        config.orgs.iter().map(put).collect()
+    }
+
+    /// Pauses or resumes what `order` names. It is written down within a second, and so outlasts a restart.
+    pub fn pause(&self, order: &Order) -> Result<(), Unknown> {
+        let ledger = self.0.open.lock().get(order.org.as_str()).cloned().ok_or(Unknown::Org)?;
+        let (now, paused) = (self.0.clock.now(), order.paused);
+        match &order.whom {
+            Whom::Class(class) => ledger.pause_class(*class, paused, now),
+            Whom::Caller(caller) if ledger.pause_caller(caller, paused, now) => {}
+            Whom::Caller(_) => return Err(Unknown::Caller),
         }
+        let (kind, name) = match &order.whom {
+            Whom::Caller(caller) => ("caller", caller.as_str()),
+            Whom::Class(class) => ("class", class.as_str()),
+        };
+        let event = if paused { "paused" } else { "resumed" };
+        self.0.log.event(Level::Info, event, &[("org", order.org.as_str().into()), (kind, name.into())]);
+        Ok(())
     }
 
     /// Stops admitting, writes down what was spent, and gives back what was leased.

@@ -16,7 +16,7 @@ use smol_str::SmolStr;
 
 use zeroize::Zeroizing;
 
-use crate::admission::Ledger;
+use crate::admission::{AccountId, Ledger};
 use crate::call::{CallerId, Class, Family, OrgId};
 use crate::clock::Clock;
 use crate::config::{Allow, Caller, Config, Org, PolicyMode, Roots, Secret, Upstream};
@@ -84,6 +84,8 @@ pub struct LiveOrg {
     pub costs: Costs,
     /// Who used what, and who may.
     pub ledger: Ledger,
+    /// The account of each caller with it, in the order of callers.
+    accounts: Vec<AccountId>,
     /// The calls that wait for it.
     pub waiting: Waiting,
     /// The target its callers' own log-ins go to.
@@ -106,6 +108,11 @@ impl LiveOrg {
     /// How long to wait for a call of `family`.
     pub fn timeouts(&self, family: Family) -> Timeouts {
         self.timeouts.get(family.index()).copied().unwrap_or_default()
+    }
+
+    /// Who pays for the calls of `caller`.
+    pub fn account(&self, caller: CallerId) -> AccountId {
+        self.accounts.get(usize::from(caller.0)).copied().unwrap_or(AccountId::NOBODY)
     }
 
     /// The identity `caller` acts as.
@@ -189,6 +196,7 @@ impl Live {
                 origin,
                 costs: costs(org),
                 ledger,
+                accounts: Vec::new(),
                 waiting: before.map_or_else(Waiting::default, |org| org.waiting.clone()),
                 login: OrgId(targets.len() as u16 - 1),
                 facade: None,
@@ -237,7 +245,9 @@ impl Live {
             _ => None,
         };
         // Nothing can fail any more: ledgers have one set of rules, those of the configuration in force.
-        lasting.ledgers.put(&config);
+        for (org, accounts) in orgs.iter_mut().zip(lasting.ledgers.put(&config)) {
+            org.accounts = accounts;
+        }
         Ok(Self {
             generation,
             targets_epoch,

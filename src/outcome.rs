@@ -69,12 +69,8 @@ pub struct RequestId(pub u128);
 impl RequestId {
     /// 32 lower-case hexadecimal digits, the form of a W3C trace id and of `X-SFDC-REQUEST-ID`.
     pub fn hex(self) -> [u8; 32] {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; 32];
-        for (place, byte) in text.chunks_exact_mut(2).zip(self.0.to_be_bytes()) {
-            place[0] = DIGITS[usize::from(byte >> 4)];
-            place[1] = DIGITS[usize::from(byte & 15)];
-        }
+        hex_digits(&self.0.to_be_bytes(), &mut text);
         text
     }
 
@@ -82,6 +78,24 @@ impl RequestId {
     pub fn header(self) -> HeaderValue {
         // Digits are always valid.
         HeaderValue::from_bytes(&self.hex()).unwrap_or(HeaderValue::from_static("0"))
+    }
+}
+
+/// Writes `bytes` as lower-case hexadecimal digits, as far as `text` has room.
+pub fn hex_digits(bytes: &[u8], text: &mut [u8]) {
+    const PAIRS: [[u8; 2]; 256] = {
+        let digits = b"0123456789abcdef";
+        let mut pairs = [[0; 2]; 256];
+        let mut byte = 0;
+        while byte < pairs.len() {
+            pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+            byte += 1;
+        }
+        pairs
+    };
+    let (places, _) = text.as_chunks_mut::<2>();
+    for (place, byte) in places.iter_mut().zip(bytes) {
+        *place = PAIRS[usize::from(*byte)];
     }
 }
 

@@ -113,10 +113,19 @@ fn two_hundred_callers_spend_the_ceiling_and_not_one_call_more() {
 }
 
 #[test]
-fn ten_kills_while_calls_flow_lose_headroom_and_never_overshoot() {
+fn ten_kills_while_calls_flow_lose_headroom_and_never_overshoot_the_org() {
+    ten_kills(&format!("limit: {CEILING}, keep_free: 0%"), "");
+}
+
+#[test]
+fn ten_kills_while_calls_flow_lose_headroom_and_never_overshoot_a_caller() {
+    ten_kills("limit: 50000", &format!("ceiling: {CEILING}"));
+}
+
+fn ten_kills(daily: &str, share: &str) {
     const KILLS: usize = 10;
     let simulator = Simulator::start();
-    let setup = setup(&simulator, &format!("limit: {CEILING}, keep_free: 0%"), "");
+    let setup = setup(&simulator, daily, share);
     let mut gateway = setup.serve();
     let at = Arc::new(Mutex::new(gateway.address()));
     let clock = Clock::start();
@@ -146,4 +155,45 @@ fn ten_kills_while_calls_flow_lose_headroom_and_never_overshoot() {
     assert!(charged <= CEILING, "{charged}");
     // What may be missing: leases that were lost, and what was in the air at the kills, one call of each caller.
     assert!(charged + lost + KILLS as u64 * 8 >= CEILING, "{charged}");
+}
+
+#[test]
+fn what_is_paused_is_not_sent_until_it_is_resumed_and_a_restart_does_not_resume_it() {
+    let simulator = Simulator::start();
+    let setup = setup(&simulator, "limit: 50000", "ceiling: 1000");
+    let key = "an admin key for this test";
+    let (key_file, digest) = (setup.path("key"), weirkeeper::config::key::sha256_hex(key));
+    setup.write("key", key);
+    let config = std::fs::read_to_string(setup.config_str()).unwrap();
+    setup.write("weirkeeper.yaml", &config.replace("admin: {", &format!("admin: {{key_sha256: '{digest}', ")));
+    let gateway = setup.serve();
+    let order = |gateway: &crate::process::Gateway, verb: &str, whom: &[&str], key: bool| {
+        let admin = format!("http://127.0.0.1:{}", gateway.admin.port());
+        let mut words = vec![verb, "--admin", &admin, "--org", "prod"];
+        words.extend(whom);
+        let file = key_file.display().to_string();
+        if key {
+            words.extend(["--key-file", &file]);
+        }
+        run(&words)
+    };
+    assert_eq!(gateway.get("/services/data/v62.0/limits").unwrap().status, 200);
+    let refused = order(&gateway, "pause", &["--caller", "etl"], false);
+    assert!(refused.code == Some(1) && refused.err.contains("admin key"), "{}", refused.err);
+    let unknown = order(&gateway, "pause", &["--caller", "nobody"], true);
+    assert!(unknown.code == Some(1) && unknown.err.contains("No caller of this name"), "{}", unknown.err);
+    let paused = order(&gateway, "pause", &["--caller", "etl"], true);
+    assert_eq!((paused.code, paused.out.trim()), (Some(0), "paused: caller etl of prod"), "{}", paused.err);
+    gateway.get("/services/data/v62.0/limits").unwrap().refused(503, "SERVER_UNAVAILABLE", "paused");
+    // It is on record within a second; then a kill changes nothing about it.
+    std::thread::sleep(Duration::from_millis(1_500));
+    gateway.process.signal(Signal::KILL);
+    let _killed = gateway.process.ended();
+    let gateway = setup.serve();
+    gateway.get("/services/data/v62.0/limits").unwrap().refused(503, "SERVER_UNAVAILABLE", "paused");
+    assert_eq!(order(&gateway, "pause", &["--class", "interactive"], true).code, Some(0));
+    assert_eq!(order(&gateway, "resume", &["--caller", "etl"], true).code, Some(0));
+    gateway.get("/services/data/v62.0/limits").unwrap().refused(503, "SERVER_UNAVAILABLE", "paused");
+    assert_eq!(order(&gateway, "resume", &["--class", "interactive"], true).code, Some(0));
+    assert_eq!(gateway.get("/services/data/v62.0/limits").unwrap().status, 200);
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::call::Class;
 
+use super::allotment::Allotment;
 use super::denied::Cause;
 use super::ring::{Ring, WINDOW_MINUTES};
 use super::settings::{PerMille, Share};
@@ -11,6 +12,11 @@ use super::time::Minute;
 
 /// Nothing changed since the bank was last told.
 const CLEAN: u32 = u32::MAX;
+/// A request that began before its caller left the configuration has come to its end after so many minutes.
+const VACANT_AFTER_MINUTES: u32 = 60;
+/// Rings of an account: one for each class, and one for leases of which nobody knows whether they were spent.
+pub(super) const KINDS: [Option<Class>; 4] =
+    [Some(Class::Interactive), Some(Class::Standard), Some(Class::Batch), None];
 /// A caller counts among those who want to borrow for this long after it last asked.
 pub(super) const CONTENDING_MINUTES: u32 = 15;
 
@@ -46,7 +52,9 @@ pub(super) struct Account {
     pub(super) paused: bool,
     /// Not in the configuration any more; kept until its use has left the window.
     pub(super) retired: bool,
-    rings: [Option<Box<Ring>>; 3],
+    /// What is leased in its name, if it has a ceiling.
+    pub(super) allotment: Option<Box<Allotment>>,
+    rings: [Option<Box<Ring>>; KINDS.len()],
     pub(super) name: Arc<str>,
     pub(super) floor_set: u64,
     pub(super) denied: Option<Box<[u32; Cause::ALL.len()]>>,
@@ -70,7 +78,8 @@ impl Account {
             idle: false,
             paused: false,
             retired: false,
-            rings: [None, None, None],
+            allotment: None,
+            rings: [const { None }; KINDS.len()],
             name: Arc::clone(&share.name),
             floor_set: 0,
             denied: None,
@@ -92,14 +101,21 @@ impl Account {
     }
 
     /// Leaves the configuration: no rights any more, but what it spent stays spent.
-    pub(super) fn retire(&mut self) {
+    pub(super) fn retire(&mut self, now: Minute) {
+        if !self.retired {
+            self.asked = now.0;
+        }
         self.floor_set = 0;
         self.retired = true;
     }
 
-    /// Nothing is left that anybody could ask about.
-    pub(super) fn vacant(&self) -> bool {
-        self.retired && self.used == 0 && self.reserved == 0 && self.dirty_from == CLEAN
+    /// Nothing is left that anybody could ask about, nor a request under way that could be taken for another's.
+    pub(super) fn vacant(&self, now: Minute) -> bool {
+        self.retired
+            && now.0.saturating_sub(self.asked) >= VACANT_AFTER_MINUTES
+            && self.load() == 0
+            && self.dirty_from == CLEAN
+            && self.allotment.is_none()
     }
 
     pub(super) fn load(&self) -> u64 {
@@ -152,14 +168,14 @@ impl Account {
             let calls = std::mem::take(&mut self.tally[class.index()]);
             if calls > 0 {
                 self.used -= u64::from(calls);
-                self.add(*class, Minute(self.tallied), calls, Minute(self.tallied));
+                self.add(Some(*class), Minute(self.tallied), calls, Minute(self.tallied));
             }
         }
     }
 
     /// Counts calls of a minute; returns how many of them are in the window.
-    pub(super) fn add(&mut self, class: Class, minute: Minute, calls: u32, now: Minute) -> u32 {
-        let ring = self.rings[class.index()].get_or_insert_with(|| Box::new(Ring::new(now)));
+    pub(super) fn add(&mut self, kind: Option<Class>, minute: Minute, calls: u32, now: Minute) -> u32 {
+        let ring = self.rings[place(kind)].get_or_insert_with(|| Box::new(Ring::new(now)));
         let before = ring.sum();
         ring.extend(now);
         let counted = ring.add(minute, calls);
@@ -189,9 +205,19 @@ impl Account {
         }
     }
 
-    /// The ring of a class, if it spent anything; up to date after [`Self::flush`].
-    pub(super) fn ring(&self, class: Class) -> Option<&Ring> {
-        self.rings[class.index()].as_deref()
+    /// The ring of a class, or of lost leases, if it has any; up to date after [`Self::flush`].
+    pub(super) fn ring(&self, kind: Option<Class>) -> Option<&Ring> {
+        self.rings[place(kind)].as_deref()
+    }
+
+    /// Calls of lost leases in the window; part of [`Self::used`].
+    pub(super) fn lost(&self) -> u64 {
+        self.ring(None).map_or(0, Ring::sum)
+    }
+
+    /// Whether it has not asked for anything for a minute or two.
+    pub(super) fn is_quiet(&self, now: Minute) -> bool {
+        self.asked + 1 < now.0
     }
 
     /// Calls of the last `minutes` minutes, the running one included.
@@ -235,6 +261,11 @@ impl Account {
     pub(super) fn bytes(&self) -> usize {
         size_of::<Self>()
             + self.denied.as_ref().map_or(0, |counts| size_of_val(&**counts))
+            + self.allotment.as_ref().map_or(0, |allotment| size_of_val(&**allotment))
             + self.rings.iter().flatten().map(|ring| ring.bytes()).sum::<usize>()
     }
+}
+
+fn place(kind: Option<Class>) -> usize {
+    kind.map_or(KINDS.len() - 1, Class::index)
 }

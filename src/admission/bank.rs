@@ -33,8 +33,8 @@ const LAST_RETRY: Duration = Duration::from_secs(10);
 pub struct Entry {
     /// The caller's name.
     pub caller: Arc<str>,
-    /// The calls' class.
-    pub class: Class,
+    /// The calls' class; `None` for a lease of which nobody knows whether it was spent.
+    pub class: Option<Class>,
     /// When they were sent.
     pub minute: Minute,
     /// How many; zero if none is charged after all.
@@ -50,6 +50,17 @@ pub struct Paused {
     pub classes: Vec<Class>,
 }
 
+/// What is leased in one caller's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allotted {
+    /// The caller's name.
+    pub caller: Arc<str>,
+    /// Calls it may spend that were not reported: it replaces what was told before.
+    pub balance: u64,
+    /// Further calls wanted for it.
+    pub ask: u64,
+}
+
 /// What one org's books have to say, at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Statement {
@@ -57,33 +68,46 @@ pub struct Statement {
     pub at: Duration,
     /// Minutes that changed.
     pub entries: Vec<Entry>,
-    /// Calls of the present lease that were not reported and may still be spent.
+    /// Calls of the common lease that were not reported and may still be spent.
     pub balance: u64,
-    /// Further calls wanted.
+    /// Further calls wanted for it.
     pub ask: u64,
-    /// Most calls that should be leased altogether, `balance` included.
+    /// What is leased in callers' own names, where that changed.
+    pub allotted: Vec<Allotted>,
+    /// Calls that may be spent unreported altogether.
+    pub outstanding: u64,
+    /// Most calls that should be leased altogether, `outstanding` included.
     pub headroom: u64,
     /// Everything that is paused, if that changed.
     pub paused: Option<Paused>,
     /// What to tell again if the bank cannot take it: slot, generation and first minute.
     pub(super) marks: Vec<(u32, u32, Minute)>,
+    /// Whose the allotments are: slot and generation.
+    pub(super) holders: Vec<(u32, u32)>,
 }
 
 impl Statement {
     /// What a bank with no other process at its counter grants.
     pub fn grant(&self) -> Lease {
-        Lease {
-            granted: self.ask.min(self.headroom.saturating_sub(self.balance)),
-            until: Minute::containing(self.at).plus(LEASE_MINUTES),
-        }
+        let mut left = self.headroom.saturating_sub(self.outstanding);
+        let mut take = |wanted: u64| {
+            let granted = wanted.min(left);
+            left -= granted;
+            granted
+        };
+        // Few calls go to those that wait in their own name first: the common lease is asked by all others together.
+        let allotted = self.allotted.iter().map(|allotted| take(allotted.ask)).collect();
+        Lease { granted: take(self.ask), allotted, until: Minute::containing(self.at).plus(LEASE_MINUTES) }
     }
 }
 
 /// What the bank grants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// Further calls that may be spent.
+    /// Further calls that may be spent by callers that share the common lease.
     pub granted: u64,
+    /// Further calls that each of the statement's allotments may spend, in its order.
+    pub allotted: Vec<u64>,
     /// Last minute in which these and all calls leased before may be spent.
     pub until: Minute,
 }
@@ -93,7 +117,8 @@ pub struct Lease {
 pub struct Past {
     /// The latest ledger time on record, since the Unix epoch.
     pub now: Duration,
-    /// Calls of the window, leases that may have been spent among them (under [`LOST_LEASES`](super::LOST_LEASES)).
+    /// Calls of the window, leases that may have been spent among them: those of callers' own, and the common ones
+    /// under [`LOST_LEASES`](super::LOST_LEASES).
     pub entries: Vec<Entry>,
     /// What is paused.
     pub paused: Paused,
@@ -171,7 +196,7 @@ pub async fn keep<B: Bank>(
             let statement = Arc::new(statement);
             match bank.settle(&org, Arc::clone(&statement)).await {
                 Ok(lease) => {
-                    ledger.settled(lease, clock.now());
+                    ledger.settled(&statement, &lease, clock.now());
                     if retry.take().is_some() {
                         report(BankEvent::Back);
                     }

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use crate::call::{ApiCalls, CallerId, Class};
+use crate::call::{ApiCalls, Class};
 
 use super::account::Account;
 use super::denied::{Cause, Denied};
@@ -18,7 +18,7 @@ use super::gate::{Entry, Gate};
 use super::ladder::{Level, Steps};
 use super::lease::{Funds, Lease};
 use super::ring::{Ring, WINDOW_MINUTES};
-use super::settings::{Mode, OrgSettings, PerMille};
+use super::settings::{AccountId, Mode, OrgSettings, PerMille};
 use super::time::Minute;
 use super::usage::{Footing, Misread, Reading, Truth};
 
@@ -38,6 +38,8 @@ pub(super) struct Pass {
     pub(super) cost: u32,
     /// How much of the cost came out of the lease.
     pub(super) leased: u32,
+    /// That lease is the caller's own.
+    pub(super) allotted: bool,
     pub(super) probe: bool,
     pub(super) borrowed: bool,
     /// What enforcement would have said, in `mode: observe`.
@@ -48,14 +50,23 @@ pub(super) struct Pass {
 pub(super) struct Book {
     pub(super) settings: OrgSettings,
     pub(super) accounts: Vec<Account>,
-    /// `CallerId` -> slot in `accounts`.
-    pub(super) by_id: Vec<u32>,
     pub(super) now: Minute,
     /// All calls of ours, by minute.
     pub(super) own: Ring,
     pub(super) reserved: u64,
-    /// Calls of leases in `reserved`.
+    /// Calls of the common lease in `reserved`.
     pub(super) leased: u64,
+    /// Calls of callers' own leases in `reserved`.
+    pub(super) allotted_out: u64,
+    /// Calls left in callers' own leases.
+    pub(super) allotted: u64,
+    /// The accounts with leases of their own.
+    pub(super) allotments: Vec<u32>,
+    /// Whether any caller spends from the common lease, and whether one asked since the bank was last asked.
+    pub(super) common: bool,
+    pub(super) common_asked: bool,
+    /// Calls counted as spent that may never have been sent.
+    pub(super) unproven: u64,
     /// Calls of floors that nobody may borrow.
     pub(super) held: u64,
     pub(super) truth: Truth,
@@ -93,13 +104,18 @@ impl Book {
     pub(super) fn new(settings: OrgSettings, lease: Lease, accounts: Vec<Account>, now: Minute) -> Self {
         let mut book = Self {
             settings,
-            by_id: (1..u32::try_from(accounts.len()).unwrap_or(u32::MAX)).collect(),
             dirty: Vec::with_capacity(accounts.len()),
             accounts,
             now,
             own: Ring::new(now),
             reserved: 0,
             leased: 0,
+            allotted_out: 0,
+            allotted: 0,
+            allotments: Vec::new(),
+            common: false,
+            common_asked: false,
+            unproven: 0,
             held: 0,
             truth: Truth::new(settings, now),
             ceiling: None,
@@ -122,6 +138,7 @@ impl Book {
             cursor: 0,
             sweeping: now,
         };
+        book.common = book.shares_a_lease();
         book.set_ceiling();
         book.sweep_all();
         book
@@ -144,12 +161,19 @@ impl Book {
     }
 
     /// Admits a call or says why not; in observe mode it admits and says what it would have said.
-    pub(super) fn reserve(&mut self, caller: CallerId, class: Class, cost: ApiCalls) -> Result<Pass, Denied> {
-        let Some(slot) = self.by_id.get(usize::from(caller.0)).map(|slot| *slot as usize) else {
+    pub(super) fn reserve(&mut self, account: AccountId, class: Class, cost: ApiCalls) -> Result<Pass, Denied> {
+        let Some(slot) = self.slot(account) else {
             return Err(Denied { cause: Cause::UnknownCaller, level: self.steps.level(), missing: 0 });
         };
         if self.stopping {
             return Err(self.deny(slot, Cause::Stopping, 0));
+        }
+        // The operator's word holds whatever the ledger itself may do.
+        if self.accounts[slot].paused {
+            return Err(self.deny(slot, Cause::CallerPaused, 0));
+        }
+        if self.paused_classes[class.index()] {
+            return Err(self.deny(slot, Cause::ClassPaused, 0));
         }
         let mut decision = self.decide(slot, class, u64::from(cost.0));
         if decision.is_err() && self.sweep_due() {
@@ -171,10 +195,21 @@ impl Book {
         if probe {
             self.gate.probe();
         }
-        let leased = self.lease.reserve(cost.0);
-        self.leased += u64::from(leased);
         self.reserved += u64::from(cost.0);
         let account = &mut self.accounts[slot];
+        let (leased, allotted) = match &mut account.allotment {
+            Some(allotment) if account.ceiling.is_some() => {
+                let taken = allotment.reserve(cost.0);
+                self.allotted -= u64::from(taken);
+                self.allotted_out += u64::from(taken);
+                (taken, true)
+            }
+            _ => {
+                let taken = self.lease.reserve(cost.0);
+                self.leased += u64::from(taken);
+                (taken, false)
+            }
+        };
         account.reserved += u64::from(cost.0);
         let generation = account.generation;
         self.rehold(slot);
@@ -182,7 +217,7 @@ impl Book {
             self.lent.1 += u64::from(cost.0);
         }
         let slot = slot as u32;
-        Ok(Pass { slot, generation, class, cost: cost.0, leased, probe, borrowed, would_deny })
+        Ok(Pass { slot, generation, class, cost: cost.0, leased, allotted, probe, borrowed, would_deny })
     }
 
     /// Whether decisions are enforced. Where they are only observed nothing is refused or delayed, not even for want
@@ -200,15 +235,9 @@ impl Book {
     fn decide(&mut self, slot: usize, class: Class, cost: u64) -> Result<bool, (Cause, u64)> {
         let now = self.now;
         if self.settings.mode == Mode::Off {
-            return self.fund(cost).map(|()| false);
+            return self.fund(slot, cost).map(|()| false);
         }
         let account = &mut self.accounts[slot];
-        if account.paused {
-            return Err((Cause::CallerPaused, 0));
-        }
-        if self.paused_classes[class.index()] {
-            return Err((Cause::ClassPaused, 0));
-        }
         if cost == 0 {
             return Ok(false);
         }
@@ -237,7 +266,7 @@ impl Book {
             Entry::BatchFull => return Err((Cause::AwaitProbe, 0)),
             Entry::Free | Entry::Probe => {}
         }
-        self.fund(cost)?;
+        self.fund(slot, cost)?;
         Ok(!guaranteed)
     }
 
@@ -307,14 +336,42 @@ impl Book {
         false
     }
 
-    fn fund(&mut self, cost: u64) -> Result<(), (Cause, u64)> {
-        match self.lease.ask(cost, self.now) {
-            Funds::Enough => Ok(()),
-            Funds::Empty => {
-                self.needed = self.needed.max(cost);
-                Err((Cause::AwaitLease, 0))
+    fn fund(&mut self, slot: usize, cost: u64) -> Result<(), (Cause, u64)> {
+        if let Lease::Unbounded = self.lease {
+            return Ok(());
+        }
+        let account = &mut self.accounts[slot];
+        let own = account.ceiling.map(|_| account.allotment.get_or_insert_default());
+        let funds = self.lease.ask(cost, own.as_ref().map(|allotment| allotment.left()), self.now);
+        match own {
+            Some(allotment) => {
+                allotment.ask();
+                if !std::mem::replace(&mut allotment.listed, true) {
+                    self.allotments.push(slot as u32);
+                }
+                if funds == Funds::Empty {
+                    allotment.need(cost);
+                }
             }
+            None => {
+                self.common_asked = true;
+                if funds == Funds::Empty {
+                    self.needed = self.needed.max(cost);
+                }
+            }
+        }
+        match funds {
+            Funds::Enough => Ok(()),
+            Funds::Empty => Err((Cause::AwaitLease, 0)),
             Funds::Lost => Err((Cause::BankLost, 0)),
+        }
+    }
+
+    /// Whether the lease that `pass` was reserved from wants filling up.
+    pub(super) fn is_low(&self, pass: &Pass) -> bool {
+        match &self.accounts[pass.slot as usize].allotment {
+            Some(allotment) if pass.allotted => allotment.is_low(),
+            _ => self.lease.is_low(),
         }
     }
 
@@ -334,13 +391,25 @@ impl Book {
     /// Ends a reservation, by sending or not.
     fn unreserve(&mut self, pass: &Pass) {
         self.reserved -= u64::from(pass.cost);
-        self.leased -= u64::from(pass.leased);
-        self.accounts[pass.slot as usize].reserved -= u64::from(pass.cost);
+        let account = &mut self.accounts[pass.slot as usize];
+        account.reserved -= u64::from(pass.cost);
+        if !pass.allotted {
+            self.leased -= u64::from(pass.leased);
+        } else if let Some(allotment) = &mut account.allotment {
+            allotment.unreserve(pass.leased);
+            self.allotted_out -= u64::from(pass.leased);
+        }
     }
 
     pub(super) fn refund(&mut self, pass: &Pass) {
         self.unreserve(pass);
-        self.lease.refund(pass.leased);
+        match &mut self.accounts[pass.slot as usize].allotment {
+            Some(allotment) if pass.allotted => {
+                allotment.refund(pass.leased);
+                self.allotted += u64::from(pass.leased);
+            }
+            _ => self.lease.refund(pass.leased),
+        }
         self.rehold(pass.slot as usize);
         if pass.probe {
             self.gate.unresolved();
@@ -389,8 +458,7 @@ impl Book {
     pub(super) fn read(&mut self, reading: Reading) -> Result<bool, Misread> {
         self.own.extend(self.now);
         let was = (self.truth.footing(), self.ceiling);
-        let unproven = self.accounts[LOST].used;
-        if let Err(misread) = self.truth.read(reading, &self.own, unproven, self.now) {
+        if let Err(misread) = self.truth.read(reading, &self.own, self.unproven, self.now) {
             self.misread[misread as usize] += 1;
             return Err(misread);
         }
@@ -436,7 +504,9 @@ impl Book {
         for slot in self.cursor..until {
             let scale = self.floor_scale;
             let account = &mut self.accounts[slot];
+            let lost = account.lost();
             account.release(self.sweeping);
+            self.unproven = self.unproven + account.lost() - lost;
             account.rest(idle_after, self.sweeping);
             account.floor = match scale {
                 Some((pool, floors)) => (u128::from(account.floor_set) * u128::from(pool) / u128::from(floors)) as u64,

@@ -5,13 +5,12 @@
 
 use serde::Serialize;
 
-use crate::call::CallerId;
-
-use super::account::{Account, CONTENDING_MINUTES};
+use super::account::{Account, CONTENDING_MINUTES, KINDS};
 use super::book::Book;
 use super::denied::{Cause, Denied};
 use super::gate::Door;
 use super::ring::{Ring, WINDOW_MINUTES};
+use super::settings::AccountId;
 use super::time::Minute;
 
 /// Calls that come back in one minute.
@@ -40,10 +39,11 @@ pub struct Forecast {
 
 impl Book {
     /// The minute in which what a call was denied for has come back.
-    pub(super) fn when(&mut self, denied: Denied, caller: CallerId) -> Option<Minute> {
+    pub(super) fn when(&mut self, denied: Denied, account: AccountId) -> Option<Minute> {
         match denied.cause {
             Cause::CallerCeiling | Cause::Share => {
-                let account = &mut self.accounts[*self.by_id.get(usize::from(caller.0))? as usize];
+                let slot = self.slot(account)?;
+                let account = &mut self.accounts[slot];
                 account.flush();
                 account.next_return(denied.missing)
             }
@@ -73,7 +73,7 @@ impl Book {
 
     /// When a caller with a ceiling reaches it at its pace.
     pub(super) fn caller_runs_out(&self, account: &Account) -> Option<Minute> {
-        let rings: Vec<&Ring> = crate::call::Class::ALL.iter().filter_map(|class| account.ring(*class)).collect();
+        let rings: Vec<&Ring> = KINDS.iter().filter_map(|kind| account.ring(*kind)).collect();
         runs_out(&rings, account.recent(self.now, CONTENDING_MINUTES), account.load(), account.ceiling?, self.now)
     }
 

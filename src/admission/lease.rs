@@ -57,9 +57,10 @@ impl Lease {
         Self::Held(Held { left: 0, until: Minute(0), target: 1, lost: None })
     }
 
-    pub(super) fn ask(&self, cost: u64, now: Minute) -> Funds {
+    /// Whether `cost` calls may be spent; `allotted` is what the caller has in its own name, if it spends from that.
+    pub(super) fn ask(&self, cost: u64, allotted: Option<u64>, now: Minute) -> Funds {
         let Self::Held(held) = self else { return Funds::Enough };
-        if held.left >= cost && now.plus(LEASE_RESERVE_MINUTES) <= held.until {
+        if allotted.unwrap_or(held.left) >= cost && now.plus(LEASE_RESERVE_MINUTES) <= held.until {
             return Funds::Enough;
         }
         match held.lost {
@@ -101,10 +102,15 @@ impl Lease {
     /// far too much. `needed` calls are waiting in one piece.
     pub(super) fn adapt(&mut self, per_second: u64, headroom: u64, needed: u64) -> u64 {
         let Self::Held(held) = self else { return 0 };
-        let wished = (per_second * LASTS_SECONDS).max(USUAL_LEASE).min(headroom / PART_OF_HEADROOM);
+        let wished = Self::usual(per_second).min(headroom / PART_OF_HEADROOM);
         held.target = wished.max(needed).max(1);
         held.left = held.left.min(held.target.saturating_mul(2));
         held.target.saturating_sub(held.left)
+    }
+
+    /// What a lease should last at the present rate of spending.
+    pub(super) fn usual(per_second: u64) -> u64 {
+        (per_second * LASTS_SECONDS).max(USUAL_LEASE)
     }
 
     pub(super) fn granted(&mut self, calls: u64, until: Minute) {
@@ -173,9 +179,9 @@ mod tests {
     fn it_ends_for_new_calls_before_it_ends_for_reserved_ones() {
         let mut lease = Lease::unopened();
         lease.granted(10, NOW.plus(LEASE_RESERVE_MINUTES));
-        assert_eq!(lease.ask(1, NOW), Funds::Enough);
-        assert_eq!(lease.ask(11, NOW), Funds::Empty);
-        assert_eq!(lease.ask(1, NOW.plus(1)), Funds::Empty);
+        assert_eq!(lease.ask(1, None, NOW), Funds::Enough);
+        assert_eq!(lease.ask(11, None, NOW), Funds::Empty);
+        assert_eq!(lease.ask(1, None, NOW.plus(1)), Funds::Empty);
         assert!(lease.may_send(NOW.plus(LEASE_RESERVE_MINUTES)));
         assert!(!lease.may_send(NOW.plus(LEASE_RESERVE_MINUTES + 1)));
     }
@@ -184,11 +190,11 @@ mod tests {
     fn a_lost_bank_stops_or_does_not_stop_by_name() {
         let mut lease = Lease::unopened();
         lease.lost(OnLoss::Refuse);
-        assert_eq!(lease.ask(1, NOW), Funds::Lost);
+        assert_eq!(lease.ask(1, None, NOW), Funds::Lost);
         lease.lost(OnLoss::Continue);
-        assert_eq!(lease.ask(1, NOW), Funds::Enough);
+        assert_eq!(lease.ask(1, None, NOW), Funds::Enough);
         assert!(lease.may_send(NOW));
         lease.granted(0, NOW);
-        assert_eq!(lease.ask(1, NOW), Funds::Empty);
+        assert_eq!(lease.ask(1, None, NOW), Funds::Empty);
     }
 }

@@ -15,14 +15,14 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::call::{ApiCalls, CallerId, Class};
+use crate::call::{ApiCalls, Class};
 use crate::clock::Clock;
 
 use super::bank::{Lease, Past, Statement};
 use super::book::{Book, Pass};
 use super::denied::{Cause, Denied};
 use super::lease::{Lease as Leased, OnLoss};
-use super::settings::{OrgSettings, Share};
+use super::settings::{AccountId, OrgSettings, Share};
 use super::time::{Minute, Timeline};
 use super::usage::{Misread, Reading};
 
@@ -61,7 +61,7 @@ impl Ledger {
         ledger
     }
 
-    /// An empty ledger; caller `n` of `shares` is `CallerId(n)`.
+    /// An empty ledger; the account of caller `n` of `shares` has the id of `CallerId(n)`.
     pub fn new(settings: OrgSettings, shares: &[Share], funding: Funding, timeline: Timeline, now: Instant) -> Self {
         let lease = match funding {
             Funding::Unbounded => Leased::Unbounded,
@@ -74,13 +74,21 @@ impl Ledger {
 
     /// Reserves `cost` calls for a call about to be dispatched. A denial that [`Cause::waits`] is answered by
     /// waiting for [`Self::changed`], any other by a refusal.
-    pub fn reserve(&self, caller: CallerId, class: Class, cost: ApiCalls, now: Instant) -> Result<Reservation, Denied> {
+    pub fn reserve(
+        &self,
+        account: impl Into<AccountId>,
+        class: Class,
+        cost: ApiCalls,
+        now: Instant,
+    ) -> Result<Reservation, Denied> {
         let minute = self.shared.timeline.minute(now);
         let mut book = self.shared.book.lock();
         book.touch(minute);
-        let pass = book.reserve(caller, class, cost);
-        let fundable = pass.as_ref().map_or_else(|denied| denied.cause == Cause::AwaitLease, |_| true);
-        let refill = fundable && book.lease.is_low();
+        let pass = book.reserve(account.into(), class, cost);
+        let refill = match &pass {
+            Ok(pass) => book.is_low(pass),
+            Err(denied) => denied.cause == Cause::AwaitLease,
+        };
         drop(book);
         if refill {
             self.shared.refill.notify_one();
@@ -97,8 +105,9 @@ impl Ledger {
         Ok(())
     }
 
-    /// Pauses or resumes a caller: while paused, nothing of its is admitted, not even below its floor.
-    pub fn pause_caller(&self, caller: CallerId, paused: bool, now: Instant) -> bool {
+    /// Pauses or resumes the caller of this name: while paused, nothing of its is admitted, not even below its floor nor
+    /// where decisions do not bind. `false` if there is no such caller.
+    pub fn pause_caller(&self, caller: &str, paused: bool, now: Instant) -> bool {
         let known = self.with(now, |book| book.pause_caller(caller, paused));
         self.shared.changed.notify_waiters();
         self.shared.refill.notify_one();
@@ -116,10 +125,11 @@ impl Ledger {
     }
 
     /// Puts new rules and shares in force. Use is kept by the callers' names; calls under way stay with whom they
-    /// were reserved for.
-    pub fn reconfigure(&self, settings: OrgSettings, shares: &[Share], now: Instant) {
-        self.with(now, |book| book.reconfigure(settings, shares));
+    /// were reserved for. Returns the accounts of `shares`, in their order.
+    pub fn reconfigure(&self, settings: OrgSettings, shares: &[Share], now: Instant) -> Vec<AccountId> {
+        let accounts = self.with(now, |book| book.reconfigure(settings, shares));
         self.shared.changed.notify_waiters();
+        accounts
     }
 
     /// Releases calls whose 24 h are over, a few accounts at a time; to be called every few seconds. Without it
@@ -159,7 +169,7 @@ impl Ledger {
     }
 
     /// When a denied call makes sense again; `None` if no time can be named.
-    pub fn retry_after(&self, denied: Denied, caller: CallerId, now: Instant) -> Option<Duration> {
+    pub fn retry_after(&self, denied: Denied, account: impl Into<AccountId>, now: Instant) -> Option<Duration> {
         let time = self.shared.timeline.at(now);
         match denied.cause {
             Cause::AwaitProbe | Cause::AwaitReading | Cause::AwaitLease | Cause::Stopping => {
@@ -168,7 +178,7 @@ impl Ledger {
             Cause::BankLost => return Some(Duration::from_secs(10)),
             _ => {}
         }
-        let when = self.with(now, |book| book.when(denied, caller))?;
+        let when = self.with(now, |book| book.when(denied, account.into()))?;
         // Whole seconds, rounded up: that is what Retry-After can say.
         let wait = when.begins().saturating_sub(time);
         Some(Duration::from_secs(wait.as_millis().div_ceil(1_000).max(1) as u64))
@@ -195,8 +205,8 @@ impl Ledger {
     }
 
     /// Takes in the bank's answer to a statement.
-    pub(super) fn settled(&self, lease: Lease, now: Instant) {
-        self.with(now, |book| book.settled(lease));
+    pub(super) fn settled(&self, statement: &Statement, lease: &Lease, now: Instant) {
+        self.with(now, |book| book.settled(statement, lease));
         self.wake();
     }
 

@@ -14,12 +14,13 @@
 //! | `usage` | what the org used, from Salesforce's readings |
 //! | `gate` | closing and careful reopening after Salesforce refused |
 //! | `ladder`, `fair` | what may be borrowed when calls are scarce |
-//! | `lease`, `statement`, `bank` | what may be spent without asking the store, and the stores |
+//! | `lease`, `allotment`, `statement`, `bank` | what may be spent without asking the store, and the stores |
 //! | `forecast`, `snapshot` | what comes back when, and everything there is to see |
 //!
 //! Unit: API calls as Salesforce charges them (facts 1.3). Time: [`time::Timeline`], whole minutes.
 
 mod account;
+mod allotment;
 pub mod bank;
 mod book;
 mod changes;
@@ -46,7 +47,7 @@ pub use gate::Door;
 pub use ladder::Level;
 pub use lease::OnLoss;
 pub use ledger::{Funding, LeaseEnded, Ledger, Reservation, Spent};
-pub use settings::{Blind, Ladder, Lending, Mode, OrgSettings, PerMille, Share};
+pub use settings::{AccountId, Blind, Ladder, Lending, Mode, OrgSettings, PerMille, Share};
 pub use snapshot::{CallerBudget, CallerForecast, OrgBudget, Warning};
 pub use time::{Minute, Timeline};
 pub use usage::{Footing, Misread, Reading};

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::call::CallerId;
+
 /// A share in thousandths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PerMille(u16);
@@ -142,7 +144,33 @@ impl Default for OrgSettings {
     }
 }
 
-/// One caller's rights. Its place in the list given to the ledger is its `CallerId`.
+/// A caller's account with one ledger: the same for as long as its name is configured, whatever its place among the
+/// callers. So a request that began under an earlier configuration is charged to whom it came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountId(u32);
+
+impl AccountId {
+    /// Nobody's account.
+    pub const NOBODY: Self = Self(u32::MAX);
+
+    /// The first account holds lost leases and belongs to no caller.
+    pub(super) fn of_slot(slot: usize) -> Self {
+        u32::try_from(slot).map_or(Self::NOBODY, |slot| Self(slot.wrapping_sub(1)))
+    }
+
+    pub(super) fn slot(self) -> usize {
+        (self.0 as usize).saturating_add(1)
+    }
+}
+
+/// In a ledger that was never reconfigured, accounts stand as callers were given.
+impl From<CallerId> for AccountId {
+    fn from(caller: CallerId) -> Self {
+        Self(u32::from(caller.0))
+    }
+}
+
+/// One caller's rights.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Share {
     /// Its name, by which its use is kept across reloads and restarts.

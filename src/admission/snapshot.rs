@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::call::{CallerId, Class};
+use crate::call::Class;
 
 use super::account::{Account, CONTENDING_MINUTES};
 use super::book::{Book, LOST};
@@ -14,6 +14,7 @@ use super::forecast::{Forecast, Return};
 use super::gate::Door;
 use super::ladder::Level;
 use super::ledger::Ledger;
+use super::settings::AccountId;
 use super::time::Minute;
 use super::usage::{Footing, Reading};
 
@@ -100,6 +101,8 @@ pub struct CallerBudget {
     pub used: u64,
     /// The same by class, in the order of [`Class::ALL`].
     pub used_by_class: [u64; 3],
+    /// Calls of leases in its name that ended without a report and count as spent; part of `used`.
+    pub lost: u64,
     /// Calls reserved and not yet sent.
     pub reserved: u64,
     /// Its floor in force.
@@ -162,10 +165,11 @@ impl Ledger {
     }
 
     /// One caller's budget and forecast.
-    pub fn caller(&self, caller: CallerId, now: Instant) -> Option<(CallerBudget, CallerForecast)> {
+    pub fn caller(&self, account: impl Into<AccountId>, now: Instant) -> Option<(CallerBudget, CallerForecast)> {
+        let account = account.into();
         self.tick(now);
         self.with(now, |book| {
-            let slot = *book.by_id.get(usize::from(caller.0))? as usize;
+            let slot = book.slot(account)?;
             book.accounts[slot].flush();
             let account = &book.accounts[slot];
             let forecast = CallerForecast {
@@ -204,14 +208,14 @@ impl Book {
             reserved: self.reserved,
             held: self.held,
             headroom: self.ceiling.map(|ceiling| ceiling.saturating_sub(used + self.reserved)),
-            lost_leases: self.accounts[LOST].used,
+            lost_leases: self.unproven,
             level,
             door: self.gate.door(),
             reading: last.map(|(reading, _)| reading),
             read_at: last.map(|(_, at)| at),
             misread_absurd: self.misread[0],
             misread_jump: self.misread[1],
-            lease: self.lease.left(),
+            lease: self.lease.left().map(|left| left + self.allotted),
             forecast: self.forecast(),
             warnings: self.warnings(),
             paused_classes: Class::ALL.iter().copied().filter(|class| self.paused_classes[class.index()]).collect(),
@@ -247,7 +251,7 @@ impl Book {
     fn caller_budget(&self, account: &Account) -> CallerBudget {
         let mut used_by_class = [0; 3];
         for class in Class::ALL {
-            used_by_class[class.index()] = account.ring(*class).map_or(0, super::ring::Ring::sum);
+            used_by_class[class.index()] = account.ring(Some(*class)).map_or(0, super::ring::Ring::sum);
         }
         let count = |cause: Cause| account.denied.as_ref().map_or(0, |counts| counts[cause.index()]);
         let denied = Cause::ALL.iter().map(|cause| (*cause, count(*cause)));
@@ -255,6 +259,7 @@ impl Book {
             name: Arc::clone(&account.name),
             used: account.used,
             used_by_class,
+            lost: account.lost(),
             reserved: account.reserved,
             floor: account.floor,
             floor_set: account.floor_set,

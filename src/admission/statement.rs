@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use crate::call::Class;
 
-use super::bank::{Entry, Lease, Past, Paused, Statement};
+use super::account::KINDS;
+use super::allotment::Room;
+use super::bank::{Allotted, Entry, Lease, Past, Paused, Statement};
 use super::book::Book;
-use super::lease::OnLoss;
+use super::lease::{self, OnLoss};
 use super::time::Minute;
 use super::usage::Footing;
 
@@ -30,20 +32,64 @@ impl Book {
         self.rate(at);
         let before = self.lease.left()?;
         let needed = std::mem::take(&mut self.needed);
-        let headroom = self.headroom_to_lease().max(self.leased + needed);
-        let ask = if self.stopping { 0 } else { self.lease.adapt(self.per_second, headroom, needed) };
+        let waiting = self.allotments.iter().filter_map(|slot| self.accounts[*slot as usize].allotment.as_ref());
+        let (mut needs, mut largest) = (needed, needed);
+        for allotment in waiting {
+            needs += allotment.needed();
+            largest = largest.max(allotment.needed());
+        }
+        let headroom = self.headroom_to_lease().max(self.leased + self.allotted_out + largest);
+        let scarce =
+            needs > 0 && needs > headroom.saturating_sub(before + self.leased + self.allotted + self.allotted_out);
+        let asked = std::mem::take(&mut self.common_asked);
+        let ask = if self.stopping || !self.common || (scarce && !asked) {
+            self.lease.give_up();
+            0
+        } else {
+            self.lease.adapt(self.per_second, headroom, needed)
+        };
         let left = self.lease.left()?;
-        let news = !self.dirty.is_empty() || self.pauses_changed || left != before;
-        let wanting = ask > 0 && headroom > left + self.leased;
+        let mut statement = Statement { at, ask, headroom, balance: left + self.leased, ..Statement::default() };
+        self.tell_allotments(&mut statement, scarce);
+        statement.outstanding = statement.balance + self.allotted + self.allotted_out;
+        let news = !self.dirty.is_empty() || self.pauses_changed || left != before || !statement.allotted.is_empty();
+        let wanting = ask > 0 && headroom > statement.outstanding;
         if !news && !wanting && !self.stopping && !self.lease.ends_within(RENEW_WITHIN_MINUTES, self.now) {
             return None;
         }
-        let mut statement = Statement { at, ask, headroom, balance: left + self.leased, ..Statement::default() };
         self.tell_minutes(&mut statement);
         if std::mem::take(&mut self.pauses_changed) {
             statement.paused = Some(self.paused());
         }
         Some(statement)
+    }
+
+    /// Adapts what callers have leased in their own names, and tells what changed.
+    fn tell_allotments(&mut self, statement: &mut Statement, scarce: bool) {
+        let usual = lease::Lease::usual(self.per_second);
+        let before = statement.balance + self.allotted + self.allotted_out;
+        let grantable = statement.headroom > before;
+        for slot in std::mem::take(&mut self.allotments) {
+            let account = &mut self.accounts[slot as usize];
+            let gone = self.stopping || account.retired;
+            let own = account.ceiling.filter(|_| !gone).map_or(0, |ceiling| ceiling.saturating_sub(account.used));
+            let idle = account.is_quiet(self.now);
+            let Some(allotment) = &mut account.allotment else { continue };
+            self.allotted -= allotment.left();
+            let ask = allotment.adapt(Room { own, org: statement.headroom, usual, idle, scarce }, self.now);
+            self.allotted += allotment.left();
+            if allotment.is_over() && ask == 0 {
+                account.allotment = None;
+                continue;
+            }
+            self.allotments.push(slot);
+            if allotment.has_news() || (ask > 0 && grantable) {
+                allotment.tell();
+                let (caller, balance) = (Arc::clone(&account.name), allotment.balance());
+                statement.allotted.push(Allotted { caller, balance, ask });
+                statement.holders.push((slot, account.generation));
+            }
+        }
     }
 
     fn tell_minutes(&mut self, statement: &mut Statement) {
@@ -53,18 +99,23 @@ impl Book {
             let Some(from) = account.clean() else { continue };
             account.flush();
             if statement.entries.len() >= MOST_ENTRIES {
-                statement.balance += account.recent(self.now, self.now.0 + 1 - from.0);
+                let untold = account.recent(self.now, self.now.0 + 1 - from.0);
+                match statement.holders.iter().position(|(holder, _)| *holder == slot) {
+                    Some(place) => statement.allotted[place].balance += untold,
+                    None => statement.balance += untold,
+                }
+                statement.outstanding += untold;
                 account.soil(from);
                 later.push(slot);
                 continue;
             }
             statement.marks.push((slot, account.generation, from));
-            for class in Class::ALL {
-                let Some(ring) = account.ring(*class) else { continue };
+            for kind in KINDS {
+                let Some(ring) = account.ring(kind) else { continue };
                 for minute in from.0.max(ring.first().0)..=self.now.0 {
                     let minute = Minute(minute);
                     let caller = Arc::clone(&account.name);
-                    statement.entries.push(Entry { caller, class: *class, minute, calls: ring.at(minute) });
+                    statement.entries.push(Entry { caller, class: kind, minute, calls: ring.at(minute) });
                 }
             }
         }
@@ -72,8 +123,15 @@ impl Book {
     }
 
     /// The bank has it in writing: the lease may be spent.
-    pub(super) fn settled(&mut self, lease: Lease) {
+    pub(super) fn settled(&mut self, statement: &Statement, lease: &Lease) {
         self.lease.granted(lease.granted, lease.until);
+        for ((slot, generation), granted) in statement.holders.iter().zip(&lease.allotted) {
+            let account = &mut self.accounts[*slot as usize];
+            if let Some(allotment) = account.allotment.as_mut().filter(|_| account.generation == *generation) {
+                allotment.granted(*granted);
+                self.allotted += granted;
+            }
+        }
     }
 
     /// The bank has not: what was told is told again, and nothing new may be spent.
@@ -82,6 +140,12 @@ impl Book {
             let account = &mut self.accounts[*slot as usize];
             if account.generation == *generation && account.soil(*from) {
                 self.dirty.push(*slot);
+            }
+        }
+        for (slot, generation) in &statement.holders {
+            let account = &mut self.accounts[*slot as usize];
+            if let Some(allotment) = account.allotment.as_mut().filter(|_| account.generation == *generation) {
+                allotment.untell();
             }
         }
         self.pauses_changed |= statement.paused.is_some();

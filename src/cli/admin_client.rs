@@ -26,6 +26,15 @@ pub struct AdminArguments {
 impl AdminArguments {
     /// Gets a page as JSON.
     pub fn get(&self, path: &str) -> Result<Value, String> {
+        self.ask("GET", path)
+    }
+
+    /// Gives an order; returns its answer.
+    pub fn post(&self, path: &str) -> Result<Value, String> {
+        self.ask("POST", path)
+    }
+
+    fn ask(&self, method: &str, path: &str) -> Result<Value, String> {
         let uri: http::Uri = self.admin.parse().map_err(|_| format!("{} is not a URL", self.admin))?;
         if uri.scheme_str() != Some("http") {
             return Err(format!("{} does not begin with http://", self.admin));
@@ -47,7 +56,9 @@ impl AdminArguments {
             None => String::new(),
         };
         // HTTP/1.0: the answer is not chunked, and ends with the connection.
-        let request = format!("GET {path} HTTP/1.0\r\nhost: {host}:{port}\r\naccept: application/json\r\n{key}\r\n");
+        let request = format!(
+            "{method} {path} HTTP/1.0\r\nhost: {host}:{port}\r\naccept: application/json\r\ncontent-length: 0\r\n{key}\r\n"
+        );
         stream.write_all(request.as_bytes()).map_err(cannot)?;
         let mut answer = Vec::new();
         stream.take(LARGEST).read_to_end(&mut answer).map_err(cannot)?;

@@ -72,6 +72,9 @@ fn one(text: &mut String, org: &Value) {
     ] {
         let _ = writeln!(text, "  {name:<20} {value:>14}");
     }
+    for class in org["paused_classes"].as_array().into_iter().flatten() {
+        let _ = writeln!(text, "  class {} is paused", word(class));
+    }
     let _ = writeln!(text, "\n  {:<24} {:>12} {:>12} {:>12} {:>12}", "caller", "used", "floor", "ceiling", "per hour");
     for caller in org["callers"].as_array().into_iter().flatten() {
         let paused = if caller["paused"] == true { "  paused" } else { "" };
@@ -124,10 +127,18 @@ mod tests {
             "org": "prod", "mode": "enforce", "level": "lean", "footing": "read", "limit": 100_000, "used": 71_200,
             "own": 60_000, "dark": 11_200, "headroom": 23_800, "held": 0,
             "forecast": {"returning_1h": 1_200, "returning_6h": 9_000, "pace_per_hour": 4_000, "runs_out": 29_000_860},
+            "paused_classes": ["batch"],
             "callers": [{"name": "etl", "used": 50_000, "floor": 0, "ceiling": null, "pace_per_hour": 3_000, "paused": true}],
         }]});
         let text = table(&budget);
-        for line in ["prod (enforce, lean, limit from Salesforce)", "23,800", "11:40 UTC", "50,000", "paused"] {
+        for line in [
+            "prod (enforce, lean, limit from Salesforce)",
+            "23,800",
+            "11:40 UTC",
+            "50,000",
+            "  paused",
+            "class batch is paused",
+        ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
     }

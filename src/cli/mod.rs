@@ -17,6 +17,7 @@ mod budget;
 #[cfg(feature = "demo")]
 mod demo;
 mod explain;
+mod pause;
 #[cfg(feature = "demo")]
 mod simulate;
 
@@ -47,6 +48,10 @@ enum Verb {
     Explain(explain::ExplainArguments),
     /// Show what is left of every org's daily allowance, who used it, and when it comes back.
     Budget(budget::BudgetArguments),
+    /// Send nothing more of a caller or of a class, until it is resumed; a restart changes nothing about it.
+    Pause(pause::PauseArguments),
+    /// Let a paused caller or class go on.
+    Resume(pause::PauseArguments),
     /// Make a gateway key for a caller; only its SHA-256 belongs into the configuration.
     Key {
         /// Print JSON.
@@ -112,6 +117,8 @@ pub fn run() -> ExitCode {
         },
         Verb::Explain(arguments) => explain::run(&arguments),
         Verb::Budget(arguments) => budget::run(&arguments),
+        Verb::Pause(arguments) => pause::run(&arguments, "pause"),
+        Verb::Resume(arguments) => pause::run(&arguments, "resume"),
         Verb::Key { json } => make_key(json),
         Verb::Schema => {
             say(&serde_json::to_string_pretty(&config::schema()).unwrap_or_default());

@@ -275,7 +275,7 @@ fn the_admin_listener_is_not_open_to_the_world() {
 fn limits_that_contradict_each_other_are_refused() {
     let with = |limits: &str| format!("{ORG}limits: {{{limits}}}\n");
     one(&with("stream_above: 200MiB"), "limits.stream_above: longer than body_bytes");
-    one(&with("buffered_bytes_total: 1MiB, stream_above: 2MiB, body_bytes: 2MiB"), "never fits");
+    one(&with("buffered_bytes_total: 2MiB, stream_above: 2MiB, body_bytes: 2MiB"), "never fits");
     one(&with("head_bytes: 4KiB"), "limits.head_bytes: 4KiB is out of range; 8KiB to 1MiB");
     one(&with("head_time: 0s"), "limits.head_time: this must be longer than nothing");
     one(&with("connections: 0"), "limits.connections: 0 is out of range; 1 to 1000000");

@@ -75,10 +75,11 @@ const END_TO_END: [HeaderName; 12] = [
 ];
 
 /// Removes what must not reach the caller. `Weirkeeper-*` fields of an upstream are removed too, so that only the
-/// gateway can speak for itself.
-pub fn strip_response(headers: &mut HeaderMap) {
+/// gateway can speak for itself. Shows each field to `look`, because it goes through them anyway.
+pub fn strip_response(headers: &mut HeaderMap, mut look: impl FnMut(&str, &HeaderValue)) {
     let mut foreign = Foreign::default();
-    for name in headers.keys() {
+    for (name, value) in &*headers {
+        look(name.as_str(), value);
         foreign.look_at(name, headers, Scope::NotDownstream);
     }
     foreign.leave(headers);
@@ -296,7 +297,9 @@ mod tests {
             ("sforce-limit-info", "api-usage=1/5000"),
             ("set-cookie", "BrowserId=x"),
         ]);
-        strip_response(&mut headers);
+        let mut looked = 0;
+        strip_response(&mut headers, |_, _| looked += 1);
+        assert_eq!(looked, 7);
         assert_eq!(names(&headers), ["set-cookie", "sforce-limit-info"]);
     }
 

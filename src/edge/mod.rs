@@ -23,6 +23,7 @@ pub mod pem;
 pub mod proxies;
 pub mod refuse;
 pub mod remembered;
+mod room;
 pub mod serve;
 pub mod target;
 pub mod tls;

@@ -4,14 +4,12 @@
 //! slow caller, within a bound, so that Salesforce is done with it sooner. The connection goes back to the pool at
 //! the last byte; a body that breaks off is an error, never a short body that looks complete.
 
-use std::error::Error as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::ahead::{self, Reader};
@@ -27,10 +25,11 @@ const AHEAD_FROM: u64 = 64 * 1_024;
 #[derive(Debug)]
 pub struct UpstreamBody(State);
 
-#[derive(Debug)]
 enum State {
     /// Nothing more will come.
     Ended,
+    /// It came with its head: all of it, and it is not empty.
+    Whole(Bytes),
     /// Asked for piece by piece.
     Direct(Box<Flow>),
     /// Read ahead by a task.
@@ -39,7 +38,6 @@ enum State {
 
 /// A body as it comes from its connection.
 pub(super) struct Flow {
-    incoming: Incoming,
     /// `None` once the body has ended.
     conn: Option<Box<dyn Lent>>,
     attempt: Attempt,
@@ -52,21 +50,26 @@ pub(super) struct Flow {
     passed: u64,
 }
 
-impl std::fmt::Debug for Flow {
+impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Flow").field("passed", &self.passed).finish_non_exhaustive()
+        f.write_str(match self {
+            Self::Ended => "Ended",
+            Self::Whole(_) => "Whole",
+            Self::Direct(_) => "Direct",
+            Self::Ahead(_) => "Ahead",
+        })
     }
 }
 
 impl UpstreamBody {
     /// The body of an answer whose head came at `head`.
-    pub(super) fn new(incoming: Incoming, conn: Box<dyn Lent>, attempt: Attempt, terms: Terms, head: Instant) -> Self {
-        if incoming.is_end_stream() {
+    pub(super) fn new(mut conn: Box<dyn Lent>, attempt: Attempt, terms: Terms, head: Instant) -> Self {
+        if let Some(whole) = conn.take_whole() {
             attempt.ended(head);
             conn.give_back(head);
-            return Self(State::Ended);
+            return Self(if whole.is_empty() { State::Ended } else { State::Whole(whole) });
         }
-        let flow = Flow { incoming, conn: Some(conn), attempt, terms, head, idle_by: None, waited: false, passed: 0 };
+        let flow = Flow { conn: Some(conn), attempt, terms, head, idle_by: None, waited: false, passed: 0 };
         // On the heap, because an answer is handed through every stage by value.
         Self(State::Direct(Box::new(flow)))
     }
@@ -82,17 +85,17 @@ impl UpstreamBody {
 impl Flow {
     /// Bytes still to come, if the origin said so.
     pub(super) fn remaining(&self) -> Option<u64> {
-        self.incoming.size_hint().exact()
+        self.conn.as_ref().map_or(Some(0), |conn| conn.remaining())
     }
 
     /// The next piece. After an error or the end, there is none.
     pub(super) fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let Some(conn) = &mut self.conn else { return Poll::Ready(None) };
-        match Pin::new(&mut self.incoming).poll_frame(cx) {
+        match conn.poll_piece(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.idle_by = None;
                 self.passed += frame.data_ref().map_or(0, |data| data.len() as u64);
-                if self.incoming.is_end_stream() {
+                if conn.is_ended() {
                     self.complete();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -101,8 +104,7 @@ impl Flow {
                 self.complete();
                 Poll::Ready(None)
             }
-            Poll::Ready(Some(Err(error))) => {
-                let (kind, fault) = classify(&error);
+            Poll::Ready(Some(Err((kind, fault)))) => {
                 self.fail(kind);
                 Poll::Ready(Some(Err(fault)))
             }
@@ -204,21 +206,6 @@ impl Flow {
     }
 }
 
-/// A body that does not end as its head said is broken; anything else that ends it early is a broken connection.
-fn classify(error: &hyper::Error) -> (FailureKind, BodyFault) {
-    let mut source = error.source();
-    while let Some(inner) = source {
-        if let Some(io) = inner.downcast_ref::<std::io::Error>() {
-            use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
-            if matches!(io.kind(), UnexpectedEof | InvalidData | InvalidInput) {
-                return (FailureKind::Garbage, BodyFault::Malformed);
-            }
-        }
-        source = inner.source();
-    }
-    (FailureKind::Reset, BodyFault::Gone)
-}
-
 impl Body for UpstreamBody {
     type Data = Bytes;
     type Error = BodyFault;
@@ -227,6 +214,11 @@ impl Body for UpstreamBody {
         let this = self.get_mut();
         match &mut this.0 {
             State::Ended => Poll::Ready(None),
+            State::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.0 = State::Ended;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
             State::Ahead(reader) => reader.poll_piece(cx),
             State::Direct(flow) => {
                 let piece = ready!(flow.poll_piece(cx));
@@ -245,7 +237,8 @@ impl Body for UpstreamBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             State::Ended => true,
-            State::Direct(flow) => flow.incoming.is_end_stream(),
+            State::Whole(_) => false,
+            State::Direct(flow) => flow.has_ended(),
             State::Ahead(reader) => reader.is_end(),
         }
     }
@@ -253,6 +246,7 @@ impl Body for UpstreamBody {
     fn size_hint(&self) -> SizeHint {
         let remaining = match &self.0 {
             State::Ended => Some(0),
+            State::Whole(bytes) => Some(bytes.len() as u64),
             State::Direct(flow) => flow.remaining(),
             State::Ahead(reader) => reader.remaining(),
         };

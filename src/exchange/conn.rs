@@ -6,23 +6,18 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use http::uri::{PathAndQuery, Uri};
-use http::{Request, Response, Version, header};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
-use tokio::task::AbortHandle;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Frame;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::connect::{Origin, Scheme};
+use super::connect::Origin;
+use super::failure::{Cause, Sent};
+use super::http1::Connection;
+use super::http2::Exchange;
 use super::pool::{Common, Org, Slot, Stream};
-use super::upload::{Upload, UploadWatch};
-
-/// How long a connection may take to be ready for the next message once an answer has ended.
-const SETTLE: Duration = Duration::from_secs(1);
-
-/// What hyper makes of a message.
-pub(super) type Answer<S> =
-    Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload<S>>>>> + Send>>;
+use crate::body::{BodyFault, Payload};
+use crate::outcome::FailureKind;
 
 /// A timer that follows a deadline that mostly moves forward.
 ///
@@ -51,57 +46,78 @@ impl Timer {
     }
 }
 
-/// hyper's half of the connection that takes messages.
-pub(super) enum Sender<S> {
-    Http1(http1::SendRequest<Upload<S>>),
-    /// One stream of a shared connection, counted by its slot.
-    Http2(http2::SendRequest<Upload<S>>, #[expect(dead_code, reason = "held for its drop")] Slot<S>),
+/// What a connection gives back of a message it did not send.
+#[derive(Debug)]
+pub(super) enum GivenBack<S> {
+    /// Its body; the head was not taken.
+    Body(Payload<S>),
+    /// All of it.
+    Message(Box<Request<Payload<S>>>),
+}
+
+impl<S> GivenBack<S> {
+    /// Puts back what was taken of `message`.
+    pub(super) fn restore(self, message: &mut Request<Payload<S>>) {
+        match self {
+            Self::Body(body) => *message.body_mut() = body,
+            Self::Message(whole) => *message = *whole,
+        }
+    }
+}
+
+/// How an exchange brought no head.
+#[derive(Debug)]
+pub(super) enum Lost<S> {
+    /// The message was not sent: it can be sent on another connection.
+    Unsent(GivenBack<S>),
+    /// The other side does not accept who we are, as the end of a sentence about it. Nothing was sent.
+    Refused(String),
+    /// Anything else.
+    Failed(Cause, Sent),
+}
+
+/// How a body broke off: for the record, and for its reader.
+pub(super) type Cut = (FailureKind, BodyFault);
+
+/// The protocol spoken.
+pub(super) enum Link<S> {
+    Http1(Connection<S>),
+    /// One stream of a shared connection.
+    Http2(Exchange<S>),
 }
 
 /// A connection. Dropped while a message is under way, it is closed at once; dropped idle, it says goodbye.
-pub(super) struct Conn<S> {
-    sender: Sender<S>,
+pub(super) struct Conn<S: Stream> {
+    link: Link<S>,
     pub(super) timer: Timer,
-    /// The task that runs the connection; a shared one is not ours to end.
-    task: Option<AbortHandle>,
     opened: Instant,
     pub(super) idle_since: Instant,
     /// It has carried a message before: the origin may have closed it in the meantime.
     pub(super) reused: bool,
     /// A message is under way.
     busy: bool,
-    upload: Option<Arc<UploadWatch>>,
-    /// The pool to go back to; `None` while in the pool.
-    home: Option<Arc<Org<S>>>,
+    /// The right to be open, and the pool it is of. Given on after the connection is closed.
+    slot: Slot<S>,
 }
 
 impl<S: Stream> Conn<S> {
     #[expect(clippy::unnecessary_box_returns, reason = "it stays in this box from here to the pool and back")]
-    pub(super) fn new(sender: Sender<S>, task: Option<AbortHandle>, opened: Instant, home: Arc<Org<S>>) -> Box<Self> {
-        Box::new(Self {
-            sender,
-            timer: Timer::new(opened),
-            task,
-            opened,
-            idle_since: opened,
-            reused: false,
-            busy: false,
-            upload: None,
-            home: Some(home),
-        })
-    }
-
-    /// Lends it out again.
-    pub(super) fn lend(&mut self, home: &Arc<Org<S>>) {
-        self.home = Some(Arc::clone(home));
+    pub(super) fn new(link: Link<S>, opened: Instant, slot: Slot<S>) -> Box<Self> {
+        let timer = Timer::new(opened);
+        Box::new(Self { link, timer, opened, idle_since: opened, reused: false, busy: false, slot })
     }
 
     /// Whether it can take a message now.
-    pub(super) fn is_ready(&self) -> bool {
-        match &self.sender {
-            Sender::Http1(sender) => sender.is_ready(),
-            Sender::Http2(sender, _) => sender.is_ready(),
+    pub(super) fn is_usable(&mut self) -> bool {
+        match &mut self.link {
+            Link::Http1(connection) => connection.is_usable(),
+            Link::Http2(exchange) => exchange.is_usable(),
         }
+    }
+
+    /// The pool it is of.
+    pub(super) fn org(&self) -> Option<&Arc<Org<S>>> {
+        self.slot.org()
     }
 
     /// How long it has been open at `now`.
@@ -109,80 +125,64 @@ impl<S: Stream> Conn<S> {
         now.saturating_duration_since(self.opened)
     }
 
-    /// Hands `message` to the connection.
-    pub(super) fn send(&mut self, message: Request<Upload<S>>) -> Answer<S> {
+    /// Takes what it needs of `message`, to send it to `origin` while its head is waited for.
+    pub(super) fn send(&mut self, message: &mut Request<Payload<S>>, origin: &Origin) {
         self.busy = true;
-        self.upload = message.body().watch();
-        match &mut self.sender {
-            Sender::Http1(sender) => Box::pin(sender.try_send_request(message)),
-            Sender::Http2(sender, _) => Box::pin(sender.try_send_request(message)),
+        match &mut self.link {
+            Link::Http1(connection) => connection.start(message, origin.authority()),
+            Link::Http2(exchange) => exchange.start(message, origin),
         }
     }
 
-    /// Writes where the message goes in the way this connection's protocol wants it.
-    pub(super) fn address(&self, message: &mut Request<Upload<S>>, origin: &Origin) {
-        match &self.sender {
-            Sender::Http1(_) => {
-                *message.version_mut() = Version::HTTP_11;
-                if message.uri().authority().is_some() {
-                    *message.uri_mut() = Uri::from(target(message.uri()));
-                }
-                message.headers_mut().insert(header::HOST, origin.authority().clone());
-            }
-            Sender::Http2(..) => {
-                *message.version_mut() = Version::HTTP_2;
-                let mut parts = http::uri::Parts::default();
-                parts.scheme = Some(match origin.scheme() {
-                    Scheme::Http => http::uri::Scheme::HTTP,
-                    Scheme::Https => http::uri::Scheme::HTTPS,
-                });
-                parts.authority = Some(origin.uri_authority().clone());
-                parts.path_and_query = Some(target(message.uri()));
-                if let Ok(uri) = Uri::from_parts(parts) {
-                    *message.uri_mut() = uri;
-                }
-                message.headers_mut().remove(header::HOST);
-            }
+    /// The head of the answer.
+    pub(super) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Lost<S>>> {
+        match &mut self.link {
+            Link::Http1(connection) => connection.poll_head(cx),
+            Link::Http2(exchange) => exchange.poll_head(cx),
         }
     }
 
-    /// The upload under way, if it is a stream.
-    pub(super) fn upload(&self) -> Option<&Arc<UploadWatch>> {
-        self.upload.as_ref()
+    /// Whether all of the caller's body has been taken.
+    pub(super) fn uploaded(&self) -> bool {
+        match &self.link {
+            Link::Http1(connection) => connection.uploaded(),
+            Link::Http2(exchange) => exchange.uploaded(),
+        }
     }
 
-    fn poll_settled(&mut self, cx: &mut Context<'_>, by: Instant) -> Poll<bool> {
-        let ready = match &mut self.sender {
-            Sender::Http1(sender) => sender.poll_ready(cx),
-            Sender::Http2(sender, _) => sender.poll_ready(cx),
-        };
-        match ready {
-            Poll::Ready(result) => Poll::Ready(result.is_ok()),
-            Poll::Pending => self.timer.poll(cx, by).map(|()| false),
+    /// A number that changes whenever the caller's body moves on.
+    pub(super) fn progress(&self) -> u64 {
+        match &self.link {
+            Link::Http1(connection) => connection.progress(),
+            Link::Http2(exchange) => exchange.progress(),
         }
     }
 }
 
-fn target(uri: &Uri) -> PathAndQuery {
-    uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
-}
-
-impl<S> Drop for Conn<S> {
+impl<S: Stream> Drop for Conn<S> {
     fn drop(&mut self) {
-        if self.busy
-            && let Some(task) = &self.task
+        if let Link::Http1(connection) = &mut self.link
+            && !self.busy
         {
-            task.abort();
+            connection.say_goodbye();
         }
     }
 }
 
-/// A lent connection, whatever bodies it sends: what an answer's body needs of it.
-pub(super) trait Lent: Send + Sync {
+/// A lent connection whose answer's head has come, whatever bodies it sends: what the answer's body needs of it.
+pub(super) trait Lent: Send {
     /// Its timer.
     fn timer(&mut self) -> &mut Timer;
     /// What its org's exchanges share.
     fn common(&self) -> Option<&Arc<Common>>;
+    /// The next piece of the body. After an error, there is none.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>>;
+    /// The whole body, if it came with its head.
+    fn take_whole(&mut self) -> Option<Bytes>;
+    /// Bytes of the body still to come, if that is known.
+    fn remaining(&self) -> Option<u64>;
+    /// Whether the body has ended.
+    fn is_ended(&self) -> bool;
     /// The answer has ended, at `at`: back to the pool, if it can be used again.
     fn give_back(self: Box<Self>, at: Instant);
 }
@@ -193,39 +193,57 @@ impl<S: Stream> Lent for Conn<S> {
     }
 
     fn common(&self) -> Option<&Arc<Common>> {
-        self.home.as_ref().map(|home| &home.common)
+        self.org().map(|org| &org.common)
+    }
+
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
+        match &mut self.link {
+            Link::Http1(connection) => connection.poll_piece(cx).map_err(|error| cut(&error)),
+            Link::Http2(exchange) => exchange.poll_piece(cx),
+        }
+    }
+
+    fn take_whole(&mut self) -> Option<Bytes> {
+        match &mut self.link {
+            Link::Http1(connection) => connection.take_whole(),
+            Link::Http2(exchange) => exchange.is_ended().then(Bytes::new),
+        }
+    }
+
+    fn remaining(&self) -> Option<u64> {
+        match &self.link {
+            Link::Http1(connection) => connection.remaining(),
+            Link::Http2(exchange) => exchange.remaining(),
+        }
+    }
+
+    fn is_ended(&self) -> bool {
+        match &self.link {
+            Link::Http1(connection) => connection.is_ended(),
+            Link::Http2(exchange) => exchange.is_ended(),
+        }
     }
 
     fn give_back(mut self: Box<Self>, at: Instant) {
-        let Some(home) = self.home.take() else { return };
-        if self.upload.take().is_some_and(|upload| !upload.done()) {
-            // Answered before the upload was complete: the rest of it must not go to the next call.
-            return;
-        }
-        match &self.sender {
-            Sender::Http2(..) => {}
-            Sender::Http1(sender) if sender.is_ready() => {
-                self.busy = false;
-                home.check_in(self, at);
-            }
-            Sender::Http1(sender) if sender.is_closed() => {}
-            Sender::Http1(_) => settle(self, home, at),
+        // A shared connection goes on without its streams. One answered before the upload was complete is not used
+        // again: the rest of the upload must not go to the next call.
+        if let Link::Http1(connection) = &mut self.link
+            && connection.rest()
+        {
+            self.busy = false;
+            Org::check_in(self, at);
         }
     }
 }
 
-/// Waits until a connection is ready for its next message. Rare: hyper is done with most answers before we are.
-fn settle<S: Stream>(mut conn: Box<Conn<S>>, home: Arc<Org<S>>, at: Instant) {
-    if !in_runtime() {
-        return;
+/// A body that does not end as its head said is broken; anything else that ends it early is a broken connection.
+pub(super) fn cut(error: &std::io::Error) -> Cut {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    if matches!(error.kind(), UnexpectedEof | InvalidData | InvalidInput) {
+        (FailureKind::Garbage, BodyFault::Malformed)
+    } else {
+        (FailureKind::Reset, BodyFault::Gone)
     }
-    let common = Arc::clone(&home.common);
-    common.tasks.spawn(async move {
-        if std::future::poll_fn(|cx| conn.poll_settled(cx, at + SETTLE)).await {
-            conn.busy = false;
-            home.check_in(conn, at);
-        }
-    });
 }
 
 /// Whether a task can be spawned here: not while a runtime is being taken down.

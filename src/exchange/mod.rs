@@ -6,13 +6,14 @@
 //! Upstream::send   upstream.rs   prepares the message, resends what was given back unsent
 //!   Org            pool.rs       an idle connection, a new one, or a place in the queue for one
 //!     Connector    connect.rs    name, TCP, egress proxy (proxy.rs), TLS (tls.rs)
+//!   Conn           conn.rs       a connection while it is lent to a call: HTTP/1.1 (http1/) or a stream of HTTP/2 (http2.rs)
 //!   Pending        pending.rs    waits for the head; keeps waiting if the caller has left
 //!   UpstreamBody   body.rs       the body, on demand; read ahead of a slow caller (ahead.rs)
 //!   Failure        failure.rs    what went wrong, whether it may have been sent, and the refusal that says so
 //! vault            vault/        the Salesforce identities the gateway holds, and their tokens
 //! ```
 //!
-//! Invariants: a message is sent a second time only if hyper gives it back unsent; a message that was sent is not
+//! Invariants: a message is sent a second time only if its connection gives it back unsent; a message that was sent is not
 //! cancelled because its caller left; every connection, queue place, buffered byte and task is given back.
 //! Of Salesforce only the cost table is known here, because a call without its caller is settled too; no error codes,
 //! budgets or caches, and nothing here decides to retry.
@@ -22,6 +23,8 @@ mod body;
 mod conn;
 mod connect;
 mod failure;
+pub mod http1;
+mod http2;
 mod io;
 mod payer;
 mod pending;

@@ -3,7 +3,6 @@
 //! A caller may leave at any time, but Salesforce goes on working. So the exchange, dropped by its caller, moves to
 //! the tracked tasks of this runtime and ends there: its record is completed and its connection given back.
 
-use std::error::Error as _;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,18 +11,16 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 use tokio::time::Instant;
 
 use super::body::UpstreamBody;
-use super::conn::{Answer, Conn, Lent as _, in_runtime};
+use super::conn::{Conn, GivenBack, Lent as _, Lost, in_runtime};
+use super::connect::Origin;
 use super::failure::{Cause, Failure};
 use super::plan::Plan;
 use super::pool::{Common, Stream};
 use super::stats::Counters;
-use super::tls;
-use super::upload::Upload;
+use crate::body::Payload;
 use crate::call::ApiCalls;
 use crate::outcome::{Exchange, FailureKind, Record};
 use crate::salesforce::{Costs, charged};
@@ -51,7 +48,7 @@ impl Attempt {
         }
     }
 
-    /// hyper gave the message back: nothing was sent, so nothing is charged.
+    /// The message was given back: nothing was sent, so nothing is charged.
     fn unsent(&self) {
         let mut outcome = self.record.lock();
         if self.index < outcome.exchanges.len() {
@@ -124,8 +121,8 @@ impl Terms {
 /// How an exchange brought no head.
 #[derive(Debug)]
 pub(super) enum Broken<S> {
-    /// hyper gave the message back: it can be sent again, for it was not sent.
-    Unsent(Box<Request<Upload<S>>>),
+    /// The message was given back: it can be sent again, for it was not sent.
+    Unsent(GivenBack<S>),
     /// Anything else.
     Failed(Failure),
 }
@@ -133,7 +130,7 @@ pub(super) enum Broken<S> {
 /// An exchange in the air.
 pub(super) struct Pending<S: Stream> {
     /// `None` once it has ended.
-    flight: Option<(Answer<S>, Box<Conn<S>>)>,
+    flight: Option<Box<Conn<S>>>,
     attempt: Attempt,
     price: Price,
     terms: Terms,
@@ -145,18 +142,19 @@ pub(super) struct Pending<S: Stream> {
 }
 
 impl<S: Stream> Pending<S> {
-    /// Hands `message` to `conn` at `now`.
+    /// Hands `message`, of which the head may stay, to `conn` at `now`.
     pub(super) fn start(
         mut conn: Box<Conn<S>>,
-        message: Request<Upload<S>>,
+        message: &mut Request<Payload<S>>,
+        origin: &Origin,
         attempt: Attempt,
         price: Price,
         terms: Terms,
         now: Instant,
     ) -> Self {
-        let answer = conn.send(message);
+        conn.send(message, origin);
         Self {
-            flight: Some((answer, conn)),
+            flight: Some(conn),
             attempt,
             price,
             terms,
@@ -181,7 +179,7 @@ impl<S: Stream> Pending<S> {
         if self.terms.deadline == Some(due) {
             return Some(Cause::Deadline);
         }
-        let progress = conn.upload().map_or(0, |upload| upload.progress());
+        let progress = conn.progress();
         if progress == self.upload_progress {
             return Some(Cause::FirstByte);
         }
@@ -190,45 +188,34 @@ impl<S: Stream> Pending<S> {
         None
     }
 
-    /// Turns what hyper said into an answer, or says what it means that there is none.
+    /// Turns what the connection says into an answer, or says what it means that there is none.
     fn land(
         &self,
         conn: Box<Conn<S>>,
-        said: Result<Response<Incoming>, TrySendError<Request<Upload<S>>>>,
+        said: Result<Response<()>, Lost<S>>,
     ) -> Result<Response<UpstreamBody>, Broken<S>> {
         let Some(common) = conn.common() else {
             return Err(Broken::Failed(Failure::maybe_sent(Cause::Reset, "The connection was taken away.")));
         };
         let now = common.clock.now();
         match said {
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                self.attempt.failed(now, Some(FailureKind::Garbage));
-                Err(Broken::Failed(describe(common, Cause::Garbage)))
-            }
             Ok(response) => {
                 self.attempt.head(now, response.status(), self.price);
-                Ok(response.map(|body| UpstreamBody::new(body, conn, self.attempt.clone(), self.terms, now)))
+                Ok(response.map(|()| UpstreamBody::new(conn, self.attempt.clone(), self.terms, now)))
             }
-            Err(mut error) => {
-                if let Some(refused) = refused_us(error.error()) {
-                    self.attempt.unsent();
-                    Counters::add(&common.counters.tls);
-                    let detail = format!("No TLS connection to {}: {}.", common.origin.host(), tls::reason(refused));
-                    return Err(Broken::Failed(Failure::unsent(Cause::Tls, detail)));
-                }
-                if let Some(message) = error.take_message() {
-                    self.attempt.unsent();
-                    return Err(Broken::Unsent(Box::new(message)));
-                }
-                let error = error.into_error();
-                let fault = conn.upload().and_then(|upload| upload.fault());
-                let cause = fault.map_or_else(|| cause(&error), Cause::Upload);
+            Err(Lost::Refused(why)) => {
+                self.attempt.unsent();
+                Counters::add(&common.counters.tls);
+                let detail = format!("No TLS connection to {}: {why}.", common.origin.host());
+                Err(Broken::Failed(Failure::unsent(Cause::Tls, detail)))
+            }
+            Err(Lost::Unsent(message)) => {
+                self.attempt.unsent();
+                Err(Broken::Unsent(message))
+            }
+            Err(Lost::Failed(cause, sent)) => {
                 self.attempt.failed(now, cause.kind());
-                let mut failure = describe(common, cause);
-                if refused_stream(&error) {
-                    failure.sent = super::failure::Sent::Nothing;
-                }
-                Err(Broken::Failed(failure))
+                Err(Broken::Failed(Failure { sent, ..describe(common, cause) }))
             }
         }
     }
@@ -239,9 +226,8 @@ impl<S: Stream> Future for Pending<S> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let Some((mut answer, mut conn)) = this.flight.take() else { return Poll::Pending };
-        if let Poll::Ready(said) = answer.as_mut().poll(cx) {
-            drop(answer);
+        let Some(mut conn) = this.flight.take() else { return Poll::Pending };
+        if let Poll::Ready(said) = conn.poll_head(cx) {
             return Poll::Ready(this.land(conn, said));
         }
         while conn.timer.poll(cx, this.due()).is_ready() {
@@ -249,7 +235,7 @@ impl<S: Stream> Future for Pending<S> {
             let failure = conn.common().map(|common| (describe(common, cause), common.clock.now()));
             if cause == Cause::Deadline {
                 // Only this caller has no more time: it leaves, the exchange goes on.
-                this.flight = Some((answer, conn));
+                this.flight = Some(conn);
                 this.leave();
             } else if let Some((_, now)) = failure {
                 this.attempt.failed(now, cause.kind());
@@ -258,7 +244,7 @@ impl<S: Stream> Future for Pending<S> {
                 failure.map_or_else(|| Failure::maybe_sent(cause, "No answer in time."), |(failure, _)| failure);
             return Poll::Ready(Err(Broken::Failed(failure)));
         }
-        this.flight = Some((answer, conn));
+        this.flight = Some(conn);
         Poll::Pending
     }
 }
@@ -266,18 +252,17 @@ impl<S: Stream> Future for Pending<S> {
 impl<S: Stream> Pending<S> {
     /// Its caller leaves: the exchange goes on without it, unless that is not to be.
     fn leave(&mut self) {
-        let Some((answer, conn)) = self.flight.take() else { return };
+        let Some(conn) = self.flight.take() else { return };
         let Some(common) = conn.common().cloned() else { return };
         let now = common.clock.now();
-        let uploaded = conn.upload().is_none_or(|upload| upload.done());
-        let goes_on = !self.abandoned && !self.terms.long_poll && uploaded && now < self.terms.total_by;
+        let goes_on = !self.abandoned && !self.terms.long_poll && conn.uploaded() && now < self.terms.total_by;
         let Some(place) = goes_on.then(|| Abandoned::enter(&common)).flatten() else {
             Counters::add(&common.counters.cut);
             self.attempt.ended(now);
             return;
         };
         let orphan = Self {
-            flight: Some((answer, conn)),
+            flight: Some(conn),
             attempt: self.attempt.clone(),
             price: self.price,
             terms: Terms { deadline: None, read_ahead: 0, ..self.terms },
@@ -323,29 +308,6 @@ impl Drop for Abandoned {
     fn drop(&mut self) {
         self.0.counters.abandoned_running.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-fn cause(error: &hyper::Error) -> Cause {
-    if error.is_parse() { Cause::Garbage } else { Cause::Reset }
-}
-
-/// The origin said that it did not look at this HTTP/2 stream (RFC 9113, 8.7).
-fn refused_stream(error: &hyper::Error) -> bool {
-    error.source().and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(|error| {
-        error.is_remote() && error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
-    })
-}
-
-/// The origin did not accept our certificate, or wants one: what it said.
-fn refused_us(error: &hyper::Error) -> Option<&std::io::Error> {
-    let mut source = error.source();
-    while let Some(error) = source {
-        match error.downcast_ref::<std::io::Error>() {
-            Some(error) => return tls::refused_us(error).then_some(error),
-            None => source = error.source(),
-        }
-    }
-    None
 }
 
 fn describe(common: &Common, cause: Cause) -> Failure {

@@ -11,15 +11,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::conn::{Conn, Sender, in_runtime};
+use super::conn::{Conn, Link, in_runtime};
 use super::connect::{Connector, Origin, Protocol};
 use super::failure::{Cause, Failure};
+use super::http1::{Buffers, Connection};
+use super::http2::Exchange;
 use super::io::Io;
 use super::plan::{Limits, Plan};
 use super::stats::{Counters, OrgStats};
@@ -28,10 +30,6 @@ use crate::body::{BodyFault, ByteBudget};
 use crate::clock::Clock;
 use crate::tasks::Tasks;
 
-/// Largest read buffer of a connection, and with it the largest piece of a body.
-const READ_BUFFER: usize = 128 * 1_024;
-/// Largest head of an answer.
-const HEAD_BYTES: usize = 64 * 1_024;
 /// With HTTP/2, what one unread answer may hold back, and what all of a connection may: a caller that does not read
 /// must not stall the others.
 const STREAM_WINDOW: u32 = 256 * 1_024;
@@ -56,13 +54,14 @@ pub(super) struct Common {
 }
 
 /// One org's connections in this runtime.
-pub(super) struct Org<S> {
+pub(super) struct Org<S: Stream> {
     pub(super) common: Arc<Common>,
     connector: Connector,
+    buffers: Arc<Buffers>,
     state: Mutex<State<S>>,
 }
 
-struct State<S> {
+struct State<S: Stream> {
     /// The one used last is the last.
     #[expect(clippy::vec_box, reason = "connections travel in the box they are made in")]
     idle: Vec<Box<Conn<S>>>,
@@ -77,24 +76,31 @@ struct State<S> {
 }
 
 /// What a call in the queue is given.
-enum Grant<S> {
+enum Grant<S: Stream> {
     Conn(Box<Conn<S>>),
     Slot(Slot<S>),
 }
 
 /// Where a call that found no idle connection stands.
-enum Place<S> {
+enum Place<S: Stream> {
     Slot(Slot<S>),
     Queue(oneshot::Receiver<Grant<S>>),
 }
 
 /// The right to have one connection open; gives itself back, to the first in the queue if there is one.
-pub(super) struct Slot<S> {
+pub(super) struct Slot<S: Stream> {
     /// `None` once it was given on.
     org: Option<Arc<Org<S>>>,
 }
 
-impl<S> Drop for Slot<S> {
+impl<S: Stream> Slot<S> {
+    /// The pool it is of.
+    pub(super) fn org(&self) -> Option<&Arc<Org<S>>> {
+        self.org.as_ref()
+    }
+}
+
+impl<S: Stream> Drop for Slot<S> {
     fn drop(&mut self) {
         while let Some(org) = self.org.take() {
             let mut state = org.state.lock();
@@ -116,6 +122,7 @@ impl<S: Stream> Org<S> {
         Arc::new(Self {
             common: Arc::new(common),
             connector,
+            buffers: Arc::default(),
             state: Mutex::new(State {
                 idle: Vec::new(),
                 waiting: VecDeque::new(),
@@ -129,15 +136,15 @@ impl<S: Stream> Org<S> {
 
     /// An idle connection that can take a message now.
     pub(super) fn take_idle(self: &Arc<Self>, now: Instant) -> Option<Box<Conn<S>>> {
-        let mut state = self.state.lock();
-        while let Some(mut conn) = state.idle.pop() {
-            if conn.is_ready() && self.is_fresh(&conn, now) {
-                drop(state);
-                conn.lend(self);
+        loop {
+            let mut state = self.state.lock();
+            let Some(mut conn) = state.idle.pop() else { return self.join_shared(&mut state, now) };
+            // A connection that is dropped gives its slot back, and needs the lock for that.
+            drop(state);
+            if self.is_fresh(&conn, now) && conn.is_usable() {
                 return Some(conn);
             }
         }
-        self.join_shared(&mut state, now)
     }
 
     /// A stream of the shared HTTP/2 connection, if there is one and the bound allows.
@@ -153,12 +160,12 @@ impl<S: Stream> Org<S> {
         let (sender, opened) = (sender.clone(), *opened);
         state.open += 1;
         let slot = Slot { org: Some(Arc::clone(self)) };
-        Some(self.stream(sender, slot, opened))
+        Some(Self::stream(sender, slot, opened))
     }
 
     #[expect(clippy::unnecessary_box_returns, reason = "connections travel in the box they are made in")]
-    fn stream(self: &Arc<Self>, sender: http2::SendRequest<Upload<S>>, slot: Slot<S>, opened: Instant) -> Box<Conn<S>> {
-        let mut conn = Conn::new(Sender::Http2(sender, slot), None, opened, Arc::clone(self));
+    fn stream(sender: http2::SendRequest<Upload<S>>, slot: Slot<S>, opened: Instant) -> Box<Conn<S>> {
+        let mut conn = Conn::new(Link::Http2(Exchange::new(sender)), opened, slot);
         conn.reused = true;
         conn
     }
@@ -176,10 +183,7 @@ impl<S: Stream> Org<S> {
                 let longest = now + self.common.limits.wait;
                 let by = plan.deadline.map_or(longest, |deadline| deadline.min(longest));
                 match timeout_at(by, granted).await {
-                    Ok(Ok(Grant::Conn(mut conn))) => {
-                        conn.lend(self);
-                        return Ok(conn);
-                    }
+                    Ok(Ok(Grant::Conn(conn))) => return Ok(conn),
                     Ok(Ok(Grant::Slot(slot))) => slot,
                     Ok(Err(_)) => return Err(self.busy("the gateway is being reconfigured")),
                     Err(_) => return Err(self.busy("none became free in time")),
@@ -228,7 +232,7 @@ impl<S: Stream> Org<S> {
         let common = &self.common;
         let now = common.clock.now();
         if let Some((sender, opened)) = self.live_shared(now) {
-            return Ok(self.stream(sender, slot, opened));
+            return Ok(Self::stream(sender, slot, opened));
         }
         let left = plan.deadline.map(|deadline| deadline.saturating_duration_since(now));
         let limit = left.map_or(plan.timeouts.connect, |left| left.min(plan.timeouts.connect));
@@ -236,7 +240,10 @@ impl<S: Stream> Org<S> {
             Ok((io, protocol)) => {
                 Counters::add(&common.counters.connected);
                 match protocol {
-                    Protocol::Http1 => self.run_http1(io, slot).await,
+                    Protocol::Http1 => {
+                        let link = Link::Http1(Connection::new(io, Arc::clone(&self.buffers)));
+                        Ok(Conn::new(link, common.clock.now(), slot))
+                    }
                     Protocol::Http2 => self.run_http2(io, slot).await,
                 }
             }
@@ -256,19 +263,6 @@ impl<S: Stream> Org<S> {
         }
     }
 
-    async fn run_http1(self: &Arc<Self>, io: Io, slot: Slot<S>) -> Result<Box<Conn<S>>, Failure> {
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(READ_BUFFER).max_header_size(HEAD_BYTES);
-        let (sender, connection) = builder.handshake(TokioIo::new(io)).await.map_err(|_| self.broken_handshake())?;
-        let task = self.common.tasks.spawn_background(async move {
-            let _slot = slot;
-            // How it ends is told to the message it carries; without one, nobody needs to know.
-            let _ = connection.await;
-        });
-        let opened = self.common.clock.now();
-        Ok(Conn::new(Sender::Http1(sender), Some(task.abort_handle()), opened, Arc::clone(self)))
-    }
-
     async fn run_http2(self: &Arc<Self>, io: Io, slot: Slot<S>) -> Result<Box<Conn<S>>, Failure> {
         let mut builder = http2::Builder::new(Background(self.common.tasks.clone()));
         builder
@@ -282,14 +276,14 @@ impl<S: Stream> Org<S> {
         let now = self.common.clock.now();
         if let Some((shared, opened)) = self.live_shared(now) {
             // Another call was faster; this one's connection closes as its sender is dropped.
-            return Ok(self.stream(shared, slot, opened));
+            return Ok(Self::stream(shared, slot, opened));
         }
         let mut state = self.state.lock();
         if !state.closed {
             state.shared = Some((sender.clone(), now));
         }
         drop(state);
-        let mut conn = self.stream(sender, slot, now);
+        let mut conn = Self::stream(sender, slot, now);
         conn.reused = false;
         Ok(conn)
     }
@@ -309,15 +303,18 @@ impl<S: Stream> Org<S> {
     }
 
     /// Takes a connection back whose answer ended at `at`.
-    pub(super) fn check_in(self: &Arc<Self>, mut conn: Box<Conn<S>>, at: Instant) {
-        if conn.age(at) >= self.common.limits.age {
+    pub(super) fn check_in(mut conn: Box<Conn<S>>, at: Instant) {
+        let Some(org) = conn.org().cloned() else { return };
+        if conn.age(at) >= org.common.limits.age {
             return;
         }
         conn.idle_since = at;
         conn.reused = true;
         loop {
-            let mut state = self.state.lock();
+            let mut state = org.state.lock();
             if state.closed {
+                // Without the lock, because a connection that is dropped gives its slot back.
+                drop(state);
                 return;
             }
             let Some(waiter) = state.waiting.pop_front() else {
@@ -325,7 +322,7 @@ impl<S: Stream> Org<S> {
                 let sweep = !std::mem::replace(&mut state.swept, true);
                 drop(state);
                 if sweep {
-                    self.sweep_in_background();
+                    org.sweep_in_background();
                 }
                 return;
             };
@@ -351,26 +348,24 @@ impl<S: Stream> Org<S> {
         });
     }
 
-    /// Closes what is too old; says when to look again.
+    /// Closes what is too old, or what the origin has closed; says when to look again.
     fn sweep(org: &Weak<Self>) -> Option<Instant> {
         let org = org.upgrade()?;
         let limits = &org.common.limits;
         let now = org.common.clock.now();
         let mut state = org.state.lock();
-        let (kept, ended) =
-            std::mem::take(&mut state.idle).into_iter().partition(|conn| conn.is_ready() && org.is_fresh(conn, now));
-        state.idle = kept;
-        // Not at once for each of many: an eighth of the idle time late at most.
+        let ended: Vec<_> = state.idle.extract_if(.., |conn| !(org.is_fresh(conn, now) && conn.is_usable())).collect();
+        // Not at once for each of many: an eighth of the idle time late at most. And soon enough for those that the
+        // origin closes, which nobody waits for.
         let late = limits.idle / 8;
         let next = match state.idle.first() {
-            Some(oldest) => Some((oldest.idle_since + limits.idle).max(now + late)),
+            Some(oldest) => Some((oldest.idle_since + limits.idle).clamp(now + late, now + 2 * late)),
             // Those in use now will be idle again: a new janitor each time would cost a task for each call.
-            None if state.open > 0 && !state.closed => Some(now + late.max(SHORTEST_SLEEP)),
+            None if state.open > ended.len() && !state.closed => Some(now + late.max(SHORTEST_SLEEP)),
             None => None,
         };
         state.swept = next.is_some();
         drop(state);
-        let ended: Vec<_> = ended;
         drop(ended);
         next
     }
@@ -386,11 +381,15 @@ impl<S: Stream> Org<S> {
         drop((idle, waiting, shared));
     }
 
+    /// The counters now. What the origin has closed is closed here too, and not counted.
     pub(super) fn snapshot(&self) -> OrgStats {
+        let mut state = self.state.lock();
+        let ended: Vec<_> = state.idle.extract_if(.., |conn| !conn.is_usable()).collect();
+        drop(state);
+        drop(ended);
         let state = self.state.lock();
         let waiting = state.waiting.iter().filter(|waiter| !waiter.is_closed()).count();
-        let idle = state.idle.iter().filter(|conn| conn.is_ready()).count();
-        self.common.counters.snapshot(state.open, idle, waiting)
+        self.common.counters.snapshot(state.open, state.idle.len(), waiting)
     }
 }
 

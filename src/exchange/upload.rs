@@ -1,4 +1,4 @@
-//! A request body on its way, watched so that a truncated upload is noticed and never looks complete.
+//! A request body as hyper takes it, watched so that a truncated upload is noticed and never looks complete.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -52,10 +52,15 @@ impl<S> Upload<S> {
     pub(super) fn of(request: Request<Payload<S>>) -> Request<Self> {
         let (head, payload) = request.into_parts();
         let (watch, left) = match &payload {
-            Payload::Empty | Payload::Whole(..) => (None, None),
+            Payload::Empty | Payload::Whole(..) | Payload::Pieces(..) => (None, None),
             Payload::Stream(_) => (Some(Arc::default()), announced(&head.headers)),
         };
         Request::from_parts(head, Self { payload, watch, left })
+    }
+
+    /// The body as it was before.
+    pub(super) fn into_payload(self) -> Payload<S> {
+        self.payload
     }
 
     /// What to watch a stream by.

@@ -13,7 +13,6 @@ use super::pending::{Attempt, Broken, Pending, Price, Terms};
 use super::plan::{Limits, Plan};
 use super::pool::{Common, Org, Stream};
 use super::stats::{Counters, OrgStats};
-use super::upload::Upload;
 use crate::body::{ByteBudget, Payload};
 use crate::call::OrgId;
 use crate::clock::Clock;
@@ -88,7 +87,7 @@ impl<S: Stream> Upstream<S> {
     /// The same, paid for by `payer`.
     pub async fn send_paid(
         &self,
-        request: Request<Payload<S>>,
+        mut request: Request<Payload<S>>,
         plan: &Plan,
         record: &Record,
         payer: &mut impl Payer,
@@ -104,7 +103,6 @@ impl<S: Stream> Upstream<S> {
             ));
         }
         let terms = Terms::of(plan);
-        let mut message = Upload::of(request);
         let mut now = plan.now;
         let mut resends = 0;
         loop {
@@ -117,20 +115,19 @@ impl<S: Stream> Upstream<S> {
                 now = self.0.clock.now();
                 conn
             };
-            conn.address(&mut message, &org.common.origin);
             let reused = conn.reused;
             if !payer.hand_over(now) {
                 conn.give_back(now);
                 return Err(Failure::unsent(Cause::Unpaid, "No API call is left for this request."));
             }
             let attempt = Attempt::sent(record, now, plan.cost);
-            match Pending::start(conn, message, attempt, Price::of(plan), terms, now).await {
+            match Pending::start(conn, &mut request, &org.common.origin, attempt, Price::of(plan), terms, now).await {
                 Ok(response) => return Ok(response),
                 Err(Broken::Failed(failure)) => return Err(failure),
                 Err(Broken::Unsent(unsent)) if reused && resends < RESENDS => {
                     Counters::add(&org.common.counters.resent);
                     resends += 1;
-                    message = *unsent;
+                    unsent.restore(&mut request);
                     now = self.0.clock.now();
                     payer.given_back(now);
                 }

@@ -178,6 +178,8 @@ impl Gateway {
 
         let admin = Arc::new(Admin::new(telemetry.clone(), access(&config)));
         admin.set_config(config.redacted());
+        let ledgers = lasting.ledgers.clone();
+        admin.carry_out(move |order| ledgers.pause(order));
         admin.add_check("listeners", none_of(addresses.len(), move || failed.load(Ordering::Relaxed)));
         admin.add_check("workers", none_of(config.runtimes, workers.watch()));
         {

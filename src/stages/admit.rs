@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use crate::admission::{Cause, Denied, Ledger, Level, Reading, Reservation, Spent};
-use crate::call::{ApiCalls, Call, CallerId, Class};
+use crate::admission::{AccountId, Cause, Denied, Ledger, Level, Reading, Reservation, Spent};
+use crate::call::{ApiCalls, Call, Class};
 use crate::clock::Clock;
 use crate::exchange::Payer;
 use crate::live::{Live, LiveOrg};
@@ -92,7 +92,7 @@ where
 
     fn call(&mut self, mut passage: Box<Passage>) -> Self::Future {
         let Some(org) = passage.live.org(passage.call.org) else { return Way::onward(self.inner.call(passage)) };
-        let mut fare = Fare::of(&org.ledger, &passage.call);
+        let mut fare = Fare::of(org, &passage.call);
         match fare.reserve(passage.now) {
             Ok(would_deny) => {
                 if let Some(denied) = would_deny {
@@ -146,7 +146,7 @@ async fn wait(passage: &mut Passage, mut fare: Fare, clock: Clock) -> Result<(),
 #[derive(Debug)]
 pub struct Fare {
     ledger: Ledger,
-    caller: CallerId,
+    account: AccountId,
     class: Class,
     cost: ApiCalls,
     held: Held,
@@ -162,10 +162,10 @@ enum Held {
 }
 
 impl Fare {
-    fn of(ledger: &Ledger, call: &Call) -> Self {
+    fn of(org: &LiveOrg, call: &Call) -> Self {
         Self {
-            ledger: ledger.clone(),
-            caller: call.caller,
+            ledger: org.ledger.clone(),
+            account: org.account(call.caller),
             class: call.class,
             cost: call.meaning.cost,
             held: Held::Nothing,
@@ -175,7 +175,7 @@ impl Fare {
 
     /// Sets the calls aside; says what would have been denied if the ledger did not only observe.
     fn reserve(&mut self, now: Instant) -> Result<Option<Denied>, Denied> {
-        let reservation = self.ledger.reserve(self.caller, self.class, self.cost, now)?;
+        let reservation = self.ledger.reserve(self.account, self.class, self.cost, now)?;
         let would_deny = reservation.would_deny();
         self.held = Held::Reserved(reservation);
         Ok(would_deny)
@@ -213,7 +213,7 @@ impl Payer for Fare {
         let reserved = match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Reserved(reservation) => Ok(reservation),
             // Once more, because the last connection gave it back.
-            Held::Nothing | Held::Spent(_) => self.ledger.reserve(self.caller, self.class, self.cost, now),
+            Held::Nothing | Held::Spent(_) => self.ledger.reserve(self.account, self.class, self.cost, now),
         };
         let ended = Denied { cause: Cause::AwaitLease, level: Level::Normal, missing: 0 };
         match reserved.and_then(|reservation| reservation.spend(now).map_err(|_| ended)) {
@@ -261,7 +261,7 @@ pub fn refusal(passage: &Passage, denied: Denied) -> Refusal {
 /// The same, of a call that has gone further.
 pub fn refusal_of(call: &Call, live: &Live, org: &LiveOrg, denied: Denied, now: Instant) -> Refusal {
     let reason = reason(denied.cause);
-    let back = org.ledger.retry_after(denied, call.caller, now);
+    let back = org.ledger.retry_after(denied, org.account(call.caller), now);
     let mut detail = sentence(call, live, org, denied.cause);
     let retry_after = match reason {
         Reason::CallerCeiling | Reason::OrgAllowance => {

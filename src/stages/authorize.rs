@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use crate::body::{HeldBytes, Payload, ReplyBody, wiped};
+use crate::body::{HeldBytes, Payload, Pieces, ReplyBody, wiped};
 use crate::call::{Call, Family};
 use crate::clock::Clock;
 use crate::exchange::vault::{Identity, NoToken, Token, Trouble};
@@ -185,6 +185,7 @@ struct Rest {
 enum Whole {
     Empty,
     Bytes(Bytes, Option<HeldBytes>),
+    Pieces(Pieces, Option<HeldBytes>),
 }
 
 impl Kept {
@@ -194,6 +195,7 @@ impl Kept {
             Payload::Empty => Some(Whole::Empty),
             // The hold is kept as long as the bytes may be needed.
             Payload::Whole(bytes, held) => Some(Whole::Bytes(bytes.clone(), held.take())),
+            Payload::Pieces(pieces, held) => Some(Whole::Pieces(pieces.clone(), held.take())),
             Payload::Stream(_) => None,
         };
         self.rest = Some(Rest {
@@ -226,6 +228,7 @@ impl Rest {
         let payload = match body? {
             Whole::Empty => Payload::Empty,
             Whole::Bytes(bytes, held) => Payload::Whole(bytes, held),
+            Whole::Pieces(pieces, held) => Payload::Pieces(pieces, held),
         };
         let (mut head, ()) = http::Request::new(()).into_parts();
         (head.method, head.version) = (method, version);

@@ -51,7 +51,7 @@ pub(super) fn page(known: &Known) -> Result<Reply, Refusal> {
     let gone = || Refusal::new(Reason::Internal, "The budget of this caller cannot be told.");
     let (live, now) = (&known.seen.live, known.seen.now);
     let org = live.org(known.org).ok_or_else(gone)?;
-    let (budget, forecast) = org.ledger.caller(known.caller, now).ok_or_else(gone)?;
+    let (budget, forecast) = org.ledger.caller(org.account(known.caller), now).ok_or_else(gone)?;
     let whole = org.ledger.org(now);
     let share = Share {
         org: &org.name,

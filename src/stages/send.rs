@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{HeaderName, Response};
+use http::Response;
 use parking_lot::Mutex;
 use tower::Service;
 
@@ -25,7 +25,7 @@ use crate::stages::way::Waiting;
 use crate::stages::{Passage, Reply};
 
 /// Says what the org has used (facts 1.7).
-const LIMIT_INFO: HeaderName = HeaderName::from_static("sforce-limit-info");
+const LIMIT_INFO: &str = "sforce-limit-info";
 
 /// The stage: one attempt at Salesforce. Cloning is one reference count.
 #[derive(Debug, Clone)]
@@ -131,14 +131,17 @@ fn outgoing(head: &mut http::request::Parts, call: &Call, live: &Live, record: &
 
 /// Makes the answer the caller's, and learns from it: what was charged, what the org has used, the code of an error.
 fn answered(mut response: Response<UpstreamBody>, call: &Call, org: &LiveOrg, record: Record, mut fare: Fare) -> Reply {
-    headers::strip_response(response.headers_mut());
+    let mut usage = None;
+    headers::strip_response(response.headers_mut(), |name, value| {
+        if name.len() == LIMIT_INFO.len() && name == LIMIT_INFO {
+            usage = usage.or_else(|| LimitInfo::parse(value.as_bytes()).org);
+        }
+    });
     let (charged, at) = match record.lock().exchanges.last() {
         Some(exchange) => (exchange.charged, exchange.head.unwrap_or(exchange.sent)),
         None => return response.map(|body| ReplyBody::Stream(Answer::Plain(body))),
     };
-    if let Some(value) = response.headers().get(LIMIT_INFO)
-        && let Some(usage) = LimitInfo::parse(value.as_bytes()).org
-    {
+    if let Some(usage) = usage {
         fare.read(usage, at);
     }
     let status = response.status();

@@ -141,6 +141,12 @@ async fn by_body(passage: &mut Passage, body: Inbound, buffers: &ByteBudget) -> 
         match body.gather(buffers, live.stream_above).await? {
             Gathered::Empty => return Ok(()),
             Gathered::Whole(bytes, held) => (bytes, held),
+            // Where a request for a token goes depends on its form.
+            Gathered::Pieces(pieces, held) if passage.call.meaning.family == Family::Oauth => (pieces.joined(), held),
+            Gathered::Pieces(pieces, held) => {
+                passage.payload = Payload::Pieces(pieces, Some(held));
+                return Ok(());
+            }
             Gathered::Longer(body) => {
                 passage.payload = Payload::Stream(body);
                 return Ok(());

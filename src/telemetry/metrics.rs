@@ -210,7 +210,7 @@ metrics! {
         connections_refused_total: Scraped<ListenerLabels, IsCounter>,
         /// Time until a listener's certificate expires; negative once it has.
         certificate_expiry_seconds: Scraped<ListenerLabels, IsGauge>,
-        /// Bytes buffered for bodies.
+        /// Bytes buffered for bodies; a body under way takes 24 KiB besides.
         buffered_bytes: Scraped<NoLabels, IsGauge>,
         /// Most bytes that may be buffered for bodies.
         buffered_bytes_limit: Scraped<NoLabels, IsGauge>,

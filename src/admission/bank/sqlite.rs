@@ -181,7 +181,7 @@ fn write(file: File, waiting: &Receiver<Job>) {
         for (nth, job) in jobs.into_iter().enumerate() {
             // Whoever asked may be gone; what was written stays written.
             let _ = job.done.send(match &answer {
-                Ok(leases) => leases.get(nth).copied().ok_or_else(|| BankError("no lease".into())),
+                Ok(leases) => leases.get(nth).cloned().ok_or_else(|| BankError("no lease".into())),
                 Err(error) => Err(error.clone()),
             });
         }

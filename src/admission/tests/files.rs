@@ -16,8 +16,16 @@ fn name(dir: &Path) -> std::path::PathBuf {
 
 fn statement(calls: u32) -> Arc<Statement> {
     let minute = Minute::containing(EPOCH);
-    let entry = Entry { caller: "app".into(), class: Class::Batch, minute, calls };
-    Arc::new(Statement { at: EPOCH, entries: vec![entry], balance: 3, ask: 10, headroom: 9, ..Statement::default() })
+    let entry = Entry { caller: "app".into(), class: Some(Class::Batch), minute, calls };
+    Arc::new(Statement {
+        at: EPOCH,
+        entries: vec![entry],
+        balance: 3,
+        outstanding: 3,
+        ask: 10,
+        headroom: 9,
+        ..Statement::default()
+    })
 }
 
 #[tokio::test]
@@ -35,7 +43,7 @@ async fn what_is_settled_is_found_again_and_an_unreported_lease_counts_as_spent(
     let seen: Vec<_> =
         past.entries.iter().map(|entry| (&*entry.caller, entry.class, entry.minute, entry.calls)).collect();
     let minute = Minute::containing(EPOCH);
-    assert_eq!(seen, [("app", Class::Batch, minute, 4), (LOST_LEASES, Class::Standard, minute.plus(15), 9)]);
+    assert_eq!(seen, [("app", Some(Class::Batch), minute, 4), (LOST_LEASES, None, minute.plus(15), 9)]);
     drop(bank);
     // Opening again loses nothing and adds nothing.
     let past = SqliteBank::open(dir.path(), later).unwrap().open("org").await.unwrap();
@@ -99,7 +107,7 @@ async fn a_damaged_file_is_refused() {
     for minute in 0..400 {
         let entry = |caller: u32| Entry {
             caller: format!("caller {caller}").into(),
-            class: Class::Batch,
+            class: Some(Class::Batch),
             minute: Minute::containing(EPOCH).plus(minute),
             calls: 1,
         };

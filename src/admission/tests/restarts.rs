@@ -17,6 +17,8 @@ use Class::{Batch, Standard};
 
 const DAY: Duration = Duration::from_hours(24);
 const CEILING: u64 = 60;
+/// Of the first caller; the second has none.
+const OWN_CEILING: u64 = 33;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -73,8 +75,9 @@ struct World {
     /// How far the wall clock has been set back so far. It is never set forward again: a process that starts under
     /// a clock that is ahead has no way to know how long it was down.
     behind: Duration,
-    sent: Vec<(Duration, u32)>,
-    reserved: Vec<Reservation>,
+    /// When, how many, by whom.
+    sent: Vec<(Duration, u32, u16)>,
+    reserved: Vec<(u16, Reservation)>,
     spent: Vec<(usize, Spent)>,
 }
 
@@ -83,7 +86,7 @@ fn settings() -> OrgSettings {
 }
 
 fn shares() -> [Share; 2] {
-    [share("a", 20, None), share("b", 0, None)]
+    [share("a", 20, Some(OWN_CEILING)), share("b", 0, None)]
 }
 
 fn wait_for<T>(future: impl Future<Output = T>) -> T {
@@ -129,7 +132,7 @@ impl World {
             }
         };
         match lease {
-            Ok(lease) => self.ledger.settled(lease, self.now()),
+            Ok(lease) => self.ledger.settled(&statement, &lease, self.now()),
             Err(_) => self.ledger.unsettled(&statement, OnLoss::Refuse, self.now()),
         }
     }
@@ -140,16 +143,17 @@ impl World {
             Op::Spend { caller, times } => {
                 for _ in 0..times {
                     if let Ok(reservation) = self.ledger.reserve(CallerId(caller), Standard, one, self.now()) {
-                        self.spend(reservation);
+                        self.spend(caller, reservation);
                     }
                 }
             }
             Op::Reserve(caller) => {
-                self.reserved.extend(self.ledger.reserve(CallerId(caller), Batch, one, self.now()));
+                let reserved = self.ledger.reserve(CallerId(caller), Batch, one, self.now());
+                self.reserved.extend(reserved.map(|reservation| (caller, reservation)));
             }
             Op::SpendReserved => {
-                if let Some(reservation) = self.reserved.pop() {
-                    self.spend(reservation);
+                if let Some((caller, reservation)) = self.reserved.pop() {
+                    self.spend(caller, reservation);
                 }
             }
             Op::Answered => {
@@ -183,10 +187,10 @@ impl World {
         self.check();
     }
 
-    fn spend(&mut self, reservation: Reservation) {
+    fn spend(&mut self, caller: u16, reservation: Reservation) {
         if let Ok(spent) = reservation.spend(self.now()) {
             self.spent.push((self.sent.len(), spent));
-            self.sent.push((self.elapsed, 1));
+            self.sent.push((self.elapsed, 1, caller));
         }
     }
 
@@ -205,8 +209,14 @@ impl World {
     }
 
     fn check(&self) {
-        let used: u32 = self.sent.iter().filter(|(at, _)| *at + DAY > self.real()).map(|(_, calls)| calls).sum();
+        let recent = self.sent.iter().filter(|(at, _, _)| *at + DAY > self.real());
+        let (mut used, mut own) = (0, 0);
+        for (_, calls, caller) in recent {
+            used += calls;
+            own += if *caller == 0 { *calls } else { 0 };
+        }
         assert!(u64::from(used) <= CEILING, "{used} calls in 24 h");
+        assert!(u64::from(own) <= OWN_CEILING, "{own} calls of one caller in 24 h");
         let org = self.ledger.org(self.now());
         assert!(org.own >= u64::from(used), "{} on the books, {used} really spent", org.own);
     }
@@ -233,7 +243,7 @@ fn a_lost_lease_counts_from_the_last_moment_it_could_have_been_spent() {
     // The whole lease is spent in its last minutes, and nothing of it is reported.
     world.elapsed += Duration::from_mins(12);
     for _ in 0..lease {
-        world.apply(&Op::Spend { caller: 0, times: 1 });
+        world.apply(&Op::Spend { caller: 1, times: 1 });
     }
     assert_eq!(world.sent.len() as u64, lease);
     world.elapsed += Duration::from_hours(1);
@@ -248,11 +258,42 @@ fn a_lost_lease_counts_from_the_last_moment_it_could_have_been_spent() {
 }
 
 #[test]
+fn what_a_caller_with_a_ceiling_may_have_spent_counts_as_its_own() {
+    let mut world = World::new();
+    world.settle(Fate::Written);
+    // It waits for a lease in its own name.
+    world.apply(&Op::Spend { caller: 0, times: 1 });
+    assert!(world.sent.is_empty());
+    world.settle(Fate::Written);
+    world.apply(&Op::Spend { caller: 0, times: 50 });
+    let sent = world.sent.len() as u64;
+    assert!(sent > 0);
+    world.restart(0);
+    let lost_of = |world: &World, caller: usize| world.ledger.callers(world.now())[caller].clone();
+    let (capped, other) = (lost_of(&world, 1), lost_of(&world, 2));
+    assert_eq!((&*capped.name, capped.used, capped.lost), ("a", sent, sent));
+    assert_eq!((&*other.name, other.used), ("b", 0));
+    // Over and over: what it spends and what it may have spent stay below its ceiling together.
+    for _ in 0..20 {
+        for _ in 0..30 {
+            world.apply(&Op::Spend { caller: 0, times: 2 });
+            world.settle(Fate::Written);
+        }
+        world.restart(0);
+    }
+    let capped = lost_of(&world, 1);
+    println!("{} sent, {} lost, {} of {OWN_CEILING} on the books", world.sent.len(), capped.lost, capped.used);
+    assert!(capped.used <= OWN_CEILING);
+    assert!(world.sent.len() as u64 + capped.lost >= OWN_CEILING, "the ceiling is used but for what was lost");
+}
+
+#[test]
 fn what_is_paused_stays_paused_and_who_left_still_counts() {
     let mut world = World::new();
     world.settle(Fate::Written);
     world.apply(&Op::Spend { caller: 1, times: 1 });
-    world.ledger.pause_caller(CallerId(0), true, world.now());
+    assert!(world.ledger.pause_caller("a", true, world.now()));
+    assert!(!world.ledger.pause_caller("nobody", true, world.now()));
     world.ledger.pause_class(Batch, true, world.now());
     world.settle(Fate::Written);
     world.restart(0);
@@ -262,7 +303,7 @@ fn what_is_paused_stays_paused_and_who_left_still_counts() {
     let past = Past {
         entries: vec![crate::admission::bank::Entry {
             caller: "gone".into(),
-            class: Standard,
+            class: Some(Standard),
             minute: Minute::containing(EPOCH),
             calls: 7,
         }],
@@ -450,6 +491,7 @@ async fn a_bank_of_memory_needs_no_other_clock() {
     let past = MemoryBank.open("org").await.unwrap();
     let ledger = Ledger::resume(assumed(50), &[share("app", 50, None)], &past, clock, clock.now());
     let statement = Arc::new(ledger.statement(clock.now()).unwrap());
-    ledger.settled(MemoryBank.settle("org", statement).await.unwrap(), clock.now());
+    let lease = MemoryBank.settle("org", Arc::clone(&statement)).await.unwrap();
+    ledger.settled(&statement, &lease, clock.now());
     assert!(ledger.reserve(CallerId(0), Standard, ApiCalls(1), clock.now()).is_ok());
 }

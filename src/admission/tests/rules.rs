@@ -146,10 +146,10 @@ fn floors_scale_down_together_when_the_limit_shrinks() {
 #[test]
 fn paused_callers_and_classes_wait_for_the_operator() {
     let stage = Stage::new(assumed(100), &[share("app", 50, None)]);
-    assert!(stage.ledger.pause_caller(CallerId(0), true, stage.now()));
-    assert!(!stage.ledger.pause_caller(CallerId(7), true, stage.now()));
+    assert!(stage.ledger.pause_caller("app", true, stage.now()));
+    assert!(!stage.ledger.pause_caller("nobody", true, stage.now()));
     assert_eq!(stage.reserve(0, Standard, 1).unwrap_err().cause, Cause::CallerPaused);
-    stage.ledger.pause_caller(CallerId(0), false, stage.now());
+    stage.ledger.pause_caller("app", false, stage.now());
     stage.ledger.pause_class(Batch, true, stage.now());
     assert_eq!(stage.reserve(0, Batch, 1).unwrap_err().cause, Cause::ClassPaused);
     assert!(stage.reserve(0, Standard, 1).is_ok());
@@ -176,16 +176,48 @@ fn a_reload_changes_shares_without_losing_use() {
     drop(stage.spend(0, Standard, 8).unwrap());
     drop(stage.spend(1, Standard, 5).unwrap());
     let under_way = stage.reserve(1, Standard, 2).unwrap();
-    stage.ledger.reconfigure(assumed(100), &[share("c", 5, None), share("a", 20, Some(9))], stage.now());
+    let shares = [share("c", 5, None), share("a", 20, Some(9))];
+    let accounts = stage.ledger.reconfigure(assumed(100), &shares, stage.now());
     let callers = stage.ledger.callers(stage.now());
     let seen: Vec<_> = callers.iter().map(|c| (&*c.name, c.used, c.floor, c.retired)).collect();
     assert_eq!(seen, [("a", 8, 20, false), ("b", 5, 0, true), ("c", 0, 5, false)]);
     drop(under_way.spend(stage.now()).unwrap());
     assert_eq!(stage.org().own, 15);
-    assert_eq!(stage.reserve(1, Standard, 2).unwrap_err().cause, Cause::CallerCeiling);
+    let denied = stage.ledger.reserve(accounts[1], Standard, ApiCalls(2), stage.now()).unwrap_err();
+    assert_eq!(denied.cause, Cause::CallerCeiling);
     // The caller that left ages out, and its place is used again.
     stage.minutes(1_441);
     assert_eq!(stage.ledger.callers(stage.now()).len(), 2);
+}
+
+#[test]
+fn a_request_that_began_before_a_reload_is_charged_to_whom_it_came_from() {
+    let stage = Stage::new(assumed(100), &[share("a", 0, None), share("b", 0, None), share("c", 0, None)]);
+    let reordered = [share("new", 0, None), share("b", 0, None), share("a", 0, None)];
+    let accounts = stage.ledger.reconfigure(assumed(100), &reordered, stage.now());
+    // The places of the earlier configuration.
+    drop(stage.spend(0, Standard, 3).unwrap());
+    drop(stage.spend(1, Standard, 5).unwrap());
+    assert_eq!(stage.reserve(2, Standard, 1).unwrap_err().cause, Cause::UnknownCaller, "it is configured no more");
+    // Those of the present one.
+    for (account, calls) in accounts.into_iter().zip([7, 11, 13]) {
+        drop(
+            stage.ledger.reserve(account, Standard, ApiCalls(calls), stage.now()).unwrap().spend(stage.now()).unwrap(),
+        );
+    }
+    let callers = stage.ledger.callers(stage.now());
+    let mut seen: Vec<_> = callers.iter().map(|caller| (&*caller.name, caller.used)).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [("a", 16), ("b", 16), ("new", 7)]);
+}
+
+#[test]
+fn a_pause_binds_where_decisions_do_not() {
+    for mode in [Mode::Off, Mode::Observe] {
+        let stage = Stage::new(OrgSettings { mode, ..assumed(10) }, &[share("app", 0, None)]);
+        assert!(stage.ledger.pause_caller("app", true, stage.now()));
+        assert_eq!(stage.reserve(0, Standard, 1).unwrap_err().cause, Cause::CallerPaused);
+    }
 }
 
 #[test]

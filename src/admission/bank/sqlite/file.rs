@@ -20,18 +20,22 @@ const NAME: &str = "ledger.sqlite3";
 /// Marks a file as ours: "Weir".
 const APPLICATION: i64 = 0x5765_6972;
 /// The format this version reads and writes.
-pub(super) const FORMAT: i64 = 1;
-/// Class under which a lost lease is counted: nobody knows the real ones.
-const LOST_CLASS: Class = Class::Standard;
+pub(super) const FORMAT: i64 = 2;
+/// Stands for the class of a lost lease: nobody knows whether it was spent, and for what.
+const LOST: &str = "lost";
 
 const SCHEMA: &str = "
     CREATE TABLE spent (
         minute INTEGER NOT NULL, org TEXT NOT NULL, caller TEXT NOT NULL, class TEXT NOT NULL, calls INTEGER NOT NULL,
         PRIMARY KEY (minute, org, caller, class)
     ) WITHOUT ROWID;
+    -- What all callers without a ceiling may spend unreported, and until when anybody may.
     CREATE TABLE lease (org TEXT PRIMARY KEY, balance INTEGER NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE paused (
         org TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (org, kind, name)
+    ) WITHOUT ROWID;
+    CREATE TABLE allotted (
+        org TEXT NOT NULL, caller TEXT NOT NULL, balance INTEGER NOT NULL, PRIMARY KEY (org, caller)
     ) WITHOUT ROWID;
     CREATE TABLE latest (one INTEGER PRIMARY KEY CHECK (one = 1), at_ms INTEGER NOT NULL);
 ";
@@ -94,13 +98,18 @@ impl File {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let (mut leases, mut now) = (Vec::new(), Duration::ZERO);
         for (org, statement, closing) in statements {
-            let lease = if closing { Lease { granted: 0, ..statement.grant() } } else { statement.grant() };
+            let mut lease = statement.grant();
+            if closing {
+                lease.granted = 0;
+                lease.allotted.fill(0);
+            }
             write_entries(&transaction, org, &statement.entries)?;
             transaction.execute(
                 "INSERT INTO lease VALUES (?1, ?2, ?3)
                  ON CONFLICT DO UPDATE SET balance = excluded.balance, until = excluded.until",
                 params![org, signed(statement.balance + lease.granted), lease.until.0],
             )?;
+            write_allotted(&transaction, org, statement, &lease)?;
             if let Some(paused) = &statement.paused {
                 write_paused(&transaction, org, paused)?;
             }
@@ -146,6 +155,8 @@ fn check(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     if blank {
         create(connection).map_err(failed)?;
+    } else if format < FORMAT {
+        upgrade(connection).map_err(failed)?;
     }
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
     if verdict != "ok" {
@@ -162,14 +173,52 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// A lease that was not given back counts as spent at the last moment it could have been: its end, or now.
+/// The first format knew no leases of callers' own.
+fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute_batch(
+        "CREATE TABLE allotted (
+             org TEXT NOT NULL, caller TEXT NOT NULL, balance INTEGER NOT NULL, PRIMARY KEY (org, caller)
+         ) WITHOUT ROWID;",
+    )?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()
+}
+
+/// A lease that was not given back counts as spent at the last moment it could have been: its end, or now; by the
+/// caller it was for, if it was for one alone.
 fn count_lost_leases(transaction: &Transaction<'_>, now: Minute) -> rusqlite::Result<()> {
     transaction.execute(
         "INSERT INTO spent SELECT min(until, ?1), org, ?2, ?3, balance FROM lease WHERE balance > 0
          ON CONFLICT DO UPDATE SET calls = calls + excluded.calls",
-        params![now.0, LOST_LEASES, LOST_CLASS.as_str()],
+        params![now.0, LOST_LEASES, LOST],
+    )?;
+    transaction.execute(
+        "INSERT INTO spent SELECT min(lease.until, ?1), org, caller, ?2, allotted.balance
+         FROM allotted JOIN lease USING (org) WHERE allotted.balance > 0
+         ON CONFLICT DO UPDATE SET calls = calls + excluded.calls",
+        params![now.0, LOST],
     )?;
     transaction.execute("UPDATE lease SET balance = 0", [])?;
+    transaction.execute("DELETE FROM allotted", [])?;
+    Ok(())
+}
+
+fn write_allotted(
+    transaction: &Transaction<'_>,
+    org: &str,
+    statement: &Statement,
+    lease: &Lease,
+) -> rusqlite::Result<()> {
+    let mut set = transaction
+        .prepare("INSERT INTO allotted VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET balance = excluded.balance")?;
+    let mut clear = transaction.prepare("DELETE FROM allotted WHERE org = ?1 AND caller = ?2")?;
+    for (allotted, granted) in statement.allotted.iter().zip(&lease.allotted) {
+        match allotted.balance + granted {
+            0 => clear.execute(params![org, &*allotted.caller])?,
+            balance => set.execute(params![org, &*allotted.caller, signed(balance)])?,
+        };
+    }
     Ok(())
 }
 
@@ -188,10 +237,11 @@ fn write_entries(transaction: &Transaction<'_>, org: &str, entries: &[Entry]) ->
     let mut clear =
         transaction.prepare("DELETE FROM spent WHERE minute = ?1 AND org = ?2 AND caller = ?3 AND class = ?4")?;
     for Entry { caller, class, minute, calls } in entries {
+        let class = class.map_or(LOST, Class::as_str);
         if *calls == 0 {
-            clear.execute(params![minute.0, org, &**caller, class.as_str()])?;
+            clear.execute(params![minute.0, org, &**caller, class])?;
         } else {
-            set.execute(params![minute.0, org, &**caller, class.as_str(), calls])?;
+            set.execute(params![minute.0, org, &**caller, class, calls])?;
         }
     }
     Ok(())
@@ -217,7 +267,7 @@ fn read_pasts(transaction: &Transaction<'_>, now: Duration) -> rusqlite::Result<
     while let Some(row) = rows.next()? {
         let entry = Entry {
             caller: Arc::from(row.get::<_, String>(1)?),
-            class: Class::parse(&row.get::<_, String>(2)?).unwrap_or(LOST_CLASS),
+            class: Class::parse(&row.get::<_, String>(2)?),
             minute: Minute(row.get(3)?),
             calls: u32::try_from(row.get::<_, i64>(4)?).unwrap_or(u32::MAX),
         };
@@ -277,7 +327,7 @@ mod tests {
     fn told(calls: u32, callers: u32) -> Statement {
         let entry = |nth| Entry {
             caller: format!("caller {nth}").into(),
-            class: Class::Batch,
+            class: Some(Class::Batch),
             minute: Minute(29_000_000),
             calls,
         };

@@ -1,0 +1,263 @@
+//! The body of an answer, taken out of its framing (RFC 9112 sections 6 and 7).
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use http::HeaderMap;
+use thiserror::Error;
+
+use super::head::{self, Framing};
+
+/// Longest line that tells the size of a chunk.
+const SIZE_LINE: usize = 4 * 1_024;
+/// Bytes of chunk extensions in a whole body: nobody reads them.
+const EXTENSIONS: usize = 16 * 1_024;
+/// Longest section of trailer fields.
+const TRAILERS: usize = 16 * 1_024;
+
+const LINE_END: &[u8] = b"\r\n";
+/// What follows the last byte of most chunked bodies.
+const USUAL_END: &[u8] = b"\r\n0\r\n\r\n";
+
+/// The framing is broken, or the body ended before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the body ended early or its framing is broken")]
+pub struct Malformed;
+
+/// What the next bytes are.
+#[derive(Debug)]
+pub enum Step {
+    /// A piece of the body, never empty.
+    Data(Bytes),
+    /// The fields after the last chunk; the body has ended.
+    Trailers(Box<HeaderMap>),
+    /// The body has ended.
+    End,
+    /// More bytes must arrive first.
+    More,
+}
+
+/// Takes one body out of its framing.
+#[derive(Debug)]
+pub struct Decoder(State);
+
+#[derive(Debug)]
+enum State {
+    Ended,
+    /// This many bytes to come.
+    Length(u64),
+    UntilClose,
+    /// Chunks, `extensions` bytes of extensions so far.
+    Chunks {
+        next: Next,
+        extensions: usize,
+    },
+}
+
+/// What comes next in a chunked body.
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    Size,
+    /// This many bytes of a chunk.
+    Data(u64),
+    DataEnd,
+    Trailers,
+}
+
+/// The line that tells the size of a chunk.
+struct SizeLine {
+    size: u64,
+    /// With its line end.
+    length: usize,
+    extensions: usize,
+}
+
+impl Decoder {
+    /// For a body with this framing.
+    pub fn new(framing: Framing) -> Self {
+        Self(match framing {
+            Framing::Length(0) => State::Ended,
+            Framing::Length(length) => State::Length(length),
+            Framing::Chunked => State::Chunks { next: Next::Size, extensions: 0 },
+            Framing::UntilClose => State::UntilClose,
+        })
+    }
+
+    /// Whether nothing more will come.
+    pub fn is_ended(&self) -> bool {
+        matches!(self.0, State::Ended)
+    }
+
+    /// Bytes still to come, if that is known.
+    pub fn remaining(&self) -> Option<u64> {
+        match self.0 {
+            State::Ended => Some(0),
+            State::Length(left) => Some(left),
+            State::UntilClose | State::Chunks { .. } => None,
+        }
+    }
+
+    /// Takes the next step from the front of `buffer`.
+    pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Step, Malformed> {
+        match &mut self.0 {
+            State::Ended => Ok(Step::End),
+            State::Length(left) => {
+                let Some(data) = take(buffer, left) else { return Ok(Step::More) };
+                if *left == 0 {
+                    self.0 = State::Ended;
+                }
+                Ok(Step::Data(data))
+            }
+            State::UntilClose if buffer.is_empty() => Ok(Step::More),
+            State::UntilClose => Ok(Step::Data(buffer.split().freeze())),
+            State::Chunks { next, extensions } => {
+                let step = chunks(next, extensions, buffer)?;
+                let ended = match step {
+                    Step::Data(_) => matches!(next, Next::DataEnd) && usual_end(buffer),
+                    Step::Trailers(_) | Step::End => true,
+                    Step::More => false,
+                };
+                if ended {
+                    self.0 = State::Ended;
+                }
+                Ok(step)
+            }
+        }
+    }
+
+    /// The whole body, if all of it stands in `buffer` and nothing of it was taken.
+    pub fn whole(&mut self, buffer: &mut BytesMut) -> Option<Bytes> {
+        let size = match self.0 {
+            State::Ended => return Some(Bytes::new()),
+            State::Length(left) => left,
+            State::Chunks { next: Next::Size, .. } => {
+                let line = size_line(buffer).ok().flatten()?;
+                let end = line.length.checked_add(usize::try_from(line.size).ok()?)?;
+                if line.size == 0 || !buffer.get(end..)?.starts_with(USUAL_END) {
+                    return None;
+                }
+                buffer.advance(line.length);
+                line.size
+            }
+            State::UntilClose | State::Chunks { .. } => return None,
+        };
+        let size = usize::try_from(size).ok().filter(|size| *size <= buffer.len())?;
+        let data = buffer.split_to(size).freeze();
+        if matches!(self.0, State::Chunks { .. }) {
+            buffer.advance(USUAL_END.len());
+        }
+        self.0 = State::Ended;
+        Some(data)
+    }
+
+    /// The connection has ended; whether the body is whole.
+    pub fn close(&mut self) -> Result<(), Malformed> {
+        match self.0 {
+            State::Ended | State::UntilClose => {
+                self.0 = State::Ended;
+                Ok(())
+            }
+            State::Length(_) | State::Chunks { .. } => Err(Malformed),
+        }
+    }
+}
+
+/// As many of `left` bytes as there are; `None` if there is not one.
+fn take(buffer: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
+    let some = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.len());
+    if some == 0 {
+        return None;
+    }
+    *left -= some as u64;
+    Some(buffer.split_to(some).freeze())
+}
+
+/// Takes the end of the body, if it is here and the usual one, so that a caller need not ask once more.
+fn usual_end(buffer: &mut BytesMut) -> bool {
+    let here = buffer.starts_with(USUAL_END);
+    if here {
+        buffer.advance(USUAL_END.len());
+    }
+    here
+}
+
+fn chunks(next: &mut Next, extensions: &mut usize, buffer: &mut BytesMut) -> Result<Step, Malformed> {
+    loop {
+        match next {
+            Next::Size => {
+                let Some(line) = size_line(buffer)? else { return Ok(Step::More) };
+                *extensions += line.extensions;
+                if *extensions > EXTENSIONS {
+                    return Err(Malformed);
+                }
+                buffer.advance(line.length);
+                *next = if line.size == 0 { Next::Trailers } else { Next::Data(line.size) };
+            }
+            Next::Data(left) => {
+                let Some(data) = take(buffer, left) else { return Ok(Step::More) };
+                if *left == 0 {
+                    *next = Next::DataEnd;
+                }
+                return Ok(Step::Data(data));
+            }
+            Next::DataEnd => {
+                if !begins_with_line_end(buffer)? {
+                    return Ok(Step::More);
+                }
+                buffer.advance(LINE_END.len());
+                *next = Next::Size;
+            }
+            Next::Trailers => return trailers(buffer),
+        }
+    }
+}
+
+/// Whether a line ends here; `Ok(false)` if that does not show yet.
+fn begins_with_line_end(buffer: &[u8]) -> Result<bool, Malformed> {
+    match buffer {
+        [b'\r', b'\n', ..] => Ok(true),
+        [] | [b'\r'] => Ok(false),
+        _ => Err(Malformed),
+    }
+}
+
+fn size_line(buffer: &[u8]) -> Result<Option<SizeLine>, Malformed> {
+    let Some(end) = memchr::memchr(b'\n', buffer) else {
+        // What can be said before the end of the line: it has a digit first, and a bound.
+        let digit = buffer.first().is_none_or(u8::is_ascii_hexdigit);
+        return if digit && buffer.len() <= SIZE_LINE { Ok(None) } else { Err(Malformed) };
+    };
+    let line = buffer.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(Malformed)?;
+    if line.len() >= SIZE_LINE {
+        return Err(Malformed);
+    }
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (digits, rest) = line.split_at_checked(digits).ok_or(Malformed)?;
+    let extension = rest.iter().find(|byte| !matches!(byte, b' ' | b'\t'));
+    let clean = matches!(extension, None | Some(b';')) && !rest.contains(&b'\r');
+    if digits.is_empty() || !clean {
+        return Err(Malformed);
+    }
+    let size = digits.iter().try_fold(0_u64, |size, digit| {
+        let digit = char::from(*digit).to_digit(16)?;
+        size.checked_mul(16)?.checked_add(u64::from(digit))
+    });
+    Ok(Some(SizeLine { size: size.ok_or(Malformed)?, length: end + 1, extensions: rest.len() }))
+}
+
+fn trailers(buffer: &mut BytesMut) -> Result<Step, Malformed> {
+    if let [b'\r', rest @ ..] = &buffer[..] {
+        return match rest {
+            [] => Ok(Step::More),
+            [b'\n', ..] => {
+                buffer.advance(LINE_END.len());
+                Ok(Step::End)
+            }
+            _ => Err(Malformed),
+        };
+    }
+    let seen = buffer.get(..TRAILERS).unwrap_or(buffer);
+    let Some(end) = memchr::memmem::find(seen, b"\r\n\r\n") else {
+        return if buffer.len() >= TRAILERS { Err(Malformed) } else { Ok(Step::More) };
+    };
+    let section = buffer.split_to(end + 2 * LINE_END.len());
+    head::trailers(&section).map(|fields| Step::Trailers(Box::new(fields))).ok_or(Malformed)
+}

@@ -12,6 +12,7 @@ mod admin;
 mod arrows;
 mod blocking;
 mod budget;
+mod budget_days;
 mod budget_process;
 mod callers;
 mod cli;

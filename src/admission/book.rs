@@ -16,7 +16,7 @@ use super::account::Account;
 use super::denied::{Cause, Denied};
 use super::gate::{Entry, Gate};
 use super::ladder::{Level, Steps};
-use super::lease::{Funds, Lease};
+use super::lease::{Common, Funds, Lease};
 use super::ring::{Ring, WINDOW_MINUTES};
 use super::settings::{AccountId, Mode, OrgSettings, PerMille};
 use super::time::Minute;
@@ -62,9 +62,7 @@ pub(super) struct Book {
     pub(super) allotted: u64,
     /// The accounts with leases of their own.
     pub(super) allotments: Vec<u32>,
-    /// Whether any caller spends from the common lease, and whether one asked since the bank was last asked.
-    pub(super) common: bool,
-    pub(super) common_asked: bool,
+    pub(super) common: Common,
     /// Calls counted as spent that may never have been sent.
     pub(super) unproven: u64,
     /// Calls of floors that nobody may borrow.
@@ -113,8 +111,7 @@ impl Book {
             allotted_out: 0,
             allotted: 0,
             allotments: Vec::new(),
-            common: false,
-            common_asked: false,
+            common: Common::default(),
             unproven: 0,
             held: 0,
             truth: Truth::new(settings, now),
@@ -138,7 +135,7 @@ impl Book {
             cursor: 0,
             sweeping: now,
         };
-        book.common = book.shares_a_lease();
+        book.common.spends = book.shares_a_lease();
         book.set_ceiling();
         book.sweep_all();
         book
@@ -343,21 +340,18 @@ impl Book {
         let account = &mut self.accounts[slot];
         let own = account.ceiling.map(|_| account.allotment.get_or_insert_default());
         let funds = self.lease.ask(cost, own.as_ref().map(|allotment| allotment.left()), self.now);
-        match own {
-            Some(allotment) => {
-                allotment.ask();
-                if !std::mem::replace(&mut allotment.listed, true) {
-                    self.allotments.push(slot as u32);
-                }
-                if funds == Funds::Empty {
-                    allotment.need(cost);
-                }
+        if let Some(allotment) = own {
+            allotment.ask();
+            if !std::mem::replace(&mut allotment.listed, true) {
+                self.allotments.push(slot as u32);
             }
-            None => {
-                self.common_asked = true;
-                if funds == Funds::Empty {
-                    self.needed = self.needed.max(cost);
-                }
+            if funds == Funds::Empty {
+                allotment.need(cost);
+            }
+        } else {
+            self.common.asked = true;
+            if funds == Funds::Empty {
+                self.needed = self.needed.max(cost);
             }
         }
         match funds {

@@ -76,7 +76,7 @@ impl Book {
         self.truth.reconfigure(settings);
         self.set_ceiling();
         self.steps.set(settings.ladder, self.ceiling);
-        self.common = self.shares_a_lease();
+        self.common.spends = self.shares_a_lease();
         self.sweep_all();
         ids
     }

@@ -44,6 +44,15 @@ pub(super) struct Held {
     lost: Option<OnLoss>,
 }
 
+/// Who spends from the common lease.
+#[derive(Debug, Default)]
+pub(super) struct Common {
+    /// Some caller does.
+    pub(super) spends: bool,
+    /// One asked since the bank was last asked.
+    pub(super) asked: bool,
+}
+
 /// What the lease says to one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Funds {

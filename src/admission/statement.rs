@@ -32,17 +32,17 @@ impl Book {
         self.rate(at);
         let before = self.lease.left()?;
         let needed = std::mem::take(&mut self.needed);
-        let waiting = self.allotments.iter().filter_map(|slot| self.accounts[*slot as usize].allotment.as_ref());
+        let own_leases = self.allotments.iter().filter_map(|slot| self.accounts[*slot as usize].allotment.as_ref());
         let (mut needs, mut largest) = (needed, needed);
-        for allotment in waiting {
+        for allotment in own_leases {
             needs += allotment.needed();
             largest = largest.max(allotment.needed());
         }
         let headroom = self.headroom_to_lease().max(self.leased + self.allotted_out + largest);
         let scarce =
             needs > 0 && needs > headroom.saturating_sub(before + self.leased + self.allotted + self.allotted_out);
-        let asked = std::mem::take(&mut self.common_asked);
-        let ask = if self.stopping || !self.common || (scarce && !asked) {
+        let in_use = std::mem::take(&mut self.common.asked);
+        let ask = if self.stopping || !self.common.spends || (scarce && !in_use) {
             self.lease.give_up();
             0
         } else {

@@ -137,6 +137,8 @@ async fn the_header_may_lag_and_dark_callers_show_in_it() {
     assert_eq!(shown, "api-usage=63/1000");
     let counts = caller.sim.counts();
     assert_eq!((counts.charged, counts.dark, counts.used), (3, 121, 124));
+    caller.sim.script().set_header_lag(0);
+    assert_eq!(caller.get("sobjects").await.header("sforce-limit-info"), "api-usage=125/1000");
 }
 
 #[tokio::test(start_paused = true)]

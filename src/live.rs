@@ -3,6 +3,7 @@
 //! A reload makes a new [`Live`] and swaps it in; a request keeps the one it started with. What must survive a reload
 //! (connections, metrics, the hash key of principals, tokens of identities) is handed from one to the next.
 
+mod classes;
 mod identities;
 
 use std::sync::Arc;
@@ -16,10 +17,13 @@ use smol_str::SmolStr;
 
 use zeroize::Zeroizing;
 
-use crate::admission::{AccountId, Ledger};
+pub use classes::Classes;
+
+use crate::admission::slots::{QueueSettings, SlotSettings, Slots};
+use crate::admission::{self, AccountId, Ledger};
 use crate::call::{CallerId, Class, Family, OrgId};
 use crate::clock::Clock;
-use crate::config::{Allow, Caller, Config, Org, PolicyMode, Roots, Secret, Upstream};
+use crate::config::{Allow, Caller, Config, Org, PolicyMode, Roots, Secret, SlotMode, Upstream};
 use crate::edge::callers::Callers;
 use crate::edge::facade::Facade;
 use crate::edge::facade::token::Sealer;
@@ -27,7 +31,7 @@ use crate::edge::jwt::Issuers;
 use crate::edge::{headers, pem};
 use crate::exchange::vault::Identity;
 use crate::exchange::{self, Connector, Limits, MemoryDial, Origin, Target, Timeouts, TlsSettings};
-use crate::ledgers::Ledgers;
+use crate::ledgers::{self, Ledgers};
 use crate::salesforce::{Costs, PrincipalKey};
 use crate::stages::admit::Waiting;
 use crate::stages::policy::{Mode, Rules};
@@ -49,6 +53,8 @@ pub struct Live {
     pub issuers: Issuers,
     /// What the allow-rules do.
     pub policy_mode: Mode,
+    /// Which calls have a lower class than their callers.
+    pub classes: Classes,
     /// Keys the hash of principals.
     pub principal_key: PrincipalKey,
     /// Whose `X-Forwarded-For` is believed.
@@ -88,6 +94,12 @@ pub struct LiveOrg {
     accounts: Vec<AccountId>,
     /// The calls that wait for it.
     pub waiting: Waiting,
+    /// Which calls may be in the air.
+    pub slots: Slots,
+    /// Whether `slots` looks at calls at all.
+    pub watches: bool,
+    /// How calls wait.
+    pub queue: QueueSettings,
     /// The target its callers' own log-ins go to.
     pub login: OrgId,
     /// What remembers log-ins, if the gateway holds identities of this org.
@@ -113,6 +125,12 @@ impl LiveOrg {
     /// Who pays for the calls of `caller`.
     pub fn account(&self, caller: CallerId) -> AccountId {
         self.accounts.get(usize::from(caller.0)).copied().unwrap_or(AccountId::NOBODY)
+    }
+
+    /// The name of the caller whose account this is.
+    pub fn holder<'a>(&self, account: AccountId, config: &'a Config) -> Option<&'a str> {
+        let place = self.accounts.iter().position(|known| *known == account)?;
+        config.callers.get(place).map(|caller| caller.name.as_str())
     }
 
     /// The identity `caller` acts as.
@@ -143,6 +161,10 @@ pub struct LiveCaller {
     pub class: Class,
     /// How long it waits.
     pub deadline: Option<Duration>,
+    /// Its part, relative to others, where callers take turns.
+    pub weight: u32,
+    /// Calls it may have in the air.
+    pub in_flight: Option<usize>,
     /// `client=<name>`, ready for `Sforce-Call-Options`.
     pub stamp: HeaderValue,
 }
@@ -183,6 +205,7 @@ impl Live {
             ..Limits::default()
         };
         let ledgers = lasting.ledgers.of(&config);
+        let now = lasting.clock.now();
         let mut orgs = Vec::with_capacity(config.orgs.len());
         let mut targets = Vec::with_capacity(config.orgs.len());
         for (org, ledger) in config.orgs.iter().zip(ledgers) {
@@ -191,6 +214,7 @@ impl Live {
                 .map_err(|error| Unusable(format!("orgs.{}.instance_url: {error}", org.name)))?;
             targets.push(Target { origin: origin.clone(), connector: connector.clone(), limits });
             let timeouts = Family::ALL.iter().map(|family| timeouts(&config.upstream, *family)).collect();
+            let slots = slots(org, &config);
             orgs.push(LiveOrg {
                 name: org.name.clone(),
                 origin,
@@ -198,6 +222,9 @@ impl Live {
                 ledger,
                 accounts: Vec::new(),
                 waiting: before.map_or_else(Waiting::default, |org| org.waiting.clone()),
+                slots: before.map_or_else(|| Slots::new(slots, now), |org| org.slots.clone()),
+                watches: slots.mode != admission::Mode::Off,
+                queue: slots.queue,
                 login: OrgId(targets.len() as u16 - 1),
                 facade: None,
                 identities: Vec::new(),
@@ -248,6 +275,9 @@ impl Live {
         for (org, accounts) in orgs.iter_mut().zip(lasting.ledgers.put(&config)) {
             org.accounts = accounts;
         }
+        for (live, org) in orgs.iter().zip(&config.orgs) {
+            live.slots.reconfigure(slots(org, &config), now);
+        }
         Ok(Self {
             generation,
             targets_epoch,
@@ -258,6 +288,7 @@ impl Live {
                 PolicyMode::Observe => Mode::Observe,
                 PolicyMode::Enforce => Mode::Enforce,
             },
+            classes: Classes::new(&config.classes),
             principal_key,
             sealer,
             trusted_proxies: config.trusted_proxies.clone(),
@@ -304,6 +335,8 @@ impl LiveCaller {
             rules: Rules::new(families.as_deref(), objects.as_deref(), operations.as_deref()),
             class: caller.class,
             deadline: caller.deadline,
+            weight: caller.daily.weight,
+            in_flight: caller.in_flight,
             stamp: headers::call_options_for(&caller.name),
         }
     }
@@ -318,6 +351,28 @@ pub fn costs(org: &Org) -> Costs {
         refusal: org.costs.refusal.0,
         oauth: org.costs.oauth.0,
         limits: org.costs.limits.0,
+    }
+}
+
+/// What the configuration says of calls that run long and calls that wait.
+fn slots(org: &Org, config: &Config) -> SlotSettings {
+    let (long, queue) = (&org.long_running, &config.queue);
+    SlotSettings {
+        mode: match long.mode {
+            SlotMode::Off => admission::Mode::Off,
+            SlotMode::Observe => admission::Mode::Observe,
+            SlotMode::Enforce => admission::Mode::Enforce,
+        },
+        slots: long.slots,
+        after: long.after,
+        batch_at_most: long.batch_at_most,
+        reserve: long.reserve,
+        in_flight: org.in_flight,
+        queue: QueueSettings {
+            places: queue.places,
+            patience: [queue.interactive, queue.standard, queue.batch],
+            ladder: ledgers::ladder(&config.ladder),
+        },
     }
 }
 

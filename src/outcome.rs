@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::HeaderValue;
 use parking_lot::{Mutex, MutexGuard};
@@ -15,7 +16,7 @@ use smol_str::SmolStr;
 use tokio::time::Instant;
 
 use crate::call::{
-    ApiCalls, ApiVersion, CallerId, Class, Family, ObjectName, Operation, OrgId, Principal, closed_list,
+    ApiCalls, ApiVersion, CallerId, Class, Family, Length, ObjectName, Operation, OrgId, Principal, closed_list,
 };
 use crate::refusal::{Reason, Wants};
 
@@ -145,6 +146,15 @@ impl Exchange {
     }
 }
 
+/// A wait for one's turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queued {
+    /// How long it took, over all attempts.
+    pub wait: Duration,
+    /// The place in the order of turns when it began, counted from 1.
+    pub position: usize,
+}
+
 /// Everything decided and measured about one request.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -192,6 +202,10 @@ pub struct Outcome {
     pub refusal: Option<Reason>,
     /// What policy would have refused in `mode: observe`.
     pub would_refuse: Option<Reason>,
+    /// How long it was expected to run, once it was admitted.
+    pub length: Length,
+    /// It had to wait for its turn.
+    pub queued: Option<Queued>,
     /// The answer may hold URLs that point past the gateway, because it was too large or could not be read.
     pub urls_kept: bool,
     /// How it ended.
@@ -234,6 +248,8 @@ impl Outcome {
             source: Source::Gateway,
             refusal: None,
             would_refuse: None,
+            length: Length::Short,
+            queued: None,
             urls_kept: false,
             ending: Ending::CallerLeft,
             answered: None,

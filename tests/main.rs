@@ -29,6 +29,7 @@ mod readme;
 mod reload;
 mod sdk;
 mod serve;
+mod slots;
 mod transparency;
 mod upstream_tls;
 mod world;

@@ -16,6 +16,7 @@
 //! | `ladder`, `fair` | what may be borrowed when calls are scarce |
 //! | `lease`, `allotment`, `statement`, `bank` | what may be spent without asking the store, and the stores |
 //! | `forecast`, `snapshot` | what comes back when, and everything there is to see |
+//! | [`slots`] | which calls may be in the air, who waits, and who is next |
 //!
 //! Unit: API calls as Salesforce charges them (facts 1.3). Time: [`time::Timeline`], whole minutes.
 
@@ -33,6 +34,7 @@ mod lease;
 mod ledger;
 pub mod ring;
 pub mod settings;
+pub mod slots;
 mod snapshot;
 mod statement;
 #[cfg(test)]

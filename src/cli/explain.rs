@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::call::{Call, CallerId, Meaning, OrgId, Principal};
+use crate::admission::slots::presumed;
+use crate::call::{Call, CallerId, Class, Meaning, OrgId, Principal};
 use crate::config::{self, Config};
-use crate::live::LiveCaller;
+use crate::live::{Classes, LiveCaller};
 use crate::salesforce::{self, Costs};
 
 /// The arguments of `explain`.
@@ -71,7 +72,7 @@ fn explain(arguments: &ExplainArguments) -> Result<Value, String> {
             None => notes.push("its body says what it does; give it with --body".to_owned()),
         }
     }
-    let rules = config.as_ref().map(|config| rules(config, &meaning));
+    let rules = config.as_ref().map(|config| rules(config, &meaning, &arguments.path));
     Ok(described(&meaning, rules.as_deref(), &notes))
 }
 
@@ -84,26 +85,29 @@ fn read(file: &PathBuf) -> Result<Vec<u8>, String> {
     std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// For each caller: its class, and whether its allow-rules let the request pass.
-fn rules(config: &Config, meaning: &Meaning) -> Vec<Value> {
+/// For each caller: the class of such a request, how long it is presumed to run, and whether the allow-rules let it pass.
+fn rules(config: &Config, meaning: &Meaning, path: &str) -> Vec<Value> {
+    let classes = Classes::new(&config.classes);
     config
         .callers
         .iter()
         .enumerate()
         .map(|(place, caller)| {
             let live = LiveCaller::new(caller);
+            let class = classes.of(caller.class, meaning, path);
             let call = Call {
                 org: OrgId(0),
                 caller: CallerId(place as u16),
                 principal: Principal::NOBODY,
-                class: caller.class,
+                class,
                 meaning: meaning.clone(),
                 deadline: None,
             };
             let verdict = live.rules.judge(&call);
             json!({
                 "caller": caller.name.as_str(),
-                "class": caller.class,
+                "class": class,
+                "presumed_length": presumed(class, meaning),
                 "allowed": verdict.is_ok(),
                 "why": verdict.err(),
             })
@@ -117,6 +121,8 @@ fn described(meaning: &Meaning, rules: Option<&[Value]>, notes: &[String]) -> Va
         .iter()
         .map(|part| json!({"family": part.family, "operation": part.operation, "object": part.object}))
         .collect();
+    let lengths: serde_json::Map<String, Value> =
+        Class::ALL.iter().map(|class| (class.to_string(), json!(presumed(*class, meaning)))).collect();
     json!({
         "family": meaning.family,
         "operation": meaning.operation,
@@ -127,6 +133,7 @@ fn described(meaning: &Meaning, rules: Option<&[Value]>, notes: &[String]) -> Va
         "api_calls": meaning.cost.0,
         "idempotency": meaning.idempotency,
         "long_poll": meaning.long_poll,
+        "presumed_length": lengths,
         "subrequests": parts,
         "callers": rules,
         "notes": notes,
@@ -154,6 +161,9 @@ fn table(explained: &Value) -> String {
     ] {
         lines.push(format!("{label:<18}{}", plain(&explained[key])));
     }
+    let of_class = |class: &Class| format!("{class} {}", plain(&explained["presumed_length"][class.as_str()]));
+    let lengths: Vec<String> = Class::ALL.iter().map(of_class).collect();
+    lines.push(format!("{:<18}{}", "presumed length", lengths.join(", ")));
     for (place, part) in explained["subrequests"].as_array().into_iter().flatten().enumerate() {
         lines.push(format!(
             "subrequest {:<7}{} {} {}",
@@ -168,7 +178,8 @@ fn table(explained: &Value) -> String {
             None => "allowed".to_owned(),
             Some(why) => format!("refused: {why}"),
         };
-        lines.push(format!("caller {:<11}{} ({})", plain(&caller["caller"]), verdict, plain(&caller["class"])));
+        let (class, length) = (plain(&caller["class"]), plain(&caller["presumed_length"]));
+        lines.push(format!("caller {:<11}{verdict} ({class}, presumed {length})", plain(&caller["caller"])));
     }
     for note in explained["notes"].as_array().into_iter().flatten() {
         lines.push(format!("note: {}", plain(note)));

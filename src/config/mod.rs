@@ -19,6 +19,7 @@ mod problem;
 mod read;
 mod schema;
 mod secret;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -32,14 +33,15 @@ pub use daily::{DailyMode, OnLoss};
 pub use file::{AccessTo, PolicyMode, Roots};
 pub use key::KeyDigest;
 pub use model::{
-    Admin, Allow, Caller, CertificateName, Config, Costs, Daily, EgressProxy, Flow, GatewayTokens, Identity, Jwks,
-    JwtMatch, KeyPair, Ladder, Limits, Listener, Log, Match, MetricCaps, Org, Origin, ServerTls, Share, State, Totals,
-    Upstream,
+    Admin, Allow, Caller, CertificateName, ClassRule, Config, Costs, Daily, EgressProxy, Flow, GatewayTokens, Identity,
+    Jwks, JwtMatch, KeyPair, Ladder, Limits, Listener, Log, LongRunning, Match, MetricCaps, Org, Origin, Queue,
+    ServerTls, Share, State, Totals, Upstream,
 };
 pub use outside::{Outside, System};
 pub use problem::{Place, Problem, Problems};
 pub use schema::schema;
 pub use secret::Secret;
+pub use slots::SlotMode;
 
 use check::{Rejected, check};
 use file::ConfigFile;

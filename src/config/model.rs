@@ -18,6 +18,7 @@ use super::daily::{DailyMode, OnLoss};
 use super::file::{AccessTo, ConfigFile, PolicyMode, Roots};
 use super::key::KeyDigest;
 use super::secret::Secret;
+use super::slots::SlotMode;
 use crate::call::{ApiCalls, CallerId, Class, Family, ObjectName, Operation, OrgId};
 
 /// A configuration without mistakes. Share it by `Arc`; a reload makes a new one.
@@ -41,8 +42,12 @@ pub struct Config {
     pub callers: Vec<Caller>,
     /// What the allow-rules of callers do.
     pub policy: PolicyMode,
-    /// What happens as an org's daily allowance runs out.
+    /// What lowers the class of some calls.
+    pub classes: Vec<ClassRule>,
+    /// What happens as an org's daily allowance runs out, or the queue fills up.
     pub ladder: Ladder,
+    /// How calls wait.
+    pub queue: Queue,
     /// Where it is remembered what was spent.
     pub state: State,
     /// The access log.
@@ -249,6 +254,10 @@ pub struct Org {
     pub public: Option<Origin>,
     /// Its daily allowance.
     pub daily: Daily,
+    /// Its slots for calls that run long.
+    pub long_running: LongRunning,
+    /// Calls in the air at most.
+    pub in_flight: Option<usize>,
     /// The Salesforce users whose credentials the gateway holds; if there is none, callers bring their own tokens.
     pub identities: Vec<Identity>,
     /// The cost of answers whose charge Salesforce does not document.
@@ -270,6 +279,45 @@ pub struct Daily {
     pub before_first_reading: u64,
     /// How long its first word is waited for.
     pub first_reading_within: Duration,
+}
+
+/// An org's slots for calls that run long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LongRunning {
+    /// What they do.
+    pub mode: SlotMode,
+    /// How many there are; at least 2.
+    pub slots: u32,
+    /// The age from which a call takes one.
+    pub after: Duration,
+    /// How many class batch may hold; less than `slots`.
+    pub batch_at_most: u32,
+    /// How many are left to class interactive; less than `slots`.
+    pub reserve: u32,
+}
+
+/// How calls wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// How many may, for each org.
+    pub places: usize,
+    /// How long those of class interactive do.
+    pub interactive: Duration,
+    /// How long those of class standard do.
+    pub standard: Duration,
+    /// How long those of class batch do.
+    pub batch: Duration,
+}
+
+/// Lowers the class of the calls it matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassRule {
+    /// Families it matches.
+    pub families: Vec<Family>,
+    /// Beginnings of paths or routes it matches, in lower case, without a slash at the end.
+    pub paths: Vec<SmolStr>,
+    /// The class such calls have at most.
+    pub class: Class,
 }
 
 /// A caller's share of every org's daily allowance, in API calls of any 24 hours.
@@ -457,6 +505,8 @@ pub struct Caller {
     pub class: Class,
     /// How long it waits for an answer, unless a request says less.
     pub deadline: Option<Duration>,
+    /// Calls of it in the air at most, to each org.
+    pub in_flight: Option<usize>,
     /// Its share of every org's daily allowance.
     pub daily: Share,
     /// What it may do.

@@ -18,8 +18,8 @@ use crate::live::{InForce, Live, LiveOrg};
 use crate::outcome::FailureKind;
 use crate::refusal::Reason;
 use crate::telemetry::{
-    BudgetSnapshot, BufferedBytes, ConfigSnapshot, ListenerSnapshot, RuntimeSnapshot, Snapshot, Telemetry,
-    UpstreamSnapshot,
+    BudgetSnapshot, BufferedBytes, ConfigSnapshot, ListenerSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot,
+    Telemetry, UNKNOWN, UpstreamSnapshot,
 };
 
 /// What came of the reloads so far.
@@ -109,6 +109,7 @@ impl Parts {
         snapshot.buffered_bytes =
             BufferedBytes { used: self.buffers.used() as u64, limit: live.config.limits.buffered_bytes_total };
         snapshot.budgets = budgets(&live, self.clock.now());
+        snapshot.slots = slots(&live, self.clock.now());
         snapshot.listeners = self.listeners();
         let ways = self.ways.lock();
         snapshot.runtimes = ways
@@ -160,6 +161,18 @@ pub fn budgets(live: &Live, now: Instant) -> Vec<BudgetSnapshot> {
             }
         }
         BudgetSnapshot { org: org.name.to_string(), mode: configured.daily.mode, budget, returning_by_hour, callers }
+    };
+    live.config.orgs.iter().zip(live.orgs()).map(one).collect()
+}
+
+/// The slots and the queue of every org at `now`.
+pub fn slots(live: &Live, now: Instant) -> Vec<SlotsSnapshot> {
+    let one = |(configured, org): (&Org, &LiveOrg)| {
+        let mut view = org.slots.view(now);
+        for call in &mut view.calls {
+            call.caller = org.holder(call.account, &live.config).unwrap_or(UNKNOWN).to_owned();
+        }
+        SlotsSnapshot { org: org.name.to_string(), mode: configured.long_running.mode, view }
     };
     live.config.orgs.iter().zip(live.orgs()).map(one).collect()
 }

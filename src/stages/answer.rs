@@ -13,6 +13,7 @@ use http::header::CONTENT_ENCODING;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 
+use crate::admission::slots::Slots;
 use crate::body::{BodyFault, ReplyBody};
 use crate::call::ApiCalls;
 use crate::exchange::UpstreamBody;
@@ -62,6 +63,7 @@ pub struct Learning {
     sought: Sought,
     record: Record,
     fare: Fare,
+    slots: Slots,
     learnt: bool,
 }
 
@@ -157,9 +159,16 @@ impl Resumed {
 
 impl Learning {
     /// Looks for `sought` in `body`, whose head carried `headers`.
-    pub fn new(body: UpstreamBody, headers: &HeaderMap, sought: Sought, record: Record, fare: Fare) -> Self {
+    pub fn new(
+        body: UpstreamBody,
+        headers: &HeaderMap,
+        sought: Sought,
+        record: Record,
+        fare: Fare,
+        slots: Slots,
+    ) -> Self {
         let copy = Prefix { bytes: Vec::new(), coding: Coding::of(headers) };
-        let mut learning = Self { body, copy, sought, record, fare, learnt: false };
+        let mut learning = Self { body, copy, sought, record, fare, slots, learnt: false };
         if learning.body.is_end_stream() {
             learning.learn();
         }
@@ -204,6 +213,9 @@ impl Learning {
                 }
                 if code.is_some() {
                     exchange.error_code = code;
+                }
+                if limited && errors::is_long_running_limit(&plain) {
+                    self.slots.refused(exchange.sent, at);
                 }
                 if limited && errors::is_daily_limit(&plain) {
                     self.fare.limit_exceeded(exchange.charged, at);

@@ -27,6 +27,7 @@ mod own;
 pub mod policy;
 pub mod rewrite;
 pub mod send;
+mod turn;
 pub mod understand;
 pub mod way;
 

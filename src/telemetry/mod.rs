@@ -15,6 +15,7 @@ mod output;
 mod process;
 mod recorder;
 mod render;
+mod slots;
 mod snapshot;
 mod status;
 
@@ -38,7 +39,7 @@ pub use self::process::ProcessSnapshot;
 pub use self::render::TEXT_FORMAT;
 pub use self::snapshot::{
     BudgetSnapshot, BufferedBytes, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot, RuntimeSnapshot,
-    Snapshot, UpstreamSnapshot,
+    SlotsSnapshot, Snapshot, UpstreamSnapshot,
 };
 pub use self::status::{CallerStatus, InFlightStatus, Status, Totals};
 use crate::clock::Clock;

@@ -14,7 +14,7 @@ use super::access;
 use super::cells::{Counter, Histogram};
 use super::labels::{self, WordId};
 use super::metrics::{
-    CallerLabels, OrgLabels, OverheadBuckets, RefusalLabels, RequestBuckets, RequestLabels, Status,
+    CallerLabels, OrgLabels, OverheadBuckets, QueueLabels, RefusalLabels, RequestBuckets, RequestLabels, Status,
     UpstreamErrorLabels, UseLabels, VersionLabels,
 };
 use super::names::Names;
@@ -109,6 +109,10 @@ impl Counting {
             if reason == Reason::OutcomeUnknown {
                 cache.rare(&self.shared, outcome, Rare::UnknownOutcome).add(1);
             }
+        }
+        if let Some(queued) = outcome.queued {
+            let labels = QueueLabels { org: finish.names.org(outcome.org).into(), class: outcome.class };
+            self.shared.metrics.queue_wait_seconds.cell(labels).observe(queued.wait);
         }
         if let Some(reason) = outcome.would_refuse {
             cache.rare(&self.shared, outcome, Rare::WouldRefuse(reason)).add(1);

@@ -6,8 +6,9 @@
 
 use serde::Serialize;
 
+use crate::admission::slots::SlotsView;
 use crate::admission::{CallerBudget, OrgBudget};
-use crate::config::DailyMode;
+use crate::config::{DailyMode, SlotMode};
 pub use crate::edge::facade::FacadeSnapshot;
 pub use crate::exchange::vault::IdentitySnapshot;
 use crate::outcome::FailureKind;
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub upstreams: Vec<UpstreamSnapshot>,
     /// Every org's budget.
     pub budgets: Vec<BudgetSnapshot>,
+    /// Every org's slots and queue.
+    pub slots: Vec<SlotsSnapshot>,
     /// Every identity.
     pub identities: Vec<IdentitySnapshot>,
     /// Every org's own log-in.
@@ -47,6 +50,18 @@ pub struct BudgetSnapshot {
     pub returning_by_hour: [u64; 24],
     /// Every caller that is configured or has used anything, the largest user first.
     pub callers: Vec<CallerBudget>,
+}
+
+/// One org's slots for calls that run long, and its queue.
+#[derive(Debug, Clone, Serialize)]
+pub struct SlotsSnapshot {
+    /// The org's name.
+    pub org: String,
+    /// Whether they are enforced: `off`, `observe` or `enforce`.
+    pub mode: SlotMode,
+    /// What there is to see.
+    #[serde(flatten)]
+    pub view: SlotsView,
 }
 
 /// The configuration and its reloads.

@@ -8,11 +8,12 @@ use smol_str::SmolStr;
 
 use super::snapshot::BudgetSnapshot;
 use super::*;
+use crate::admission::slots::{SlotSettings, Slots};
 use crate::admission::{Funding, Ledger, OrgSettings, Reading, Share, Timeline};
 use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgId, Principal};
-use crate::config::DailyMode;
+use crate::config::{DailyMode, SlotMode};
 use crate::exchange::vault::{State, Trouble};
-use crate::outcome::{Ending, Exchange, FailureKind, RequestId, Source as AnswerSource};
+use crate::outcome::{Ending, Exchange, FailureKind, Queued, RequestId, Source as AnswerSource};
 use crate::refusal::Reason;
 
 struct World {
@@ -249,6 +250,9 @@ fn budget() -> BudgetSnapshot {
 
 fn filled(snapshot: &mut Snapshot) {
     snapshot.budgets.push(budget());
+    let slots = Slots::new(SlotSettings::default(), Clock::start().now());
+    let view = slots.view(Clock::start().now());
+    snapshot.slots.push(SlotsSnapshot { org: "prod".into(), mode: SlotMode::Enforce, view });
     snapshot.listeners.push(ListenerSnapshot {
         listener: "0.0.0.0:8443".into(),
         tls: true,
@@ -289,6 +293,7 @@ fn every_metric_has_help_type_and_valid_samples() {
     let mut outcome = world.read();
     outcome.refusal = Some(Reason::OutcomeUnknown);
     outcome.would_refuse = Some(Reason::Forbidden);
+    outcome.queued = Some(Queued { wait: Duration::from_secs(3), position: 2 });
     outcome.exchanges[0].failure = Some(FailureKind::Timeout);
     world.recorder.finish(&outcome, &world.finish());
 

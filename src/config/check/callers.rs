@@ -9,7 +9,7 @@ use crate::call::Class;
 use crate::config::file::{AllowFile, CertificateFile, ConfigFile, JwksFile, JwtFile, ListenerFile, MatchFile};
 use crate::config::model::{Allow, Caller, CertificateName, Jwks, JwtMatch, Match, Share};
 use crate::config::problem::Fault;
-use crate::config::value::{Phrase, Text};
+use crate::config::value::{Count, Phrase, Text};
 
 /// More than any company has apps; the ledger is sized for it.
 const MAX_CALLERS: usize = 10_000;
@@ -50,7 +50,8 @@ impl Check<'_> {
             let allow = self.allow(&at.key("allow"), &caller.allow);
             if let (Some(name), Some(matches)) = (name, way) {
                 let class = caller.class.unwrap_or(Class::Standard);
-                callers.push(Caller { name, matches, act_as, class, deadline, daily, allow });
+                let in_flight = caller.in_flight.map(Count::as_usize);
+                callers.push(Caller { name, matches, act_as, class, deadline, in_flight, daily, allow });
             }
         }
         callers
@@ -187,6 +188,7 @@ fn anyone() -> Caller {
         act_as: None,
         class: Class::Standard,
         deadline: None,
+        in_flight: None,
         daily: Share { floor: 0, ceiling: None, weight: 1 },
         allow: Allow::default(),
     }

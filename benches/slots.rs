@@ -49,8 +49,7 @@ fn benches(criterion: &mut Criterion) {
             hold(&slots, &ask(*kind), now).ended(now + Duration::from_millis(100));
         }
     }
-    let flying: Vec<Hold> =
-        (0..IN_THE_AIR).map(|n| hold(&slots, &ask(kinds[(n % KINDS) as usize]), now)).collect();
+    let flying: Vec<Hold> = (0..IN_THE_AIR).map(|n| hold(&slots, &ask(kinds[(n % KINDS) as usize]), now)).collect();
     let mut next = 0;
     criterion.bench_function("slots/admit_and_end_with_10000_in_the_air", |bench| {
         bench.iter(|| {
@@ -65,7 +64,10 @@ fn benches(criterion: &mut Criterion) {
     let costs = Costs::default();
     for (name, path) in [
         ("record", "/services/data/v62.0/sobjects/Account/001000000000001AAA"),
-        ("query", "/services/data/v62.0/query?q=SELECT+Id,Name,Owner.Name+FROM+Account+WHERE+Name='Acme'+AND+Id+IN+('a','b')+LIMIT+200"),
+        (
+            "query",
+            "/services/data/v62.0/query?q=SELECT+Id,Name,Owner.Name+FROM+Account+WHERE+Name='Acme'+AND+Id+IN+('a','b')+LIMIT+200",
+        ),
     ] {
         let meaning = understand(&Method::GET, path, &costs);
         criterion.bench_function(&format!("slots/fingerprint_of_a_{name}"), |bench| {

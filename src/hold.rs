@@ -35,12 +35,22 @@ pub struct Hold {
     keeper: Option<Arc<dyn Keeper>>,
     place: u32,
     since: Instant,
+    beside: Option<Box<Hold>>,
 }
 
 impl Hold {
     /// The hold on `place`, which counts from `since`.
     pub fn new(keeper: Arc<dyn Keeper>, place: u32, since: Instant) -> Self {
-        Self { keeper: Some(keeper), place, since }
+        Self { keeper: Some(keeper), place, since, beside: None }
+    }
+
+    /// The same, and `other` with it: what becomes of one becomes of both.
+    #[must_use]
+    pub fn beside(mut self, other: Option<Self>) -> Self {
+        if let Some(other) = other {
+            self.beside = Some(Box::new(other.beside(self.beside.take().map(|own| *own))));
+        }
+        self
     }
 
     /// The message is handed over at `now`.
@@ -49,11 +59,17 @@ impl Hold {
             self.since = now;
             self.tell(Fate::Sent(now));
         }
+        if let Some(beside) = &mut self.beside {
+            beside.sent(now);
+        }
     }
 
     /// The caller has left, and the exchange goes on without it.
     pub fn left(&self, now: Instant) {
         self.tell(Fate::Left(now));
+        if let Some(beside) = &self.beside {
+            beside.left(now);
+        }
     }
 
     /// The exchange ended at `now`.
@@ -69,6 +85,9 @@ impl Hold {
     fn over(mut self, fate: Fate) {
         if let Some(keeper) = self.keeper.take() {
             keeper.tell(self.place, fate);
+        }
+        if let Some(beside) = self.beside.take() {
+            beside.over(fate);
         }
     }
 
@@ -123,12 +142,18 @@ mod tests {
         first.ended(later);
         hold(2).lost(later);
         drop(hold(3));
+        hold(4).beside(None).beside(Some(hold(5))).ended(later);
+        drop(hold(6).beside(Some(hold(7))));
         let expected = [
             (1, Fate::Sent(later)),
             (1, Fate::Left(later)),
             (1, Fate::Ended(later)),
             (2, Fate::Lost(later)),
             (3, Fate::Gone),
+            (4, Fate::Ended(later)),
+            (5, Fate::Ended(later)),
+            (6, Fate::Gone),
+            (7, Fate::Gone),
         ];
         assert_eq!(*told.0.lock(), expected);
     }

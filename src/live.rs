@@ -23,7 +23,7 @@ use crate::admission::slots::{QueueSettings, SlotSettings, Slots};
 use crate::admission::{self, AccountId, Ledger};
 use crate::call::{CallerId, Class, Family, OrgId};
 use crate::clock::Clock;
-use crate::config::{Allow, Caller, Config, Org, PolicyMode, Roots, Secret, SlotMode, Upstream};
+use crate::config::{Allow, Apex, Caller, Config, Org, PolicyMode, Roots, Secret, SlotMode, Upstream};
 use crate::edge::callers::Callers;
 use crate::edge::facade::Facade;
 use crate::edge::facade::token::Sealer;
@@ -96,6 +96,8 @@ pub struct LiveOrg {
     pub waiting: Waiting,
     /// Which calls may be in the air.
     pub slots: Slots,
+    /// Which Apex calls may, if that limit is guarded too.
+    pub apex: Option<Slots>,
     /// Whether `slots` looks at calls at all.
     pub watches: bool,
     /// How calls wait.
@@ -223,6 +225,9 @@ impl Live {
                 accounts: Vec::new(),
                 waiting: before.map_or_else(Waiting::default, |org| org.waiting.clone()),
                 slots: before.map_or_else(|| Slots::new(slots, now), |org| org.slots.clone()),
+                apex: apex(org, &config).map(|settings| {
+                    before.and_then(|org| org.apex.clone()).unwrap_or_else(|| Slots::new(settings, now))
+                }),
                 watches: slots.mode != admission::Mode::Off,
                 queue: slots.queue,
                 login: OrgId(targets.len() as u16 - 1),
@@ -277,6 +282,9 @@ impl Live {
         }
         for (live, org) in orgs.iter().zip(&config.orgs) {
             live.slots.reconfigure(slots(org, &config), now);
+            if let (Some(live), Some(settings)) = (&live.apex, apex(org, &config)) {
+                live.reconfigure(settings, now);
+            }
         }
         Ok(Self {
             generation,
@@ -374,6 +382,18 @@ fn slots(org: &Org, config: &Config) -> SlotSettings {
             ladder: ledgers::ladder(&config.ladder),
         },
     }
+}
+
+/// What it says of Apex that runs long, if it says anything.
+fn apex(org: &Org, config: &Config) -> Option<SlotSettings> {
+    org.long_running.apex.map(|Apex { slots: count, after, batch_at_most, reserve }| SlotSettings {
+        slots: count,
+        after,
+        batch_at_most,
+        reserve,
+        in_flight: None,
+        ..slots(org, config)
+    })
 }
 
 fn timeouts(upstream: &Upstream, family: Family) -> Timeouts {

@@ -308,9 +308,9 @@ impl World {
         for org in &status.in_flight {
             assert!(org.by_class.values().all(|count| *count == 0), "{org:?}");
         }
-        for slots in &status.parts.slots {
-            let waiting: usize = slots.view.queue.iter().map(|waiting| waiting.waiting).sum();
-            assert_eq!((slots.view.in_the_air, waiting), (0, 0), "places stay held: {slots:?}");
+        for view in status.parts.slots.iter().flat_map(|slots| std::iter::once(&slots.view).chain(&slots.apex)) {
+            let waiting: usize = view.queue.iter().map(|waiting| waiting.waiting).sum();
+            assert_eq!((view.in_the_air, waiting), (0, 0), "places stay held: {view:?}");
         }
         let upstream = self.upstream();
         assert_eq!((upstream.open, upstream.waiting), (upstream.idle, 0), "connections stay lent: {upstream:?}");

@@ -33,9 +33,9 @@ pub use daily::{DailyMode, OnLoss};
 pub use file::{AccessTo, PolicyMode, Roots};
 pub use key::KeyDigest;
 pub use model::{
-    Admin, Allow, Caller, CertificateName, ClassRule, Config, Costs, Daily, EgressProxy, Flow, GatewayTokens, Identity,
-    Jwks, JwtMatch, KeyPair, Ladder, Limits, Listener, Log, LongRunning, Match, MetricCaps, Org, Origin, Queue,
-    ServerTls, Share, State, Totals, Upstream,
+    Admin, Allow, Apex, Caller, CertificateName, ClassRule, Config, Costs, Daily, EgressProxy, Flow, GatewayTokens,
+    Identity, Jwks, JwtMatch, KeyPair, Ladder, Limits, Listener, Log, LongRunning, Match, MetricCaps, Org, Origin,
+    Queue, ServerTls, Share, State, Totals, Upstream,
 };
 pub use outside::{Outside, System};
 pub use problem::{Place, Problem, Problems};

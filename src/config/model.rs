@@ -294,6 +294,21 @@ pub struct LongRunning {
     pub batch_at_most: u32,
     /// How many are left to class interactive; less than `slots`.
     pub reserve: u32,
+    /// The same for Apex, if that is guarded.
+    pub apex: Option<Apex>,
+}
+
+/// An org's slots for Apex that runs long; the members mean what those of [`LongRunning`] do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Apex {
+    /// How many there are; at least 2.
+    pub slots: u32,
+    /// The age from which a call takes one.
+    pub after: Duration,
+    /// How many class batch may hold; less than `slots`.
+    pub batch_at_most: u32,
+    /// How many are left to class interactive; less than `slots`.
+    pub reserve: u32,
 }
 
 /// How calls wait.

@@ -22,6 +22,32 @@ pub struct LongRunningFile {
     /// How many of them are left to class interactive. Default: a fifth.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reserve: Option<Count<0, 1000>>,
+    /// The org's limit for Apex that runs long. Default: not guarded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apex: Option<ApexFile>,
+}
+
+/// How many calls of Apex code an org takes that run long (facts 1.4), and who may make them.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ApexFile {
+    /// How many may run long at the same time. One is always kept free.
+    pub slots: Count<2, 1000>,
+    /// The age from which Salesforce counts one.
+    pub after: Text<Period>,
+    /// How many of them class batch may hold. Default: three fifths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_at_most: Option<Count<1, 1000>>,
+    /// How many of them are left to class interactive. Default: a fifth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<Count<0, 1000>>,
+}
+
+impl Default for ApexFile {
+    fn default() -> Self {
+        let after = Text(Period(std::time::Duration::from_secs(5)));
+        Self { slots: Count(10), after, batch_at_most: None, reserve: None }
+    }
 }
 
 impl Default for LongRunningFile {
@@ -32,6 +58,7 @@ impl Default for LongRunningFile {
             after: Text(Period(std::time::Duration::from_secs(20))),
             batch_at_most: None,
             reserve: None,
+            apex: None,
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Ways;
 use super::doors::Door;
+use crate::admission::slots::Slots;
 use crate::body::ByteBudget;
 use crate::call::OrgId;
 use crate::clock::Clock;
@@ -167,12 +168,18 @@ pub fn budgets(live: &Live, now: Instant) -> Vec<BudgetSnapshot> {
 
 /// The slots and the queue of every org at `now`.
 pub fn slots(live: &Live, now: Instant) -> Vec<SlotsSnapshot> {
-    let one = |(configured, org): (&Org, &LiveOrg)| {
-        let mut view = org.slots.view(now);
+    let seen = |org: &LiveOrg, slots: &Slots| {
+        let mut view = slots.view(now);
         for call in &mut view.calls {
             call.caller = org.holder(call.account, &live.config).unwrap_or(UNKNOWN).to_owned();
         }
-        SlotsSnapshot { org: org.name.to_string(), mode: configured.long_running.mode, view }
+        view
+    };
+    let one = |(configured, org): (&Org, &LiveOrg)| SlotsSnapshot {
+        org: org.name.to_string(),
+        mode: configured.long_running.mode,
+        view: seen(org, &org.slots),
+        apex: org.apex.as_ref().map(|apex| seen(org, apex)),
     };
     live.config.orgs.iter().zip(live.orgs()).map(one).collect()
 }

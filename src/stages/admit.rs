@@ -14,7 +14,6 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use crate::admission::slots::Entered;
 use crate::admission::{AccountId, Cause, Denied, Ledger, Level, Reading, Reservation, Spent};
 use crate::body::Payload;
 use crate::call::{ApiCalls, Call, Class};
@@ -89,20 +88,20 @@ where
         }
         let Some(org) = passage.live.org(passage.call.org) else { return Way::onward(self.inner.call(passage)) };
         let mut fare = Fare::of(org, &passage.call);
-        let (ticket, place) = match fare.reserve(passage.now) {
+        let (turn, place) = match fare.reserve(passage.now) {
             Ok(would_deny) => {
                 if let Some(denied) = would_deny {
                     passage.record.lock().would_refuse = Some(reason(denied.cause));
                 }
                 match turn::enter(org, &passage) {
-                    Entered::Free(admitted) => {
+                    turn::Passed::Free(admitted) => {
                         turn::board(admitted, &mut fare, &passage.record);
                         passage.fare = Some(fare);
                         return Way::onward(self.inner.call(passage));
                     }
-                    Entered::Waits(ticket) => (Some(ticket), None),
-                    Entered::Busy(length, busy) => {
-                        return Way::refused(turn::refusal(&passage.call, org, length, busy));
+                    turn::Passed::Waits(turn) => (Some(turn), None),
+                    turn::Passed::Busy(door, length, busy) => {
+                        return Way::refused(turn::refusal(&passage.call, org, door, length, busy));
                     }
                 }
             }
@@ -114,7 +113,7 @@ where
         };
         let (mut inner, clock) = (self.inner.clone(), self.clock);
         Way::waits(async move {
-            turn::wait(&mut passage, fare, ticket, clock).await?;
+            turn::wait(&mut passage, fare, turn, clock).await?;
             drop(place);
             inner.call(passage).await
         })
@@ -182,6 +181,11 @@ impl Fare {
     /// Gives back what is set aside.
     pub(super) fn release(&mut self) {
         self.held = Held::Nothing;
+    }
+
+    /// Whether calls are set aside.
+    pub(super) fn is_reserved(&self) -> bool {
+        matches!(self.held, Held::Reserved(_))
     }
 
     /// Sets the calls aside; says what would have been denied if the ledger did not only observe.

@@ -17,6 +17,7 @@ use crate::admission::slots::Slots;
 use crate::body::{BodyFault, ReplyBody};
 use crate::call::ApiCalls;
 use crate::exchange::UpstreamBody;
+use crate::live::LiveOrg;
 use crate::outcome::Record;
 use crate::salesforce::{errors, soap_usage};
 use crate::stages::admit::Fare;
@@ -64,6 +65,7 @@ pub struct Learning {
     record: Record,
     fare: Fare,
     slots: Slots,
+    apex: Option<Slots>,
     learnt: bool,
 }
 
@@ -165,10 +167,11 @@ impl Learning {
         sought: Sought,
         record: Record,
         fare: Fare,
-        slots: Slots,
+        org: &LiveOrg,
     ) -> Self {
         let copy = Prefix { bytes: Vec::new(), coding: Coding::of(headers) };
-        let mut learning = Self { body, copy, sought, record, fare, slots, learnt: false };
+        let (slots, apex) = (org.slots.clone(), org.apex.clone());
+        let mut learning = Self { body, copy, sought, record, fare, slots, apex, learnt: false };
         if learning.body.is_end_stream() {
             learning.learn();
         }
@@ -216,6 +219,12 @@ impl Learning {
                 }
                 if limited && errors::is_long_running_limit(&plain) {
                     self.slots.refused(exchange.sent, at);
+                }
+                if limited
+                    && let Some(apex) = &self.apex
+                    && errors::is_apex_limit(&plain)
+                {
+                    apex.refused(exchange.sent, at);
                 }
                 if limited && errors::is_daily_limit(&plain) {
                     self.fare.limit_exceeded(exchange.charged, at);

@@ -155,6 +155,6 @@ fn answered(mut response: Response<UpstreamBody>, call: &Call, org: &LiveOrg, re
     let if_refused = charged_if_refused(call.meaning.cost, &org.costs);
     let (head, body) = response.into_parts();
     let sought = if failed { Sought::ErrorCode { if_refused } } else { Sought::SoapUsage };
-    let learning = Learning::new(body, &head.headers, sought, record, fare, org.slots.clone());
+    let learning = Learning::new(body, &head.headers, sought, record, fare, org);
     Response::from_parts(head, ReplyBody::Stream(Answer::Learning(Box::new(learning))))
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::admission::slots::{Admitted, Ask, Busy, Entered, Ticket, is_weightless, presumed};
-use crate::call::{Call, Class, Length};
+use crate::admission::slots::{Admitted, Ask, Busy, Entered, Slots, Ticket, is_weightless, presumed};
+use crate::call::{Call, Class, Family, Length};
 use crate::clock::Clock;
 use crate::hold::Hold;
 use crate::live::LiveOrg;
@@ -17,27 +17,84 @@ use crate::salesforce;
 use crate::stages::Passage;
 use crate::stages::admit::{self, Fare};
 
+/// What a call has to pass, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// The org's limit for Apex that runs long, if that is guarded.
+    Apex,
+    /// The org's limit for calls that run long.
+    Org,
+}
+
+impl Door {
+    fn slots(self, org: &LiveOrg) -> &Slots {
+        match (self, &org.apex) {
+            (Self::Apex, Some(apex)) => apex,
+            _ => &org.slots,
+        }
+    }
+}
+
+/// A call that waits before a door, with what it holds of the doors behind it.
+pub(super) struct Turn {
+    door: Door,
+    ticket: Ticket,
+    held: Option<Hold>,
+}
+
+/// What became of a call that asked.
+pub(super) enum Passed {
+    /// It may be sent.
+    Free(Admitted),
+    /// It has to wait.
+    Waits(Turn),
+    /// It may not even wait.
+    Busy(Door, Length, Busy),
+}
+
 /// May this call be in the air?
-pub(super) fn enter(org: &LiveOrg, passage: &Passage) -> Entered {
+pub(super) fn enter(org: &LiveOrg, passage: &Passage) -> Passed {
+    if !org.watches || is_weightless(&passage.call.meaning) {
+        return Passed::Free(Admitted { hold: None, length: Length::Short, would_wait: false });
+    }
+    let apex = org.apex.is_some() && passage.call.meaning.family == Family::Apex;
+    pass(org, passage, if apex { Door::Apex } else { Door::Org }, None)
+}
+
+/// Asks at `door` and at those behind it; `held` is what it holds already.
+fn pass(org: &LiveOrg, passage: &Passage, door: Door, held: Option<Hold>) -> Passed {
     let Passage { call, head, live, now, .. } = passage;
     let Call { class, deadline, ref meaning, .. } = *call;
-    if !org.watches || is_weightless(meaning) {
-        return Entered::Free(Admitted { hold: None, length: Length::Short, would_wait: false });
-    }
     let (weight, caller_at_most) =
         live.caller(call.caller).map_or((1, None), |caller| (caller.weight, caller.in_flight));
     let path = head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    let slots = door.slots(org);
     let ask = Ask {
-        fingerprint: salesforce::fingerprint(meaning, path, org.slots.key()),
+        fingerprint: salesforce::fingerprint(meaning, path, slots.key()),
         account: org.account(call.caller),
         weight,
-        caller_at_most,
+        caller_at_most: caller_at_most.filter(|_| door == Door::Org),
         class,
         family: meaning.family,
         template: meaning.template,
         deadline,
     };
-    org.slots.enter(&ask, || presumed(class, meaning), *now)
+    match slots.enter(&ask, || presumed(class, meaning), *now) {
+        Entered::Free(Admitted { hold, length, would_wait }) => {
+            let hold = hold.map(|hold| hold.beside(held));
+            match door {
+                Door::Org => Passed::Free(Admitted { hold, length, would_wait }),
+                Door::Apex => match pass(org, passage, Door::Org, hold) {
+                    Passed::Free(admitted) => {
+                        Passed::Free(Admitted { would_wait: would_wait || admitted.would_wait, ..admitted })
+                    }
+                    other => other,
+                },
+            }
+        }
+        Entered::Waits(ticket) => Passed::Waits(Turn { door, ticket, held }),
+        Entered::Busy(length, busy) => Passed::Busy(door, length, busy),
+    }
 }
 
 /// Gives an admitted call what it holds, and writes down what was expected of it.
@@ -53,46 +110,59 @@ pub(super) fn board(admitted: Admitted, fare: &mut Fare, record: &Record) {
     }
 }
 
-/// Waits for whatever the call needs: its turn, if it has a ticket, and the right to spend. Both are had together when it
+/// Waits for whatever the call needs: its turn, if it is one that waits, and the right to spend. Both are had together when it
 /// goes on.
 pub(super) async fn wait(
     passage: &mut Passage,
     mut fare: Fare,
-    ticket: Option<Ticket>,
+    turn: Option<Turn>,
     clock: Clock,
 ) -> Result<(), Refusal> {
     let live = Arc::clone(&passage.live);
     let Some(org) = live.org(passage.call.org) else {
         return Err(Refusal::new(Reason::UnknownOrg, "The org was removed from the configuration."));
     };
-    let ticket = if let Some(ticket) = ticket {
-        Some(ticket)
-    } else {
-        admit::funds(passage, &mut fare, org, clock).await?;
-        match enter(org, passage) {
-            Entered::Free(admitted) => {
-                board(admitted, &mut fare, &passage.record);
-                None
-            }
-            Entered::Waits(ticket) => Some(ticket),
-            Entered::Busy(length, busy) => return Err(refusal(&passage.call, org, length, busy)),
+    let mut passed = match turn {
+        Some(turn) => Passed::Waits(turn),
+        None => {
+            admit::funds(passage, &mut fare, org, clock).await?;
+            enter(org, passage)
         }
     };
-    if let Some(ticket) = ticket {
-        // While it waits, others may have the calls set aside for it.
-        fare.release();
-        fare.hold = Some(queue(passage, org, ticket, clock).await?);
-        passage.now = clock.now();
+    loop {
+        match passed {
+            Passed::Free(admitted) => {
+                board(admitted, &mut fare, &passage.record);
+                break;
+            }
+            Passed::Busy(door, length, busy) => return Err(refusal(&passage.call, org, door, length, busy)),
+            Passed::Waits(turn) => {
+                // While it waits, others may have the calls set aside for it.
+                fare.release();
+                passed = queue(passage, org, turn, clock).await?;
+            }
+        }
+    }
+    if !fare.is_reserved() {
         admit::funds(passage, &mut fare, org, clock).await?;
     }
     passage.fare = Some(fare);
     Ok(())
 }
 
-async fn queue(passage: &Passage, org: &LiveOrg, mut ticket: Ticket, clock: Clock) -> Result<Hold, Refusal> {
+/// Waits before one door; what became of it there and behind it.
+async fn queue(passage: &mut Passage, org: &LiveOrg, turn: Turn, clock: Clock) -> Result<Passed, Refusal> {
+    let Turn { door, mut ticket, held } = turn;
     let (position, length) = (ticket.position, ticket.length);
-    let _measured = Measured { record: &passage.record, clock, since: passage.now, position, length };
-    ticket.granted(clock).await.map_err(|busy| refusal(&passage.call, org, length, busy))
+    let measured = Measured { record: &passage.record, clock, since: passage.now, position, length };
+    let granted = ticket.granted(clock).await;
+    drop(measured);
+    passage.now = clock.now();
+    let hold = granted.map_err(|busy| refusal(&passage.call, org, door, length, busy))?.beside(held);
+    Ok(match door {
+        Door::Org => Passed::Free(Admitted { hold: Some(hold), length, would_wait: false }),
+        Door::Apex => pass(org, passage, Door::Org, Some(hold)),
+    })
 }
 
 /// Writes down how long a call waited, however that ended.
@@ -124,14 +194,14 @@ fn reason(length: Length, busy: Busy) -> Reason {
 }
 
 /// The answer to a call that cannot wait, or has waited in vain.
-pub(super) fn refusal(call: &Call, org: &LiveOrg, length: Length, busy: Busy) -> Refusal {
+pub(super) fn refusal(call: &Call, org: &LiveOrg, door: Door, length: Length, busy: Busy) -> Refusal {
     let (name, class) = (&org.name, call.class);
     let mut detail = match (busy, length) {
         (Busy::Full, _) => format!("As many calls wait for {name} as may."),
         (Busy::Shed, _) => format!("So many calls wait for {name} that those of class {class} are not taken now."),
         (_, Length::Long) => {
-            let (effective, slots, after) = org.slots.extent();
-            let after = after.as_secs_f64();
+            let (effective, slots, after) = door.slots(org).extent();
+            let (after, what) = (after.as_secs_f64(), if door == Door::Apex { "Apex calls" } else { "calls" });
             let others = if effective < slots {
                 format!(" (others seem to use {} of {slots})", slots - effective)
             } else {

@@ -62,6 +62,8 @@ pub struct SlotsSnapshot {
     /// What there is to see.
     #[serde(flatten)]
     pub view: SlotsView,
+    /// The same of the limit for Apex, if that is guarded.
+    pub apex: Option<SlotsView>,
 }
 
 /// The configuration and its reloads.

@@ -278,12 +278,16 @@ mod tests {
     async fn nobody_saves_up_turns_by_staying_away() {
         let now = Clock::start().now();
         let mut line = Line::default();
-        (0..100).for_each(|_| drop(line.push(waiter(1, Class::Standard, 1, now))));
+        for _ in 0..100 {
+            line.push(waiter(1, Class::Standard, 1, now));
+        }
         for _ in 0..50 {
             let next = line.next(|_| true).unwrap();
             line.take(next, true);
         }
-        (0..50).for_each(|_| drop(line.push(waiter(2, Class::Standard, 1, now))));
+        for _ in 0..50 {
+            line.push(waiter(2, Class::Standard, 1, now));
+        }
         let order = served(&mut line);
         assert_eq!((count(&order[..40], 1), count(&order[..40], 2)), (20, 20));
     }
@@ -292,7 +296,9 @@ mod tests {
     async fn who_comes_with_one_call_at_a_time_gets_no_more_than_its_turn() {
         let now = Clock::start().now();
         let mut line = Line::default();
-        (0..200).for_each(|_| drop(line.push(waiter(1, Class::Standard, 1, now))));
+        for _ in 0..200 {
+            line.push(waiter(1, Class::Standard, 1, now));
+        }
         let mut alone = 0;
         line.push(waiter(2, Class::Standard, 1, now));
         for _ in 0..100 {
@@ -340,8 +346,12 @@ mod tests {
     async fn a_place_in_the_line_is_told() {
         let now = Clock::start().now();
         let mut line = Line::default();
-        (0..10).for_each(|_| drop(line.push(waiter(1, Class::Batch, 1, now))));
-        (0..3).for_each(|_| drop(line.push(waiter(2, Class::Standard, 1, now))));
+        for _ in 0..10 {
+            line.push(waiter(1, Class::Batch, 1, now));
+        }
+        for _ in 0..3 {
+            line.push(waiter(2, Class::Standard, 1, now));
+        }
         let about = |caller, class| waiter(caller, class, 1, now).about;
         assert_eq!(line.ahead_of(&about(1, Class::Batch), 1), 13);
         assert_eq!(line.ahead_of(&about(3, Class::Batch), 1), 4, "the standard ones, and one of the other caller");
@@ -360,7 +370,9 @@ mod tests {
             let mut got = vec![0_usize; weights.len()];
             let push = |line: &mut Line, caller: usize| line.push(waiter(caller as u16, Class::Batch, weights[caller], now));
             for caller in 0..weights.len() {
-                (0..3).for_each(|_| drop(push(&mut line, caller)));
+                for _ in 0..3 {
+        push(&mut line, caller);
+    }
             }
             for _ in 0..turns {
                 let number = line.next(|_| true).unwrap();

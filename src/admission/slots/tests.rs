@@ -66,13 +66,17 @@ async fn batch_holds_its_part_and_leaves_the_rest_to_others() {
     let batch: Vec<u32> = (0..15).map(|_| goes(enter(&mut book, &ask(LONG, Class::Batch), start))).collect();
     let (batch_waits, position) = waits(enter(&mut book, &ask(LONG, Class::Batch), start));
     assert_eq!(position, 1);
-    (0..4).for_each(|_| drop(goes(enter(&mut book, &ask(LONG, Class::Standard), start))));
+    for _ in 0..4 {
+        goes(enter(&mut book, &ask(LONG, Class::Standard), start));
+    }
     let (standard_waits, _) = waits(enter(&mut book, &ask(LONG, Class::Standard), start));
     let interactive: Vec<u32> = (0..5).map(|_| goes(enter(&mut book, &ask(LONG, Class::Interactive), start))).collect();
     assert_eq!(book.air.held(), 24, "the last of 25 stays free, or short calls would be refused");
     waits(enter(&mut book, &ask(LONG, Class::Interactive), start));
     // Short calls pass whatever is held.
-    (0..1_000).for_each(|_| drop(goes(enter(&mut book, &ask(SHORT, Class::Batch), start))));
+    for _ in 0..1_000 {
+        goes(enter(&mut book, &ask(SHORT, Class::Batch), start));
+    }
     let mut granted = |place| {
         book.tell(place, Fate::Ended(start + seconds(1)));
         std::mem::take(&mut book.grants).iter().map(|(number, _)| *number).collect::<Vec<_>>()
@@ -118,7 +122,9 @@ async fn a_refusal_of_salesforce_shrinks_everybodys_part() {
     let mut book = taught(SlotSettings::default(), start);
     book.refused(start, start);
     // 12 of 25: 11 to be held, of which 7 by batch.
-    (0..7).for_each(|_| drop(goes(enter(&mut book, &ask(LONG, Class::Batch), start))));
+    for _ in 0..7 {
+        goes(enter(&mut book, &ask(LONG, Class::Batch), start));
+    }
     let (waiting, _) = waits(enter(&mut book, &ask(LONG, Class::Batch), start));
     book.advance(start + seconds(19));
     assert!(book.grants.is_empty());
@@ -130,14 +136,18 @@ async fn a_refusal_of_salesforce_shrinks_everybodys_part() {
 async fn who_would_wait_past_its_deadline_is_told_at_once() {
     let start = Clock::start().now();
     let mut book = taught(SlotSettings::default(), start);
-    (0..15).for_each(|_| drop(goes(enter(&mut book, &ask(LONG, Class::Batch), start))));
+    for _ in 0..15 {
+        goes(enter(&mut book, &ask(LONG, Class::Batch), start));
+    }
     let now = start + seconds(10);
     let hurried = Ask { deadline: Some(now + seconds(19)), ..ask(LONG, Class::Batch) };
     assert!(matches!(enter(&mut book, &hurried, now), Said::No(_, Busy::WouldTake(wait)) if wait == seconds(20)));
     let patient = Ask { deadline: Some(now + seconds(21)), ..hurried };
     waits(enter(&mut book, &patient, now));
     // 15 are served in each round: the sixteenth waits for the second.
-    (0..14).for_each(|_| drop(waits(enter(&mut book, &ask(LONG, Class::Batch), now))));
+    for _ in 0..14 {
+        waits(enter(&mut book, &ask(LONG, Class::Batch), now));
+    }
     let next = enter(&mut book, &Ask { deadline: Some(now + seconds(49)), ..hurried }, now);
     assert!(matches!(next, Said::No(_, Busy::WouldTake(wait)) if wait == seconds(50)), "{next:?}");
     let (_, position) = waits(enter(&mut book, &Ask { deadline: Some(now + seconds(51)), ..hurried }, now));
@@ -149,7 +159,9 @@ async fn a_full_queue_sheds_batch_first_then_standard_and_takes_them_again_only_
     let start = Clock::start().now();
     let queue = QueueSettings { places: 100, patience: [seconds(600); 3], ..QueueSettings::default() };
     let mut book = taught(SlotSettings { queue, ..SlotSettings::default() }, start);
-    (0..24).for_each(|_| drop(goes(enter(&mut book, &ask(LONG, Class::Interactive), start))));
+    for _ in 0..24 {
+        goes(enter(&mut book, &ask(LONG, Class::Interactive), start));
+    }
     let mut numbers: Vec<u64> =
         (0..90).map(|_| waits(book.enter(&ask(77, Class::Interactive), || Length::Long, start)).0).collect();
     let asks = |book: &mut Book, class| book.enter(&ask(77, class), || Length::Long, start);
@@ -170,13 +182,19 @@ async fn one_caller_does_not_keep_others_out_of_the_queue() {
     let start = Clock::start().now();
     let queue = QueueSettings { places: 100, patience: [seconds(600); 3], ..QueueSettings::default() };
     let mut book = taught(SlotSettings { queue, ..SlotSettings::default() }, start);
-    (0..15).for_each(|_| drop(goes(enter(&mut book, &ask(LONG, Class::Batch), start))));
+    for _ in 0..15 {
+        goes(enter(&mut book, &ask(LONG, Class::Batch), start));
+    }
     let by = |caller| Ask { account: AccountId::from(CallerId(caller)), ..ask(77, Class::Batch) };
     let mut asks = |caller| book.enter(&by(caller), || Length::Long, start);
     waits(asks(2));
-    (0..69).for_each(|_| drop(waits(asks(1))));
+    for _ in 0..69 {
+        waits(asks(1));
+    }
     assert!(matches!(asks(1), Said::No(_, Busy::Shed)), "it has more than half of the places");
-    (0..20).for_each(|_| drop(waits(asks(2))));
+    for _ in 0..20 {
+        waits(asks(2));
+    }
     assert!(matches!(asks(2), Said::No(_, Busy::Shed)), "batch is shed");
 }
 
@@ -188,7 +206,9 @@ async fn calls_in_the_air_are_bounded_where_that_is_wanted() {
     let places: Vec<u32> = (0..2).map(|_| goes(enter(&mut book, &own, start))).collect();
     let (own_waits, _) = waits(enter(&mut book, &own, start));
     let other = ask(SHORT, Class::Batch);
-    (0..2).for_each(|_| drop(goes(enter(&mut book, &other, start))));
+    for _ in 0..2 {
+        goes(enter(&mut book, &other, start));
+    }
     let (other_waits, _) = waits(enter(&mut book, &other, start));
     book.tell(places[0], Fate::Ended(start + seconds(1)));
     book.tell(places[1], Fate::Gone);
@@ -213,7 +233,9 @@ async fn nothing_binds_unless_it_is_enforced() {
 async fn other_rules_keep_what_is_in_the_air_and_what_was_learnt() {
     let start = Clock::start().now();
     let mut book = taught(SlotSettings::default(), start);
-    (0..15).for_each(|_| drop(goes(enter(&mut book, &ask(LONG, Class::Batch), start))));
+    for _ in 0..15 {
+        goes(enter(&mut book, &ask(LONG, Class::Batch), start));
+    }
     waits(enter(&mut book, &ask(LONG, Class::Batch), start));
     book.reconfigure(SlotSettings { batch_at_most: 17, ..SlotSettings::default() }, start);
     assert_eq!((book.grants.len(), book.air.held()), (1, 16));

@@ -1,15 +1,35 @@
 //! Slots, the queue and class rules.
 
 use super::{At, Check};
-use crate::config::model::{ClassRule, LongRunning, Queue};
+use crate::config::model::{Apex, ClassRule, LongRunning, Queue};
 use crate::config::problem::Fault;
 use crate::config::slots::{ClassRuleFile, LongRunningFile, QueueFile};
+use crate::config::value::Count;
 
 impl Check<'_> {
     pub(super) fn long_running(&mut self, at: &At, written: &LongRunningFile) -> LongRunning {
         let slots = written.slots.as_u32();
-        let batch_at_most = written.batch_at_most.map_or(slots * 3 / 5, |count| count.as_u32());
-        let reserve = written.reserve.map_or(slots / 5, |count| count.as_u32());
+        let (batch_at_most, reserve) = self.parts(at, slots, written.batch_at_most, written.reserve);
+        let after = self.positive(&at.key("after"), written.after);
+        let apex = written.apex.as_ref().map(|apex| {
+            let at = at.key("apex");
+            let slots = apex.slots.as_u32();
+            let (batch_at_most, reserve) = self.parts(&at, slots, apex.batch_at_most, apex.reserve);
+            Apex { slots, after: self.positive(&at.key("after"), apex.after), batch_at_most, reserve }
+        });
+        LongRunning { mode: written.mode, slots, after, batch_at_most, reserve, apex }
+    }
+
+    /// How many of `slots` batch may hold, and how many are left to interactive calls.
+    fn parts(
+        &mut self,
+        at: &At,
+        slots: u32,
+        batch_at_most: Option<Count<1, 1000>>,
+        reserve: Option<Count<0, 1000>>,
+    ) -> (u32, u32) {
+        let batch_at_most = batch_at_most.map_or(slots * 3 / 5, Count::as_u32).max(1);
+        let reserve = reserve.map_or(slots / 5, Count::as_u32);
         if batch_at_most >= slots {
             let fault = Fault::new(format!("batch could hold all of the {slots} slots but the one that stays free"));
             self.wrong(&at.key("batch_at_most"), fault.hint(format!("use at most {}", slots - 1)));
@@ -19,8 +39,7 @@ impl Check<'_> {
                 Fault::new(format!("nothing would be left of {slots} slots for other classes than interactive"));
             self.wrong(&at.key("reserve"), fault.hint(format!("use less than {}", slots - 1)));
         }
-        let after = self.positive(&at.key("after"), written.after);
-        LongRunning { mode: written.mode, slots, after, batch_at_most: batch_at_most.max(1), reserve }
+        (batch_at_most, reserve)
     }
 
     pub(super) fn queue(&mut self, at: &At, written: &QueueFile) -> Queue {

@@ -20,6 +20,9 @@ fn slots_and_the_queue_have_defaults_that_fit_each_other() {
     let least = good(&org("slots: 2, mode: observe")).orgs[0].long_running;
     assert_eq!((least.mode, least.batch_at_most, least.reserve), (SlotMode::Observe, 1, 0));
     assert_eq!(good(&org("batch_at_most: 20, reserve: 2")).orgs[0].long_running.batch_at_most, 20);
+    let apex = good(&org("apex: {slots: 20}")).orgs[0].long_running.apex.unwrap();
+    assert_eq!((apex.slots, apex.after, apex.batch_at_most, apex.reserve), (20, Duration::from_secs(5), 12, 4));
+    assert!(good(ORG).orgs[0].long_running.apex.is_none());
     let bounded = good(&format!("{ORG}callers: [{{name: a, match: any, in_flight: 7}}]"));
     assert_eq!((bounded.callers[0].in_flight, bounded.orgs[0].in_flight), (Some(7), None));
 }
@@ -29,6 +32,7 @@ fn slots_that_cannot_be_meant_are_problems() {
     one(&org("slots: 1"), "long_running.slots");
     one(&org("slots: 5, batch_at_most: 5"), "batch_at_most: batch could hold all of the 5 slots");
     one(&org("slots: 5, reserve: 5"), "reserve: nothing would be left of 5 slots");
+    one(&org("apex: {slots: 5, batch_at_most: 5}"), "apex.batch_at_most: batch could hold all of the 5 slots");
     one(&org("after: 0s"), "long_running.after: this must be longer than nothing");
     one(&org("mode: on"), "unknown slot mode \"on\"");
     one(&format!("{ORG}queue: {{wait: {{batch: 0s}}}}"), "queue.wait.batch: this must be longer than nothing");

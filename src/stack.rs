@@ -3,9 +3,10 @@
 //! ```text
 //! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Authorize -> Admit ----> Send
 //!                record     org and     Call,         may he?   URLs in    token of     ledger:    message, connection,
-//!                metrics,   caller      complete      (and each answers    the          may it     answer, cost
-//!                log                    body          part)     that       identity     now, who
-//!                                                               leave us                pays
+//!                metrics,   caller,     complete      (and each answers    the          may it     answer, cost
+//!                log        class       body          part)     that       identity     now, who
+//!                                                               leave us                pays;
+//!                                                                                       slots, queue
 //! ```
 //!
 //! Every stage may end the journey with a `Refusal`, which Observe turns into an answer. All stages are always ready, so a
@@ -91,7 +92,8 @@ pub fn build(
         .layer(RewriteLayer)
         // The token of the identity the caller acts as; a new one, once, if Salesforce rejects it.
         .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
-        // May it be sent now, and who pays; waits for what is on its way. A second attempt pays again.
+        // May it be sent now, and who pays; is there a slot if it runs long; waits for what is on its way and for its turn.
+        // A second attempt pays and waits again.
         .layer(AdmitLayer { clock: shared.clock })
         // One attempt at Salesforce.
         .service(send.clone());

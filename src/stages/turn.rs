@@ -208,7 +208,7 @@ pub(super) fn refusal(call: &Call, org: &LiveOrg, door: Door, length: Length, bu
                 String::new()
             };
             format!(
-                "All slots of {name} that calls of class {class} may hold are held by calls that run {after} s or longer{others}."
+                "All slots of {name} that calls of class {class} may hold are held by {what} that run {after} s or longer{others}."
             )
         }
         (_, Length::Short) => format!("As many calls are in the air to {name} as may be."),

@@ -81,7 +81,7 @@ fn pass(org: &LiveOrg, passage: &Passage, door: Door, held: Option<Hold>) -> Pas
     };
     match slots.enter(&ask, || presumed(class, meaning), *now) {
         Entered::Free(Admitted { hold, length, would_wait }) => {
-            let hold = hold.map(|hold| hold.beside(held));
+            let hold = hold.map(|own| own.beside(held));
             match door {
                 Door::Org => Passed::Free(Admitted { hold, length, would_wait }),
                 Door::Apex => match pass(org, passage, Door::Org, hold) {

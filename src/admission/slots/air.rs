@@ -28,6 +28,8 @@ pub(super) struct About {
     pub(super) slot: bool,
     /// Its caller may have only so many in the air.
     pub(super) capped: bool,
+    /// Nothing was known of its kind.
+    pub(super) unknown: bool,
 }
 
 /// Who still waits for a call.
@@ -404,6 +406,7 @@ mod tests {
             template: "",
             slot,
             capped: false,
+            unknown: false,
         }
     }
 

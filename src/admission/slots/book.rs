@@ -19,6 +19,9 @@ use crate::admission::settings::Mode;
 use crate::call::{Class, Family, Length};
 use crate::hold::Fate;
 
+/// So many calls of a kind of which nothing is known may be in the air without a slot.
+const PROBES: usize = super::sketch::ENOUGH as usize;
+
 /// A call that asks.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask {
@@ -118,23 +121,31 @@ impl Book {
     /// Lets in whoever may fly now.
     pub(super) fn pump(&mut self) {
         while self.line.len() > 0 {
-            let Some(number) = self.line.next(|waiter| self.fits(&waiter.about, waiter.caller_at_most)) else { return };
+            let fits = |waiter: &Waiter| self.fits(&self.judged(waiter.about), waiter.caller_at_most);
+            let Some(number) = self.line.next(fits) else { return };
             let Some(waiter) = self.line.take(number, true) else { return };
             self.steps.at(self.line.len() as u64);
-            let place = self.fly(waiter.about);
+            let place = self.fly(self.judged(waiter.about));
             self.grants.push((number, place));
         }
     }
 
-    fn fly(&mut self, about: About) -> u32 {
+    /// The call as it looks now: while it waited, it may have become known how long its kind takes.
+    fn judged(&self, about: About) -> About {
+        let known = self.estimates.peek(about.fingerprint).and_then(|sketch| sketch.is_long(self.settings.after));
+        About { slot: known.unwrap_or(about.slot), unknown: about.unknown && known.is_none(), ..about }
+    }
+
+    fn fly(&mut self, mut about: About) -> u32 {
+        about.unknown = about.unknown && self.estimates.probe(about.fingerprint);
         if about.capped {
             *self.by_caller.entry(about.account).or_default() += 1;
         }
         self.air.enter(about, self.now)
     }
 
-    /// Whether one more call of `class` may hold a slot.
-    fn room(&self, class: Class) -> bool {
+    /// Whether one more call like `about` may hold a slot.
+    fn room(&self, about: &About) -> bool {
         let SlotSettings { slots, batch_at_most, reserve, .. } = self.settings;
         let effective = self.capacity.effective();
         let share = |of: u32| (u64::from(of) * u64::from(effective) / u64::from(slots.max(1))) as usize;
@@ -142,8 +153,10 @@ impl Book {
         let usable = effective.saturating_sub(1).max(1) as usize;
         // Calls that timed out may have ended long ago: that they might run on never takes more than half.
         let overdraft = self.air.overdraft() + self.air.lost_overdraft().min(usable / 2);
-        let taken = self.air.held() + overdraft;
-        match class {
+        // Of an unknown kind a few are in the air without a slot: should they grow old, there has to be room for them.
+        let margin = if about.unknown && about.class != Class::Batch { PROBES.min(usable / 2) } else { 0 };
+        let taken = self.air.held() + overdraft + margin;
+        match about.class {
             Class::Interactive => taken < usable,
             Class::Standard => taken < usable.saturating_sub(share(reserve)).max(1),
             Class::Batch => {
@@ -155,7 +168,7 @@ impl Book {
 
     fn fits(&self, about: &About, caller_at_most: Option<usize>) -> bool {
         let within = |most: Option<usize>, flying: &dyn Fn() -> usize| most.is_none_or(|most| flying() < most);
-        (!about.slot || self.room(about.class))
+        (!about.slot || self.room(about))
             && within(self.settings.in_flight, &|| self.air.flying())
             && within(caller_at_most, &|| self.by_caller.get(&about.account).copied().unwrap_or_default())
     }
@@ -168,11 +181,14 @@ impl Book {
         let length = match known {
             Some(true) => Length::Long,
             Some(false) => Length::Short,
+            // A few find out how long their kind takes; until then further ones may be as long as any.
+            None if self.estimates.probing(ask.fingerprint) >= PROBES => Length::Long,
             None => presumed(),
         };
         let Ask { fingerprint, account, class, family, template, .. } = *ask;
         let (slot, capped) = (length == Length::Long, ask.caller_at_most.is_some());
-        let about = About { fingerprint, account, class, family, template, slot, capped };
+        let unknown = known.is_none();
+        let about = About { fingerprint, account, class, family, template, slot, capped, unknown };
         let fits = self.fits(&about, ask.caller_at_most);
         if fits || self.settings.mode != Mode::Enforce {
             return Said::Go { place: self.fly(about), length, would_wait: !fits };
@@ -238,7 +254,8 @@ impl Book {
 
     /// What became of the call at `place`.
     pub(super) fn tell(&mut self, place: u32, fate: Fate) {
-        let Some(About { account, capped, .. }) = self.air.get(place).map(|flight| flight.about) else { return };
+        let Some(about) = self.air.get(place).map(|flight| flight.about) else { return };
+        let About { fingerprint, account, capped, unknown, .. } = about;
         match fate {
             Fate::Sent(now) => {
                 self.now = self.now.max(now);
@@ -251,7 +268,7 @@ impl Book {
             Fate::Ended(now) => {
                 self.advance(now);
                 if let Some(flight) = self.air.remove(place) {
-                    let (fingerprint, took) = (flight.about.fingerprint, now.saturating_duration_since(flight.since));
+                    let took = now.saturating_duration_since(flight.since);
                     if !flight.old {
                         self.estimates.add(fingerprint, took);
                     } else if let Some(sketch) = self.estimates.get(fingerprint) {
@@ -266,6 +283,9 @@ impl Book {
             Fate::Gone => {
                 self.air.remove(place);
             }
+        }
+        if unknown {
+            self.estimates.probed(fingerprint);
         }
         if capped && let Some(flying) = self.by_caller.get_mut(&account) {
             *flying -= 1;

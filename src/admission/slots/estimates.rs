@@ -3,6 +3,7 @@
 //! A table of sets of eight. It doubles as long as it may; then the entry that has said least for longest makes room, so that
 //! a flood of fingerprints seen once never displaces one whose duration is known.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::sketch::Sketch;
@@ -20,11 +21,16 @@ struct Set {
     sketches: [Sketch; WAYS],
 }
 
+/// Kinds of which nothing is known yet, whose calls in the air are counted.
+const MOST_PROBED: usize = 1_024;
+
 /// Durations by fingerprint.
 #[derive(Debug, Default)]
 pub(super) struct Estimates {
     sets: Vec<Set>,
     turn: u32,
+    /// Calls in the air of kinds of which nothing is known.
+    probing: HashMap<u64, usize, ahash::RandomState>,
 }
 
 /// 0 stands for nothing.
@@ -102,6 +108,30 @@ impl Estimates {
                 }
             }
             self.grow();
+        }
+    }
+
+    /// How many calls of a kind of which nothing is known are in the air.
+    pub(super) fn probing(&self, fingerprint: u64) -> usize {
+        self.probing.get(&fingerprint).copied().unwrap_or_default()
+    }
+
+    /// One more call of a kind of which nothing is known is in the air; says whether it is counted.
+    pub(super) fn probe(&mut self, fingerprint: u64) -> bool {
+        if self.probing.len() >= MOST_PROBED && !self.probing.contains_key(&fingerprint) {
+            return false;
+        }
+        *self.probing.entry(fingerprint).or_default() += 1;
+        true
+    }
+
+    /// One that was counted has ended.
+    pub(super) fn probed(&mut self, fingerprint: u64) {
+        if let Some(calls) = self.probing.get_mut(&fingerprint) {
+            *calls -= 1;
+            if *calls == 0 {
+                self.probing.remove(&fingerprint);
+            }
         }
     }
 

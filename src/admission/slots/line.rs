@@ -242,7 +242,8 @@ mod tests {
     fn waiter(caller: u16, class: Class, weight: u32, arrived: Instant) -> Waiter {
         let account = AccountId::from(CallerId(caller));
         let (family, template) = (Family::Rest, "");
-        let about = About { fingerprint: 1, account, class, family, template, slot: true, capped: false };
+        let about =
+            About { fingerprint: 1, account, class, family, template, slot: true, capped: false, unknown: false };
         Waiter::new(about, weight, None, arrived)
     }
 

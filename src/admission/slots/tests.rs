@@ -117,6 +117,31 @@ async fn a_kind_that_grows_old_is_learnt_while_it_still_runs() {
 }
 
 #[tokio::test]
+async fn a_flood_of_an_unknown_kind_holds_slots_until_a_few_have_told_how_long_it_takes() {
+    let start = Clock::start().now();
+    let mut book = Book::new(SlotSettings::default(), start);
+    let mut asks = |book: &mut Book, class| book.enter(&ask(77, class), || Length::Short, start);
+    let said: Vec<Said> = (0..60).map(|_| asks(&mut book, Class::Standard)).collect();
+    let places: Vec<u32> =
+        said.iter().filter_map(|said| if let Said::Go { place, .. } = said { Some(*place) } else { None }).collect();
+    // Five without a slot, and as many with one as there is room for should the five grow old.
+    assert_eq!((places.len(), book.air.held()), (5 + 14, 14));
+    assert_eq!(book.line.len(), 41);
+    for place in &places[..4] {
+        book.tell(*place, Fate::Ended(start + Duration::from_millis(100)));
+    }
+    assert_eq!(book.grants.len(), 4);
+    // The fifth tells that they are short, and nobody waits any longer.
+    book.tell(places[4], Fate::Ended(start + Duration::from_millis(100)));
+    assert_eq!((book.grants.len(), book.line.len()), (41, 0));
+    let grants = std::mem::take(&mut book.grants);
+    for place in places[5..].iter().chain(grants.iter().map(|(_, place)| place)) {
+        book.tell(*place, Fate::Gone);
+    }
+    assert_eq!((book.air.flying(), book.estimates.probing(77)), (0, 0));
+}
+
+#[tokio::test]
 async fn a_refusal_of_salesforce_shrinks_everybodys_part() {
     let start = Clock::start().now();
     let mut book = taught(SlotSettings::default(), start);

@@ -349,6 +349,9 @@ async fn callers_may_leave_at_any_time() {
     // While Salesforce works on it, and while the answer is on its way: it is done once.
     let mut sent = 0;
     for wait in (1..60).step_by(2) {
+        // In pieces: an answer that is whole at once has been handed over before it shows that nobody takes it.
+        let slowly = FaultAction::Trickle { piece_bytes: 20, pause_ms: 1 };
+        world.sim.script().fault(once(slowly));
         let mut stream = world.raw();
         stream.write_all(whole.as_bytes()).await.unwrap();
         tokio::time::sleep(Duration::from_millis(wait)).await;

@@ -28,8 +28,8 @@ pub struct UpstreamBody(State);
 enum State {
     /// Nothing more will come.
     Ended,
-    /// It came with its head: all of it, and it is not empty.
-    Whole(Bytes),
+    /// It came with its head: all of it, and it is not empty. Its length is told if the origin told it.
+    Whole { bytes: Bytes, length: Option<u64> },
     /// Asked for piece by piece.
     Direct(Box<Flow>),
     /// Read ahead by a task.
@@ -54,7 +54,7 @@ impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Ended => "Ended",
-            Self::Whole(_) => "Whole",
+            Self::Whole { .. } => "Whole",
             Self::Direct(_) => "Direct",
             Self::Ahead(_) => "Ahead",
         })
@@ -64,10 +64,11 @@ impl std::fmt::Debug for State {
 impl UpstreamBody {
     /// The body of an answer whose head came at `head`.
     pub(super) fn new(mut conn: Box<dyn Lent>, attempt: Attempt, terms: Terms, head: Instant) -> Self {
-        if let Some(whole) = conn.take_whole() {
+        let length = conn.remaining();
+        if let Some(bytes) = conn.take_whole() {
             attempt.ended(head);
             conn.give_back(head);
-            return Self(if whole.is_empty() { State::Ended } else { State::Whole(whole) });
+            return Self(if bytes.is_empty() { State::Ended } else { State::Whole { bytes, length } });
         }
         let flow = Flow { conn: Some(conn), attempt, terms, head, idle_by: None, waited: false, passed: 0 };
         // On the heap, because an answer is handed through every stage by value.
@@ -214,7 +215,7 @@ impl Body for UpstreamBody {
         let this = self.get_mut();
         match &mut this.0 {
             State::Ended => Poll::Ready(None),
-            State::Whole(bytes) => {
+            State::Whole { bytes, .. } => {
                 let bytes = std::mem::take(bytes);
                 this.0 = State::Ended;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
@@ -237,7 +238,7 @@ impl Body for UpstreamBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             State::Ended => true,
-            State::Whole(_) => false,
+            State::Whole { .. } => false,
             State::Direct(flow) => flow.has_ended(),
             State::Ahead(reader) => reader.is_end(),
         }
@@ -246,7 +247,7 @@ impl Body for UpstreamBody {
     fn size_hint(&self) -> SizeHint {
         let remaining = match &self.0 {
             State::Ended => Some(0),
-            State::Whole(bytes) => Some(bytes.len() as u64),
+            State::Whole { length, .. } => *length,
             State::Direct(flow) => flow.remaining(),
             State::Ahead(reader) => reader.remaining(),
         };

@@ -30,7 +30,7 @@ pub struct OrgStats {
     pub waiting: usize,
     /// Connection attempts since start.
     pub connects: ConnectCounts,
-    /// Messages sent once more because hyper gave them back unsent, since start.
+    /// Messages sent once more because their connection gave them back unsent, since start.
     pub resent: u64,
     /// Answers waited for although their callers left.
     pub abandoned_running: usize,

@@ -261,3 +261,183 @@ fn trailers(buffer: &mut BytesMut) -> Result<Step, Malformed> {
     let section = buffer.split_to(end + 2 * LINE_END.len());
     head::trailers(&section).map(|fields| Step::Trailers(Box::new(fields))).ok_or(Malformed)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What a decoder makes of `pieces`, the connection closing after them: the body, its trailer fields, and what is
+    /// left over.
+    fn decode(framing: Framing, pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), Malformed> {
+        let (mut decoder, mut buffer) = (Decoder::new(framing), BytesMut::new());
+        let (mut body, mut trailers) = (Vec::new(), None);
+        let mut pieces = pieces.iter();
+        loop {
+            match decoder.decode(&mut buffer)? {
+                Step::Data(data) => {
+                    assert!(!data.is_empty());
+                    body.extend_from_slice(&data);
+                }
+                Step::Trailers(fields) => trailers = Some(*fields),
+                Step::End => break,
+                Step::More => match pieces.next() {
+                    Some(piece) => buffer.extend_from_slice(piece),
+                    None => decoder.close()?,
+                },
+            }
+        }
+        assert!(decoder.is_ended() && decoder.remaining() == Some(0));
+        for piece in pieces {
+            buffer.extend_from_slice(piece);
+        }
+        Ok((body, trailers, buffer.to_vec()))
+    }
+
+    fn chunked(bytes: &[u8]) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), Malformed> {
+        decode(Framing::Chunked, &[bytes])
+    }
+
+    #[test]
+    fn each_framing_ends_where_it_says() {
+        assert_eq!(decode(Framing::Length(0), &[b"next"]).unwrap().2, b"next");
+        let (body, _, rest) = decode(Framing::Length(5), &[b"hel", b"lonext"]).unwrap();
+        assert_eq!((&body[..], &rest[..]), (&b"hello"[..], &b"next"[..]));
+        assert!(decode(Framing::Length(5), &[b"hell"]).is_err());
+        assert_eq!(decode(Framing::UntilClose, &[b"hello", b" world"]).unwrap().0, b"hello world");
+        assert_eq!(decode(Framing::UntilClose, &[]).unwrap().0, b"");
+        let (body, trailers, rest) = chunked(b"5\r\nhello\r\n0006 ;a=b\r\n world\r\n0\r\n\r\nnext").unwrap();
+        assert_eq!((&body[..], trailers, &rest[..]), (&b"hello world"[..], None, &b"next"[..]));
+    }
+
+    #[test]
+    fn trailer_fields_are_read() {
+        let (body, trailers, rest) = chunked(b"1\r\na\r\n0\r\nX-Sum: 7\r\nx-sum: 8\r\n\r\nnext").unwrap();
+        assert_eq!((&body[..], &rest[..]), (&b"a"[..], &b"next"[..]));
+        let sums: Vec<_> = trailers.unwrap().get_all("x-sum").iter().cloned().collect();
+        assert_eq!(sums, ["7", "8"]);
+    }
+
+    #[test]
+    fn broken_chunks_are_refused() {
+        let long_line = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(SIZE_LINE));
+        let many_fields = format!("0\r\n{}\r\n", "x: y\r\n".repeat(head::HEAD_FIELDS + 1));
+        let long_fields = format!("0\r\nx: {}\r\n\r\n", "y".repeat(TRAILERS));
+        let extensions = format!("1;{}\r\na\r\n", "x".repeat(SIZE_LINE - 10)).repeat(5) + "0\r\n\r\n";
+        for bytes in [
+            b"".as_slice(),
+            b"\r\n\r\n",
+            b"g\r\n",
+            b"-1\r\n",
+            b" 5\r\nhello\r\n0\r\n\r\n",
+            b"5 5\r\nhello\r\n0\r\n\r\n",
+            b"5\nhello\r\n0\r\n\r\n",
+            b"5\r\r\nhello\r\n0\r\n\r\n",
+            b"5;a\rb\r\nhello\r\n0\r\n\r\n",
+            b"5\r\nhello0\r\n\r\n",
+            b"5\r\nhello\n0\r\n\r\n",
+            b"5\r\nhello\r\n",
+            b"5\r\nhello\r\n0\r\n",
+            b"5\r\nhello\r\n0\r\n\r",
+            b"0\r\n\n",
+            b"0\r\n\rx",
+            b"0\r\nno colon\r\n\r\n",
+            b"0\r\nx: y\r\n z\r\n\r\n",
+            b"10000000000000000\r\n",
+            long_line.as_bytes(),
+            many_fields.as_bytes(),
+            long_fields.as_bytes(),
+            extensions.as_bytes(),
+        ] {
+            assert!(chunked(bytes).is_err(), "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    #[test]
+    fn a_whole_body_is_taken_at_once_and_part_of_one_is_left() {
+        for (framing, bytes, whole) in [
+            (Framing::Length(0), &b"next"[..], Some(&b""[..])),
+            (Framing::Length(5), b"hellonext", Some(b"hello")),
+            (Framing::Length(5), b"hell", None),
+            (Framing::Chunked, b"5\r\nhello\r\n0\r\n\r\nnext", Some(b"hello")),
+            (Framing::Chunked, b"5\r\nhello\r\n0\r\n\r", None),
+            (Framing::Chunked, b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", None),
+            (Framing::Chunked, b"0\r\n\r\n", None),
+            (Framing::UntilClose, b"hello", None),
+        ] {
+            let (mut decoder, mut buffer) = (Decoder::new(framing), BytesMut::from(bytes));
+            assert_eq!(decoder.whole(&mut buffer).as_deref(), whole, "{framing:?}");
+            assert_eq!(decoder.is_ended(), whole.is_some());
+            assert_eq!(&buffer[..], if whole.is_some() { b"next" } else { bytes });
+        }
+    }
+
+    /// `body` in chunks of `sizes`, with what a server may add.
+    fn in_chunks(body: &[u8], sizes: &[usize], extension: &str, trailer: bool) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut rest = body;
+        for size in sizes.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (chunk, more) = rest.split_at((*size).min(rest.len()));
+            bytes.extend_from_slice(format!("{:X}{extension}\r\n", chunk.len()).as_bytes());
+            bytes.extend_from_slice(chunk);
+            bytes.extend_from_slice(b"\r\n");
+            rest = more;
+        }
+        bytes.extend_from_slice(if trailer { b"0\r\nx-sum: 7\r\n\r\n" } else { b"0\r\n\r\n" });
+        bytes
+    }
+
+    fn cut<'a>(bytes: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
+        let (mut pieces, mut rest) = (Vec::new(), bytes);
+        for size in sizes.iter().cycle() {
+            if rest.is_empty() {
+                return pieces;
+            }
+            let (piece, more) = rest.split_at((*size).min(rest.len()));
+            pieces.push(piece);
+            rest = more;
+        }
+        pieces
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_put_in_chunks_comes_out_however_it_is_cut(
+            body in prop::collection::vec(any::<u8>(), 0..300),
+            chunks in prop::collection::vec(1_usize..80, 1..5),
+            cuts in prop::collection::vec(1_usize..50, 1..5),
+            extension in prop::sample::select(vec!["", " ", ";a=b", " ; \"x\""]),
+            trailer in any::<bool>(),
+        ) {
+            let mut bytes = in_chunks(&body, &chunks, extension, trailer);
+            bytes.extend_from_slice(b"HTTP/1.1");
+            let (found, trailers, rest) = decode(Framing::Chunked, &cut(&bytes, &cuts)).unwrap();
+            prop_assert_eq!(found, body);
+            prop_assert_eq!(trailers.is_some(), trailer);
+            prop_assert_eq!(rest, b"HTTP/1.1");
+        }
+
+        #[test]
+        fn a_body_cut_off_or_damaged_never_looks_longer_and_never_differs_by_its_cuts(
+            body in prop::collection::vec(any::<u8>(), 1..60),
+            chunks in prop::collection::vec(1_usize..20, 1..4),
+            cuts in prop::collection::vec(1_usize..20, 1..5),
+            at in any::<prop::sample::Index>(),
+            byte in prop::option::of(any::<u8>()),
+        ) {
+            let mut bytes = in_chunks(&body, &chunks, "", false);
+            let at = at.index(bytes.len());
+            match byte {
+                Some(byte) => bytes[at] = byte,
+                None => bytes.truncate(at),
+            }
+            let whole = chunked(&bytes);
+            prop_assert!(byte.is_some() || whole.is_err());
+            prop_assert_eq!(decode(Framing::Chunked, &cut(&bytes, &cuts)), whole);
+        }
+    }
+}

@@ -220,3 +220,168 @@ pub(super) fn trailers(section: &[u8]) -> Option<HeaderMap> {
     }
     Some(trailers)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(bytes: &[u8]) -> Result<Option<Head>, Garbage> {
+        HeadReader::default().read(&mut BytesMut::from(bytes))
+    }
+
+    fn framing_of(head: &str) -> Result<(Framing, bool), Garbage> {
+        let head = read(format!("{head}\r\n\r\n").as_bytes())?.expect("a whole head");
+        Ok((head.framing, head.keep_alive))
+    }
+
+    #[test]
+    fn a_head_says_how_its_body_ends_and_whether_the_connection_goes_on() {
+        use Framing::{Chunked, Length, UntilClose};
+        for (head, expected) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5", (Length(5), true)),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nCONTENT-LENGTH:5", (Length(5), true)),
+            ("HTTP/1.1 200\r\ntransfer-encoding: Chunked", (Chunked, true)),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: x, Close", (Length(5), false)),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\nconnection: keep-alive", (Length(5), false)),
+            ("HTTP/1.1 200 OK", (UntilClose, false)),
+            ("HTTP/1.0 200 OK\r\ncontent-length: 5\r\nconnection: keep-alive", (Length(5), false)),
+            ("HTTP/1.1 204 No Content\r\ncontent-length: 5", (Length(0), true)),
+            ("HTTP/1.1 304 Not Modified\r\ntransfer-encoding: chunked", (Length(0), true)),
+            (
+                "HTTP/1.1 100 Continue\r\ncontent-length: 9\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 1",
+                (Length(1), true),
+            ),
+        ] {
+            assert_eq!(framing_of(head), Ok(expected), "{head}");
+        }
+        let mut to_head = HeadReader::new(&Method::HEAD);
+        let head = to_head.read(&mut BytesMut::from("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")).unwrap().unwrap();
+        assert_eq!((head.framing, head.keep_alive), (Length(0), true));
+        assert_eq!(head.response.headers()["content-length"], "5");
+    }
+
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused() {
+        for head in [
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6",
+            "HTTP/1.1 200 OK\r\ncontent-length: 5, 5",
+            "HTTP/1.1 200 OK\r\ncontent-length: +5",
+            "HTTP/1.1 200 OK\r\ncontent-length: 0x5",
+            "HTTP/1.1 200 OK\r\ncontent-length:",
+            "HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999",
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, identity",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: \x0bchunked",
+            "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked",
+            "HTTP/1.1 200 OK\r\nfolded: a\r\n b",
+            "HTTP/1.1 200 OK\r\nspace : a",
+            "HTTP/1.1 200 OK\r\n: a",
+            "HTTP/1.1 200 OK\r\nno colon",
+            "HTTP/1.1 200 OK\r\nx: a\0b",
+            "HTTP/1.1 200 OK\r\nx: a\rb",
+            "HTTP/1.1 099 No",
+            "HTTP/1.1 101 Switching Protocols",
+            "HTTP/2 200 OK",
+            "SSH-2.0-x",
+        ] {
+            assert_eq!(framing_of(head), Err(Garbage), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn fields_and_reason_are_passed_on_as_they_came() {
+        let bytes =
+            b"HTTP/1.1 299 Nearly\r\nX-Multi: a\r\nSforce-Limit-Info: api-usage=1/2 \r\nx-multi: \xe4\r\n\r\nrest";
+        let mut buffer = BytesMut::from(&bytes[..]);
+        let head = HeadReader::default().read(&mut buffer).unwrap().unwrap();
+        assert_eq!(&buffer[..], b"rest");
+        let response = head.response;
+        assert_eq!((response.status().as_u16(), response.version()), (299, Version::HTTP_11));
+        assert_eq!(response.extensions().get::<ReasonPhrase>().unwrap().as_bytes(), b"Nearly");
+        let values = |name: &str| response.headers().get_all(name).iter().map(|v| v.as_bytes()).collect::<Vec<_>>();
+        assert_eq!(values("x-multi"), [b"a".as_slice(), b"\xe4"]);
+        assert_eq!(values("sforce-limit-info"), [b"api-usage=1/2"]);
+        assert!(read(b"HTTP/1.1 200 OK\r\n\r\n").unwrap().unwrap().response.extensions().is_empty());
+        let twice = read(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 5\r\n\r\n").unwrap().unwrap();
+        assert_eq!(twice.response.headers().get_all("content-length").iter().count(), 1, "said once");
+    }
+
+    #[test]
+    fn a_head_has_bounds() {
+        let fields = |count: usize| format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(count));
+        assert!(read(fields(HEAD_FIELDS).as_bytes()).unwrap().is_some());
+        assert!(read(fields(HEAD_FIELDS + 1).as_bytes()).is_err());
+        let long = |bytes: usize| format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(bytes));
+        assert!(read(long(HEAD_BYTES - 100).as_bytes()).unwrap().is_none());
+        assert!(read(long(HEAD_BYTES).as_bytes()).is_err());
+        assert!(read(format!("{}\r\n\r\n", long(HEAD_BYTES)).as_bytes()).is_err());
+        let interim =
+            |count: u8| "HTTP/1.1 102 Processing\r\n\r\n".repeat(usize::from(count)) + "HTTP/1.1 204 -\r\n\r\n";
+        assert!(read(interim(INTERIM - 1).as_bytes()).unwrap().is_some());
+        assert!(read(interim(INTERIM).as_bytes()).is_err());
+    }
+
+    /// Pieces a head may be made of, and noise.
+    fn heads() -> impl Strategy<Value = Vec<u8>> {
+        let words = prop::sample::select(vec![
+            "HTTP/1.1 200 OK\r\n",
+            "HTTP/1.1 100 Continue\r\n\r\n",
+            "HTTP/1.0 404 Not Found\r\n",
+            "HTTP/1.1 204 Gone away\r\n",
+            "Content-Length: 12\r\n",
+            "Content-Length: 7\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "Connection: close\r\n",
+            "x-a: b\r\n",
+            "x-long: 0123456789012345678901234567890123456789\r\n",
+            "\r\n",
+            "\n",
+            "\r",
+            ":",
+            " ",
+            "body",
+        ]);
+        let word = prop_oneof![
+            9 => words.prop_map(|word| word.as_bytes().to_vec()),
+            1 => prop::collection::vec(any::<u8>(), 0..4),
+        ];
+        prop::collection::vec(word, 0..12).prop_map(|words| words.concat())
+    }
+
+    type Seen = Result<Option<(StatusCode, HeaderMap, Framing, bool)>, Garbage>;
+
+    fn seen(read: Result<Option<Head>, Garbage>) -> Seen {
+        read.map(|head| {
+            head.map(|head| {
+                let (parts, ()) = head.response.into_parts();
+                (parts.status, parts.headers, head.framing, head.keep_alive)
+            })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn how_the_bytes_were_cut_changes_nothing(bytes in heads(), cuts in prop::collection::vec(1_usize..40, 1..8)) {
+            let mut whole = BytesMut::from(&bytes[..]);
+            let expected = seen(HeadReader::default().read(&mut whole));
+            let (mut buffer, mut reader, mut rest) = (BytesMut::new(), HeadReader::default(), &bytes[..]);
+            let mut cuts = cuts.into_iter().cycle();
+            let mut found = Ok(None);
+            while matches!(found, Ok(None)) && !rest.is_empty() {
+                let (piece, more) = rest.split_at(cuts.next().unwrap().min(rest.len()));
+                buffer.extend_from_slice(piece);
+                rest = more;
+                found = seen(reader.read(&mut buffer));
+            }
+            buffer.extend_from_slice(rest);
+            prop_assert_eq!(&found, &expected);
+            if matches!(found, Ok(Some(_))) {
+                prop_assert_eq!(&buffer[..], &whole[..], "what follows the head");
+            }
+        }
+    }
+}

@@ -18,6 +18,8 @@ mod buffers;
 mod head;
 mod request;
 mod sending;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use body::{Decoder, Malformed, Step};

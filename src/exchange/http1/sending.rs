@@ -103,6 +103,12 @@ impl<S: Stream> Sending<S> {
         self.begun
     }
 
+    /// Bytes of memory it holds besides the body.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.buffer.capacity()
+    }
+
     /// Sends no more. The body, if it can still be sent on another connection: nothing of it was taken.
     pub(super) fn stop(&mut self) -> Option<Payload<S>> {
         (self.buffer, self.at, self.piece, self.tail) = (Vec::new(), 0, Bytes::new(), b"");

@@ -41,6 +41,18 @@ pub(in crate::exchange) struct Connection<S> {
     body: Decoder,
     /// Nothing has happened after which the connection cannot be used again.
     keep: bool,
+    start: Start,
+}
+
+/// How a new connection begins: an origin that closes at once is noticed while the message is still ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Others have their turn before the first message is sent, so that what has arrived is seen.
+    Yield,
+    /// Nothing may have arrived yet.
+    Listen,
+    /// It has carried a message.
+    Over,
 }
 
 impl<S: Stream> Connection<S> {
@@ -55,6 +67,7 @@ impl<S: Stream> Connection<S> {
             head: HeadReader::default(),
             body: Decoder::new(Framing::Length(0)),
             keep: true,
+            start: Start::Yield,
         }
     }
 
@@ -84,9 +97,10 @@ impl<S: Stream> Connection<S> {
 
     /// Sends the request, and waits for the head of the answer, which may come before the end of the request.
     pub(in crate::exchange) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<()>, Lost<S>>> {
-        if let Err(lost) = self.send(cx) {
-            return Poll::Ready(Err(lost));
+        if self.start != Start::Over {
+            ready!(self.poll_start(cx))?;
         }
+        self.send(cx)?;
         loop {
             if !self.read.is_empty() {
                 match self.head.read(&mut self.read) {
@@ -105,6 +119,20 @@ impl<S: Stream> Connection<S> {
                 Err(error) if tls::refused_us(&error) => return Poll::Ready(Err(refused(&error))),
                 Err(_) => return Poll::Ready(Err(self.lost())),
             }
+        }
+    }
+
+    fn poll_start(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Lost<S>>> {
+        if self.start == Start::Yield {
+            self.start = Start::Listen;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.start = Start::Over;
+        match self.poll_read(cx) {
+            Poll::Pending => Poll::Ready(Ok(())),
+            Poll::Ready(Err(error)) if tls::refused_us(&error) => Poll::Ready(Err(refused(&error))),
+            Poll::Ready(_) => Poll::Ready(Err(self.lost())),
         }
     }
 
@@ -197,6 +225,19 @@ impl<S: Stream> Connection<S> {
         if matches!(self.io, Io::Tls(_)) {
             let _ = Pin::new(&mut self.io).poll_shutdown(&mut Context::from_waker(Waker::noop()));
         }
+    }
+
+    /// The same, as if it had carried a message before.
+    #[cfg(test)]
+    pub(super) fn begun(mut self) -> Self {
+        self.start = Start::Over;
+        self
+    }
+
+    /// Bytes of memory it holds for reading and writing.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.read.capacity() + self.sending.held()
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

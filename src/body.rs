@@ -121,6 +121,59 @@ pub fn wiped(bytes: Zeroizing<Vec<u8>>) -> Bytes {
     Bytes::from_owner(Wiped(bytes))
 }
 
+/// A complete body in pieces, or what is left of it to be sent. Cloning is one reference count.
+#[derive(Debug, Clone)]
+pub struct Pieces {
+    all: Arc<[Bytes]>,
+    next: usize,
+    left: usize,
+}
+
+impl Pieces {
+    /// How many there are still.
+    pub fn number(&self) -> usize {
+        self.all.len() - self.next
+    }
+
+    /// Bytes in them.
+    pub fn len(&self) -> usize {
+        self.left
+    }
+
+    /// Whether there are no more.
+    pub fn is_empty(&self) -> bool {
+        self.left == 0
+    }
+
+    /// All in one; what was one is not copied.
+    pub fn joined(mut self) -> Bytes {
+        if self.number() <= 1 {
+            return self.next().unwrap_or_default();
+        }
+        let mut whole = Vec::with_capacity(self.left);
+        self.for_each(|piece| whole.extend_from_slice(&piece));
+        Bytes::from(whole)
+    }
+}
+
+impl From<Vec<Bytes>> for Pieces {
+    fn from(pieces: Vec<Bytes>) -> Self {
+        let left = pieces.iter().map(Bytes::len).sum();
+        Self { all: Arc::from(pieces), next: 0, left }
+    }
+}
+
+impl Iterator for Pieces {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let piece = self.all.get(self.next)?.clone();
+        self.next += 1;
+        self.left -= piece.len();
+        Some(piece)
+    }
+}
+
 /// A request body on its way to Salesforce.
 #[derive(Debug)]
 pub enum Payload<S> {
@@ -128,16 +181,18 @@ pub enum Payload<S> {
     Empty,
     /// A complete body; the hold gives its bytes back when it has been sent.
     Whole(Bytes, Option<HeldBytes>),
+    /// The same in pieces, because it is large and need not be read.
+    Pieces(Pieces, Option<HeldBytes>),
     /// A body passed on as it arrives, because it is larger than `stream_above`.
     Stream(S),
 }
 
 impl<S> Payload<S> {
-    /// The bytes, if the body is complete.
+    /// The bytes, if the body is complete and in one.
     pub fn whole(&self) -> Option<&Bytes> {
         match self {
             Self::Whole(bytes, _) => Some(bytes),
-            Self::Empty | Self::Stream(_) => None,
+            Self::Empty | Self::Pieces(..) | Self::Stream(_) => None,
         }
     }
 }
@@ -157,6 +212,7 @@ where
                 let bytes = std::mem::take(bytes);
                 Poll::Ready(if bytes.is_empty() { None } else { Some(Ok(Frame::data(bytes))) })
             }
+            Self::Pieces(pieces, _) => Poll::Ready(pieces.next().map(|piece| Ok(Frame::data(piece)))),
             Self::Stream(stream) => Pin::new(stream).poll_frame(cx),
         }
     }
@@ -165,6 +221,7 @@ where
         match self {
             Self::Empty => true,
             Self::Whole(bytes, _) => bytes.is_empty(),
+            Self::Pieces(pieces, _) => pieces.is_empty(),
             Self::Stream(stream) => stream.is_end_stream(),
         }
     }
@@ -173,6 +230,7 @@ where
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Pieces(pieces, _) => SizeHint::with_exact(pieces.len() as u64),
             Self::Stream(stream) => stream.size_hint(),
         }
     }
@@ -234,6 +292,19 @@ mod tests {
         assert!(hold.grow(100));
         drop(hold);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn pieces_are_sent_in_order_and_can_be_sent_again() {
+        let all =
+            Pieces::from(vec![Bytes::from_static(b"one "), Bytes::from_static(b"two "), Bytes::from_static(b"three")]);
+        let mut payload: Payload<crate::edge::Inbound> = Payload::Pieces(all.clone(), None);
+        assert_eq!((payload.size_hint().exact(), all.number(), all.len()), (Some(13), 3, 13));
+        let Payload::Pieces(pieces, _) = &mut payload else { panic!("pieces") };
+        assert_eq!(pieces.next().as_deref(), Some(b"one ".as_slice()));
+        assert_eq!((pieces.number(), pieces.len(), pieces.clone().joined()), (2, 9, Bytes::from_static(b"two three")));
+        assert!(!pieces.is_empty() && pieces.by_ref().count() == 2 && pieces.is_empty());
+        assert_eq!(all.joined(), b"one two three".as_slice());
     }
 
     #[test]

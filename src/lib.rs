@@ -11,6 +11,7 @@
 //!             stages::identify     which org, which caller, how urgent, until when
 //!             stages::understand   what is asked (salesforce), a complete body
 //!             stages::policy       may this caller do this, and everything inside it
+//!             stages::admit        may it be sent now, and who pays (admission)
 //!             stages::send         one attempt: message, connection (exchange), cost
 //!                                                  │
 //! Salesforce ◀─ exchange::pool ◀───────────────────┘
@@ -24,6 +25,7 @@
 //! | [`edge`] | how a caller's connection is read, who is calling, how the gateway's own answers look |
 //! | [`salesforce`] | what a request means and costs: pure knowledge, no I/O |
 //! | [`stages`] | the Tower layers: thin, each around a pure core |
+//! | [`admission`], [`ledgers`] | what may be spent, by whom, and what was: pure books, and the bank that remembers them |
 //! | [`exchange`] | how Salesforce is reached: connections, timeouts, what may be sent again |
 //! | [`telemetry`] | reads outcomes: metrics, access log, events |
 //! | [`admin`] | the second listener, for operators |
@@ -43,6 +45,7 @@
 //! - Clocks are read in [`clock`] only, tasks are spawned in [`tasks`] only, the environment is read in [`config`] only.
 
 pub mod admin;
+pub mod admission;
 pub mod body;
 pub mod call;
 pub mod cli;
@@ -51,6 +54,7 @@ pub mod config;
 pub mod edge;
 pub mod exchange;
 pub mod gateway;
+pub mod ledgers;
 pub mod live;
 pub mod outcome;
 pub mod refusal;

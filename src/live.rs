@@ -16,6 +16,7 @@ use smol_str::SmolStr;
 
 use zeroize::Zeroizing;
 
+use crate::admission::{AccountId, Ledger};
 use crate::call::{CallerId, Class, Family, OrgId};
 use crate::clock::Clock;
 use crate::config::{Allow, Caller, Config, Org, PolicyMode, Roots, Secret, Upstream};
@@ -26,7 +27,9 @@ use crate::edge::jwt::Issuers;
 use crate::edge::{headers, pem};
 use crate::exchange::vault::Identity;
 use crate::exchange::{self, Connector, Limits, MemoryDial, Origin, Target, Timeouts, TlsSettings};
+use crate::ledgers::Ledgers;
 use crate::salesforce::{Costs, PrincipalKey};
+use crate::stages::admit::Waiting;
 use crate::stages::policy::{Mode, Rules};
 use crate::telemetry::{Names, Telemetry};
 
@@ -79,6 +82,12 @@ pub struct LiveOrg {
     pub origin: Origin,
     /// What undocumented answers cost.
     pub costs: Costs,
+    /// Who used what, and who may.
+    pub ledger: Ledger,
+    /// The account of each caller with it, in the order of callers.
+    accounts: Vec<AccountId>,
+    /// The calls that wait for it.
+    pub waiting: Waiting,
     /// The target its callers' own log-ins go to.
     pub login: OrgId,
     /// What remembers log-ins, if the gateway holds identities of this org.
@@ -99,6 +108,11 @@ impl LiveOrg {
     /// How long to wait for a call of `family`.
     pub fn timeouts(&self, family: Family) -> Timeouts {
         self.timeouts.get(family.index()).copied().unwrap_or_default()
+    }
+
+    /// Who pays for the calls of `caller`.
+    pub fn account(&self, caller: CallerId) -> AccountId {
+        self.accounts.get(usize::from(caller.0)).copied().unwrap_or(AccountId::NOBODY)
     }
 
     /// The identity `caller` acts as.
@@ -143,6 +157,8 @@ pub struct Unusable(String);
 pub struct Lasting {
     /// Names of orgs and callers go to the metrics.
     pub telemetry: Telemetry,
+    /// Who used what, and who may.
+    pub ledgers: Ledgers,
     /// The hash key of principals, if the configuration gives none: made up at start.
     pub made_up_key: Zeroizing<[u8; 32]>,
     /// How orgs are reached, if not by TCP: the seam for simulations inside this process.
@@ -166,9 +182,11 @@ impl Live {
             age: config.upstream.connection_age,
             ..Limits::default()
         };
+        let ledgers = lasting.ledgers.of(&config);
         let mut orgs = Vec::with_capacity(config.orgs.len());
         let mut targets = Vec::with_capacity(config.orgs.len());
-        for org in &config.orgs {
+        for (org, ledger) in config.orgs.iter().zip(ledgers) {
+            let before = earlier.and_then(|earlier| earlier.orgs.iter().find(|known| known.name == org.name));
             let origin = Origin::parse(&org.instance.to_string())
                 .map_err(|error| Unusable(format!("orgs.{}.instance_url: {error}", org.name)))?;
             targets.push(Target { origin: origin.clone(), connector: connector.clone(), limits });
@@ -177,6 +195,9 @@ impl Live {
                 name: org.name.clone(),
                 origin,
                 costs: costs(org),
+                ledger,
+                accounts: Vec::new(),
+                waiting: before.map_or_else(Waiting::default, |org| org.waiting.clone()),
                 login: OrgId(targets.len() as u16 - 1),
                 facade: None,
                 identities: Vec::new(),
@@ -223,6 +244,10 @@ impl Live {
             [org] if org.hosts.is_empty() => Some(OrgId(0)),
             _ => None,
         };
+        // Nothing can fail any more: ledgers have one set of rules, those of the configuration in force.
+        for (org, accounts) in orgs.iter_mut().zip(lasting.ledgers.put(&config)) {
+            org.accounts = accounts;
+        }
         Ok(Self {
             generation,
             targets_epoch,

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::HeaderValue;
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 use smol_str::SmolStr;
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 use crate::call::{
     ApiCalls, ApiVersion, CallerId, Class, Family, ObjectName, Operation, OrgId, Principal, closed_list,
 };
-use crate::refusal::Reason;
+use crate::refusal::{Reason, Wants};
 
 closed_list! {
     /// Where an answer came from.
@@ -68,13 +69,33 @@ pub struct RequestId(pub u128);
 impl RequestId {
     /// 32 lower-case hexadecimal digits, the form of a W3C trace id and of `X-SFDC-REQUEST-ID`.
     pub fn hex(self) -> [u8; 32] {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; 32];
-        for (place, byte) in text.chunks_exact_mut(2).zip(self.0.to_be_bytes()) {
-            place[0] = DIGITS[usize::from(byte >> 4)];
-            place[1] = DIGITS[usize::from(byte & 15)];
-        }
+        hex_digits(&self.0.to_be_bytes(), &mut text);
         text
+    }
+
+    /// The same as a header's value.
+    pub fn header(self) -> HeaderValue {
+        // Digits are always valid.
+        HeaderValue::from_bytes(&self.hex()).unwrap_or(HeaderValue::from_static("0"))
+    }
+}
+
+/// Writes `bytes` as lower-case hexadecimal digits, as far as `text` has room.
+pub fn hex_digits(bytes: &[u8], text: &mut [u8]) {
+    const PAIRS: [[u8; 2]; 256] = {
+        let digits = b"0123456789abcdef";
+        let mut pairs = [[0; 2]; 256];
+        let mut byte = 0;
+        while byte < pairs.len() {
+            pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+            byte += 1;
+        }
+        pairs
+    };
+    let (places, _) = text.as_chunks_mut::<2>();
+    for (place, byte) in places.iter_mut().zip(bytes) {
+        *place = PAIRS[usize::from(*byte)];
     }
 }
 
@@ -129,6 +150,8 @@ impl Exchange {
 pub struct Outcome {
     /// Which request.
     pub id: RequestId,
+    /// [`Self::id`] as a header's value, once it was needed.
+    header: Option<HeaderValue>,
     /// The caller's own trace, if it is in one: then that is what Salesforce's event logs name.
     pub trace: Option<RequestId>,
     /// When its head had arrived.
@@ -157,6 +180,8 @@ pub struct Outcome {
     pub client: Option<SmolStr>,
     /// Where the request comes from, trusted proxies left out.
     pub remote: Option<IpAddr>,
+    /// In which form its caller wants to be refused.
+    pub wants: Wants,
     /// Which HTTP the caller speaks.
     pub http: http::Version,
     /// Status the caller got; 499 if it left first.
@@ -188,6 +213,7 @@ impl Outcome {
     pub fn new(id: RequestId, started: Instant, method: http::Method) -> Self {
         Self {
             id,
+            header: None,
             trace: None,
             started,
             org: None,
@@ -202,6 +228,7 @@ impl Outcome {
             version: None,
             client: None,
             remote: None,
+            wants: Wants::default(),
             http: http::Version::HTTP_11,
             status: 0,
             source: Source::Gateway,
@@ -215,6 +242,11 @@ impl Outcome {
             bytes_out: 0,
             exchanges: SmallVec::new(),
         }
+    }
+
+    /// Its id as a header's value: the same one for Salesforce and for the caller.
+    pub fn id_header(&mut self) -> HeaderValue {
+        self.header.get_or_insert_with(|| self.id.header()).clone()
     }
 
     /// Calls Salesforce charges for this request, over all its attempts.

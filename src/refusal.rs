@@ -7,7 +7,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use crate::call::closed_list;
 
@@ -30,6 +30,18 @@ closed_list! {
         UnknownCaller = "unknown_caller",
         /// The caller's allow-rules do not cover this call or one of its subrequests.
         Forbidden = "forbidden",
+        /// The operator has paused the caller or the class.
+        Paused = "paused",
+        /// The caller has used as many API calls as it may in 24 hours.
+        CallerCeiling = "caller_ceiling",
+        /// The org's daily allowance is used up, or what is left of it is guaranteed to others.
+        OrgAllowance = "org_allowance",
+        /// Calls are scarce, and the call's class or caller is among those that stop first.
+        Shed = "shed",
+        /// Calls are scarce, and the call came sooner than calls come back.
+        Pace = "pace",
+        /// What may be spent is not known yet, or cannot be written down.
+        BudgetUnready = "budget_unready",
         /// Two different credentials in one request, or one that cannot be read.
         BadCredential = "bad_credential",
         /// A gateway token that has expired, was given back, or was not made here.
@@ -127,15 +139,22 @@ impl Reason {
             Self::HeadTimeout | Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::UnknownOrg | Self::NoSuchPage => StatusCode::NOT_FOUND,
-            Self::UnknownCaller | Self::Forbidden | Self::IdentityRefused => StatusCode::FORBIDDEN,
+            Self::UnknownCaller
+            | Self::Forbidden
+            | Self::IdentityRefused
+            | Self::CallerCeiling
+            | Self::OrgAllowance => StatusCode::FORBIDDEN,
             Self::SessionInvalid => StatusCode::UNAUTHORIZED,
-            Self::LoginLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::LoginLimited | Self::Pace => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BuffersFull
             | Self::TooManyConnections
             | Self::Draining
             | Self::UpstreamBusy
-            | Self::IdentityUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::IdentityUnavailable
+            | Self::Paused
+            | Self::Shed
+            | Self::BudgetUnready => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnreachable | Self::UpstreamTls | Self::UpstreamReset | Self::UpstreamGarbage => {
                 StatusCode::BAD_GATEWAY
             }
@@ -159,9 +178,12 @@ impl Reason {
                 "INSUFFICIENT_ACCESS"
             }
             Self::SessionInvalid => "INVALID_SESSION_ID",
-            Self::LoginLimited => "REQUEST_LIMIT_EXCEEDED",
             Self::BodyTooLarge => "OPERATION_TOO_LARGE",
-            Self::BuffersFull
+            Self::LoginLimited | Self::CallerCeiling | Self::OrgAllowance | Self::Pace => "REQUEST_LIMIT_EXCEEDED",
+            Self::Paused
+            | Self::Shed
+            | Self::BudgetUnready
+            | Self::BuffersFull
             | Self::TooManyConnections
             | Self::Draining
             | Self::UpstreamBusy
@@ -186,6 +208,11 @@ impl Reason {
             Self::UnknownOrg => "Check the Host name; ask the gateway's operator which names lead to an org.",
             Self::UnknownCaller => "Ask the gateway's operator to add this app as a caller.",
             Self::Forbidden => "Ask the gateway's operator to allow it if the app needs it.",
+            Self::Paused => "Ask the gateway's operator when it will be resumed.",
+            Self::CallerCeiling => "Wait, ask for more at once, or ask the gateway's operator for a higher ceiling.",
+            Self::OrgAllowance => "Wait, or ask the gateway's operator who uses it.",
+            Self::Shed => "Try again later; the operator can guarantee this caller a floor.",
+            Self::Pace => "Go slower.",
             Self::BadCredential => "Send exactly one credential.",
             Self::SessionInvalid => "Log in again.",
             Self::LoginLimited => "Use the token a log-in gave until it expires; check the key if log-ins fail.",
@@ -198,9 +225,11 @@ impl Reason {
             Self::BuffersFull => "The gateway holds as many request bodies as it may; try again shortly.",
             Self::TooManyConnections => "Use fewer connections, or try again shortly.",
             Self::Draining => "The gateway is shutting down; try again, another replica will answer.",
-            Self::UpstreamUnreachable | Self::UpstreamReset | Self::UpstreamBusy | Self::IdentityUnavailable => {
-                "Try again shortly."
-            }
+            Self::BudgetUnready
+            | Self::UpstreamUnreachable
+            | Self::UpstreamReset
+            | Self::UpstreamBusy
+            | Self::IdentityUnavailable => "Try again shortly.",
             Self::UpstreamTls => "Ask the gateway's operator to check the certificate and its roots.",
             Self::UpstreamGarbage => "Ask the gateway's operator to check what answers at the org's address.",
             Self::UpstreamTimeout => {
@@ -229,6 +258,35 @@ impl Reason {
             _ => None,
         }
     }
+}
+
+/// What a request's headers say about the form in which it wants to be refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wants {
+    /// It accepts XML before anything else.
+    pub xml: bool,
+    /// It accepts JSON, or sends it and does not ask for XML.
+    pub json: bool,
+}
+
+impl Wants {
+    /// Reads `Accept` and `Content-Type`.
+    pub fn of(accept: Option<&HeaderValue>, content_type: Option<&HeaderValue>) -> Self {
+        let accepts = |form: &[u8]| accept.is_some_and(|accept| starts_with(accept, form));
+        let json = b"application/json";
+        if accepts(json) {
+            return Self { xml: false, json: true };
+        }
+        let xml = accepts(b"application/xml");
+        Self {
+            xml: xml || accepts(b"text/xml"),
+            json: !xml && content_type.is_some_and(|kind| starts_with(kind, json)),
+        }
+    }
+}
+
+fn starts_with(value: &HeaderValue, start: &[u8]) -> bool {
+    value.as_bytes().get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! The road: what happens to a request, in order.
 //!
 //! ```text
-//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Authorize -> Send
-//!                record     org and     Call,         may he?   URLs in    token of     message, connection,
-//!                metrics,   caller      complete      (and each answers    the          answer, cost
-//!                log                    body          part)     that       identity
-//!                                                               leave us
+//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Authorize -> Admit ----> Send
+//!                record     org and     Call,         may he?   URLs in    token of     ledger:    message, connection,
+//!                metrics,   caller      complete      (and each answers    the          may it     answer, cost
+//!                log                    body          part)     that       identity     now, who
+//!                                                               leave us                pays
 //! ```
 //!
 //! Every stage may end the journey with a `Refusal`, which Observe turns into an answer. All stages are always ready, so a
@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::edge::{Arrival, Drain};
 use crate::live::InForce;
 use crate::outcome::RequestIds;
+use crate::stages::admit::AdmitLayer;
 use crate::stages::authorize::AuthorizeLayer;
 use crate::stages::facade::Desk;
 use crate::stages::identify::IdentifyLayer;
@@ -90,6 +91,8 @@ pub fn build(
         .layer(RewriteLayer)
         // The token of the identity the caller acts as; a new one, once, if Salesforce rejects it.
         .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
+        // May it be sent now, and who pays; waits for what is on its way. A second attempt pays again.
+        .layer(AdmitLayer { clock: shared.clock })
         // One attempt at Salesforce.
         .service(send.clone());
     (road, send)

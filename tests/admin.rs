@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use weirkeeper::config::key;
 
 use crate::blocking::{Answer, ask};
-use crate::process::{Setup, Simulator, TOKEN, config, run};
+use crate::process::{Setup, Simulator, TOKEN, config, free_address, run};
 
 /// What one line of Prometheus's text format is.
 fn check_metrics(text: &str) -> usize {
@@ -183,4 +184,74 @@ fn an_admin_port_is_no_way_to_salesforce() {
     let answer = gateway.admin("/services/data/v62.0/limits").unwrap();
     assert_eq!((answer.status, &answer.json()["error"]), (404, &json!("not_found")));
     assert_eq!(simulator.requests(), 0);
+}
+
+#[test]
+fn each_identity_says_what_it_is_doing_and_shows_no_secret() {
+    let simulator = Simulator::start();
+    let nobody = free_address();
+    let keys = ["good", "wrong", "down"].map(|_| key::generate().unwrap().to_string());
+    let caller = |identity: &str, key: &str| {
+        format!("- {{name: {identity}, match: {{key_sha256: '{}'}}, act_as: {identity}}}\n", key::sha256_hex(key))
+    };
+    let identity = |secret: &str, more: &str| {
+        format!("{{flow: client_credentials, client_id: 3MVGsim.app, client_secret: {{file: {secret}}}{more}}}")
+    };
+    let text = format!(
+        "listeners: [{{address: 127.0.0.1:0}}]
+admin: {{address: 127.0.0.1:0}}
+runtimes: 1
+orgs:
+- name: prod
+  instance_url: 'http://{0}'
+  public_url: 'https://gateway.internal'
+  auth:
+    good: {1}
+    wrong: {2}
+    down: {3}
+callers:
+{4}",
+        simulator.address,
+        identity("app.secret", ""),
+        identity("wrong.secret", ""),
+        identity("app.secret", &format!(", token_url: 'http://{nobody}/services/oauth2/token'")),
+        ["good", "wrong", "down"].iter().zip(&keys).map(|(name, key)| caller(name, key)).collect::<String>()
+    );
+    let setup = Setup::written(&text);
+    setup.write("app.secret", "sim-app-secret");
+    setup.write("wrong.secret", "CANARY-of-a-client-secret");
+    let gateway = setup.serve();
+    let states = || {
+        let status = gateway.status();
+        let of = |identity: &Value| {
+            let text = |member: &str| identity[member].as_str().unwrap_or("none").to_owned();
+            (text("identity"), text("state"), text("trouble"))
+        };
+        let mut all: Vec<_> = status["identities"].as_array().unwrap().iter().map(of).collect();
+        all.sort();
+        all
+    };
+    let told = |states: [(&str, &str, &str); 3]| states.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned()));
+    assert_eq!(states(), told([("down", "empty", "none"), ("good", "empty", "none"), ("wrong", "empty", "none")]));
+    for (key, status) in keys.iter().zip([200, 403, 503]) {
+        let headers = [("authorization", &*format!("Bearer {key}"))];
+        let answer = ask(gateway.address(), "GET", "/services/data/v62.0/limits", &headers, b"").unwrap();
+        assert_eq!(answer.status, status, "{}", answer.text());
+    }
+    let expected = [("down", "back_off", "unreachable"), ("good", "fresh", "none"), ("wrong", "refused", "refused")];
+    assert_eq!(states(), told(expected));
+    let status = gateway.status();
+    let down = status["identities"].as_array().unwrap().iter().find(|each| each["identity"] == "down").unwrap();
+    assert!(down["tries_again_in_seconds"].as_f64().unwrap() > 0.0, "{down}");
+    for (identity, state, _) in expected {
+        for (other, value) in [(state, 1), ("empty", 0)] {
+            let labels = [&*format!("identity=\"{identity}\""), &*format!("state=\"{other}\"")];
+            assert_eq!(gateway.count("weirkeeper_identity_state", &labels), value, "{identity} {other}");
+        }
+    }
+    let pages = ["/metrics", "/api/v1/status", "/api/v1/config"].map(|page| gateway.admin(page).unwrap().text());
+    let logged = gateway.process.out.text() + &gateway.process.err.text();
+    for secret in keys.iter().map(String::as_str).chain(["sim-app-secret", "CANARY", "00DWk0000000001!"]) {
+        assert!(!logged.contains(secret) && !pages.iter().any(|page| page.contains(secret)), "{secret}");
+    }
 }

@@ -39,8 +39,17 @@ impl Authority {
 
     /// The same, valid until the beginning of this year.
     pub fn issue_until(&self, name: &str, year: i32) -> Leaf {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
+        self.issued(&[name], year)
+    }
+
+    /// A certificate for several names; the first is also its common name.
+    pub fn issue_for(&self, names: &[&str]) -> Leaf {
+        self.issued(names, 2999)
+    }
+
+    fn issued(&self, names: &[&str], year: i32) -> Leaf {
+        let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, names[0]);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.not_before = rcgen::date_time_ymd(2000, 1, 1);
         params.not_after = rcgen::date_time_ymd(year, 1, 1);

@@ -4,6 +4,8 @@
 //! All three ways are TLS with a throw-away authority and start with the same new org. The clients are installed once,
 //! as pinned beside their scripts in `tests/sdk/`, into `sdk/` of the target folder.
 
+mod own_hosts;
+
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,11 +24,16 @@ use tokio_rustls::TlsAcceptor;
 use weirkeeper::clock::Clock;
 use weirkeeper::config::key;
 
+use self::own_hosts::{CONTROL_PORT, DOMAIN, Doors, LOGIN};
 use crate::pki::Authority;
 use crate::process::{Gateway, Setup, Simulator};
 
 /// The simulator's user that all three ways end up as.
 const SESSION: &str = "00DWk0000000001MAA!integration";
+/// A refresh token of the same user.
+const REFRESH_TOKEN: &str = "5AepSuite.of.real.clients";
+/// What servers of this suite are called.
+const NAMES: &[&str] = &["localhost", LOGIN, DOMAIN];
 /// Longer than any client takes on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(4);
 
@@ -98,7 +105,7 @@ struct Front {
 impl Front {
     /// Takes a port; `behind` tells later what stands behind it.
     fn new(authority: &Authority) -> (Self, oneshot::Sender<SocketAddr>) {
-        let (chain, key) = authority.issue("localhost").identity();
+        let (chain, key) = authority.issue_for(NAMES).identity();
         let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -150,34 +157,57 @@ enum Way {
     Facade,
 }
 
+/// What clients call the org.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Called {
+    /// `localhost` and a port: they let themselves be pointed anywhere.
+    Localhost,
+    /// As at Salesforce, with a host of its own for log-ins.
+    Domain,
+}
+
 /// A new org and what stands before it.
 struct Surroundings {
     simulator: Simulator,
     front: Option<Front>,
     gateway: Option<Gateway>,
+    doors: Option<Doors>,
     setup: Setup,
     key: String,
 }
 
 impl Surroundings {
-    fn new(way: Way) -> Self {
+    fn new(way: Way, called: Called) -> Self {
+        let mut surroundings = Self::at(way, called);
+        if called == Called::Domain {
+            let to = [(443, surroundings.address()), (CONTROL_PORT, surroundings.simulator.address)];
+            surroundings.doors = Some(Doors::open(&surroundings.setup, &to));
+        }
+        surroundings
+    }
+
+    fn at(way: Way, called: Called) -> Self {
         let authority = Authority::new("Clients of the suite");
         let key = key::generate().unwrap().to_string();
         let setup = Setup::written("");
         setup.write("ca.pem", &authority.pem());
         let org = |origin: String| {
             let instance = if origin.is_empty() { origin } else { format!("instance_url: '{origin}'\n") };
-            setup.write("org.yaml", &format!("{instance}records: 450\nbulk_seconds: 0\n"));
+            let apps = format!("apps: [{{refresh_tokens: {{{REFRESH_TOKEN}: integration@sim.example}}}}]");
+            setup.write("org.yaml", &format!("{instance}records: 450\nbulk_seconds: 0\n{apps}\n"));
             Simulator::with(&["--config", setup.path("org.yaml").to_str().unwrap()])
         };
         if way == Way::Direct {
             let (front, behind) = Front::new(&authority);
-            let simulator = org(format!("https://localhost:{}", front.address.port()));
+            let simulator = org(match called {
+                Called::Localhost => format!("https://localhost:{}", front.address.port()),
+                Called::Domain => format!("https://{DOMAIN}"),
+            });
             behind.send(simulator.address).unwrap();
-            return Self { simulator, front: Some(front), gateway: None, setup, key };
+            return Self { simulator, front: Some(front), gateway: None, doors: None, setup, key };
         }
         let simulator = org(String::new());
-        let leaf = authority.issue("localhost");
+        let leaf = authority.issue_for(NAMES);
         setup.write("tls.crt", &leaf.pem());
         setup.write("tls.key", &leaf.key_pem());
         setup.write("app.secret", "sim-app-secret");
@@ -188,6 +218,10 @@ impl Surroundings {
             key::sha256_hex(&key)
         );
         let (auth, callers) = if way == Way::Facade { (auth, callers.as_str()) } else { ("", "") };
+        let public = match called {
+            Called::Localhost => String::new(),
+            Called::Domain => format!("  public_url: 'https://{DOMAIN}'\n"),
+        };
         let text = format!(
             "listeners: [{{address: 127.0.0.1:0, tls: {{certificate: tls.crt, key: tls.key}}}}]
 admin: {{address: 127.0.0.1:0}}
@@ -196,30 +230,39 @@ orgs:
 - name: prod
   instance_url: '{origin}'
   login_url: '{origin}'
-  hosts: [localhost]
-{auth}{callers}"
+  hosts: [localhost, {LOGIN}, {DOMAIN}]
+{public}{auth}{callers}"
         );
         fs::write(&setup.config, text).unwrap();
         let gateway = setup.serve();
-        Self { simulator, front: None, gateway: Some(gateway), setup, key }
+        Self { simulator, front: None, gateway: Some(gateway), doors: None, setup, key }
     }
 
-    fn port(&self) -> u16 {
+    fn address(&self) -> SocketAddr {
         let front = self.front.as_ref().map(|front| front.address);
-        front.or_else(|| self.gateway.as_ref().map(Gateway::address)).unwrap().port()
+        front.or_else(|| self.gateway.as_ref().map(Gateway::address)).unwrap()
+    }
+
+    /// Where a client finds the org, and where what is scripted.
+    fn urls(&self) -> (String, String) {
+        if self.doors.is_some() {
+            return (format!("https://{DOMAIN}"), format!("http://127.0.0.1:{CONTROL_PORT}/__sim/"));
+        }
+        (format!("https://localhost:{}", self.address().port()), format!("http://{}/__sim/", self.simulator.address))
     }
 
     /// Runs a client and returns what it found.
     fn run(&self, way: Way, mut client: Command) -> Value {
         let ca = self.setup.path("ca.pem");
-        for name in ["REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE"] {
+        for name in ["REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "CURL_CA_BUNDLE", "SSL_CERT_FILE"] {
             client.env(name, &ca);
         }
+        let (instance, control) = self.urls();
         let facade = way == Way::Facade;
         let pick = |brought, ours| if facade { ours } else { brought };
         client
-            .env("INSTANCE_URL", format!("https://localhost:{}", self.port()))
-            .env("CONTROL_URL", format!("http://{}/__sim/", self.simulator.address))
+            .env("INSTANCE_URL", instance)
+            .env("CONTROL_URL", control)
             .env("API_VERSION", "62.0")
             .env("TOKEN", pick(SESSION, self.key.as_str()))
             .env("CLIENT_ID", pick("3MVGsim.app", "shop"))
@@ -228,8 +271,9 @@ orgs:
             .env("LOGIN_SECRET", pick("sim-app-secret", "as-it-was-before"))
             .env("LOGIN_NAME", pick("integration@sim.example", "shop"))
             .env("PASSWORD", pick("secret", &self.key))
-            .env("NO_PROXY", "localhost,127.0.0.1")
-            .env("no_proxy", "localhost,127.0.0.1")
+            .env("REFRESH_TOKEN", pick(REFRESH_TOKEN, &self.key))
+            .env("NO_PROXY", "localhost,127.0.0.1,.salesforce.com")
+            .env("no_proxy", "localhost,127.0.0.1,.salesforce.com")
             // simple-salesforce orders the columns of its jobs by hash.
             .env("PYTHONHASHSEED", "0")
             .env("PYTHONDONTWRITEBYTECODE", "1");
@@ -263,17 +307,17 @@ orgs:
         let Some(gateway) = &self.gateway else { return };
         let logged = gateway.process.out.text() + &gateway.process.err.text();
         assert!(logged.contains("\"caller\""), "there is an access log");
-        for secret in [&self.key, SESSION, "sim-app-secret"] {
+        for secret in [&self.key, SESSION, REFRESH_TOKEN, "sim-app-secret"] {
             assert!(!logged.contains(secret), "a credential was logged");
         }
     }
 }
 
 /// Runs a client all three ways and returns what it found, each time the same.
-fn same_all_ways(client: impl Fn() -> Command + Sync) -> Value {
+fn same_all_ways(called: Called, client: impl Fn(&Surroundings) -> Command + Sync) -> Value {
     let run = &|way| {
-        let surroundings = Surroundings::new(way);
-        let found = surroundings.run(way, client());
+        let surroundings = Surroundings::new(way, called);
+        let found = surroundings.run(way, client(&surroundings));
         surroundings.keeps_secrets();
         found
     };
@@ -295,11 +339,17 @@ fn same_all_ways(client: impl Fn() -> Command + Sync) -> Value {
 
 fn python(name: &'static str) -> Value {
     let installed = installed();
-    same_all_ways(|| {
+    same_all_ways(Called::Localhost, |_| {
         let mut command = Command::new(&installed.python);
         command.arg(script(name));
         command
     })
+}
+
+/// The same for a client whose log-in host is built in.
+fn python_with_own_hosts(name: &'static str) -> Value {
+    let installed = installed();
+    same_all_ways(Called::Domain, |surroundings| surroundings.doors.as_ref().unwrap().client(&installed.python, name))
 }
 
 #[test]
@@ -319,9 +369,53 @@ fn simple_salesforce() {
 }
 
 #[test]
+fn simple_salesforce_logs_in() {
+    let found = python_with_own_hosts("login.py");
+    for how in [
+        "soap",
+        "soap_with_security_token",
+        "soap_at_its_domain",
+        "soap_for_an_organization",
+        "password",
+        "client_credentials",
+    ] {
+        let session = found[how].as_array().unwrap();
+        assert_eq!((&session[0], &session[2]), (&json!(DOMAIN), &json!(how)), "{how}");
+        assert_eq!((&session[3], &session[6]), (&json!(450), &json!(450)), "{how}");
+    }
+    assert_eq!(found["wrong"]["soap"][1], "INVALID_LOGIN");
+    assert_eq!(found["wrong"]["password"][1], "invalid_grant");
+    assert_eq!(found["wrong"]["client_credentials"][1], "invalid_client");
+}
+
+#[test]
+fn tap_salesforce() {
+    let found = python_with_own_hosts("tap.py");
+    for api in ["rest", "bulk"] {
+        let run = &found[api];
+        assert_eq!(run["records"], json!({"Account": 450, "Contact": 450}), "{api}");
+        assert_eq!(run["usage"], json!([true, true, true]), "{api}");
+    }
+    assert_eq!(found["over_quota"][0], 2);
+    assert_eq!(found["wrong"][0], 1);
+}
+
+#[test]
+fn aiosfstream() {
+    let found = python_with_own_hosts("stream.py");
+    for round in 0..3 {
+        assert_eq!(found[format!("event_{round}")], json!([[round], true]));
+    }
+    assert_eq!(found["burst"], json!([10, 11, 12]));
+    assert_eq!(found["replayed"], json!([0, 1, 2, 10, 11, 12]));
+    assert_eq!(found["after_forgetting"], json!([0, 1, 2, 10, 11, 12, 20]));
+    assert_eq!(found["instance"], "<url>");
+}
+
+#[test]
 fn jsforce() {
     let installed = installed();
-    let found = same_all_ways(|| {
+    let found = same_all_ways(Called::Localhost, |_| {
         let mut command = Command::new("node");
         command.arg(script("jsforce.cjs")).env("NODE_PATH", &installed.modules);
         command

@@ -28,7 +28,11 @@ pub struct InstructionOptions {
     /// Fail above so many instructions per call.
     #[arg(long)]
     gate: Option<f64>,
-    /// Keep the longer run's callgrind output here, to read with `callgrind_annotate`.
+    /// Measure calls in the name of an identity that the gateway holds, too; fail if one costs so many instructions more
+    /// than a call that brings its own session.
+    #[arg(long)]
+    gate_identity: Option<f64>,
+    /// Keep the longer run's callgrind output here, to read with `callgrind_annotate`; the identity's ends in `.identity`.
     #[arg(long)]
     profile: Option<PathBuf>,
     /// Write the figures here.
@@ -58,12 +62,24 @@ pub fn instructions(common: &Common, options: &InstructionOptions) -> Outcome<bo
     if options.more <= options.fewer {
         return Err("--more must be above --fewer".into());
     }
+    if options.gate_identity.is_some() && common.target_cmd.is_some() {
+        return Err("only this gateway's identities can be measured".into());
+    }
     let stage = Stage::set(0)?;
     let mut figures = Vec::new();
-    for kind in kinds(common) {
+    let mut kinds = kinds(common);
+    if options.gate_identity.is_some() {
+        kinds.insert(1, Kind::Identity);
+    }
+    for kind in kinds {
         let fewer = instructions_of(&stage, &kind, options.fewer, options.connections)?;
         let more = instructions_of(&stage, &kind, options.more, options.connections)?;
-        if let (Kind::Gateway | Kind::Command(_), Some(file)) = (&kind, &options.profile) {
+        let file = match (&kind, &options.profile) {
+            (Kind::Gateway | Kind::Command(_), Some(file)) => Some(file.clone()),
+            (Kind::Identity, Some(file)) => Some(file.with_added_extension("identity")),
+            _ => None,
+        };
+        if let Some(file) = file {
             fs::copy(profile_of(&stage), file)?;
         }
         figures.push((kind.name(), more.saturating_sub(fewer) as f64 / (options.more - options.fewer) as f64));
@@ -71,7 +87,12 @@ pub fn instructions(common: &Common, options: &InstructionOptions) -> Outcome<bo
     let rows: Vec<Vec<String>> =
         figures.iter().map(|(name, count)| vec![(*name).to_owned(), format!("{count:.0}")]).collect();
     report::table(&["target", "user instructions per call"], &rows);
-    finish("instructions per call", &figures, options.gate, options.json.as_deref())
+    let within = finish("instructions per call", &figures, options.gate, options.json.as_deref())?;
+    let more = match figures.as_slice() {
+        [(_, own), (_, identity), ..] if options.gate_identity.is_some() => identity - own,
+        _ => return Ok(within),
+    };
+    Ok(report::within("instructions more for an identity's call", more, options.gate_identity) && within)
 }
 
 /// The gateway, and nginx without its log.

@@ -116,12 +116,16 @@ fn status(head: &[u8]) -> u16 {
     head.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
+/// A session of Salesforce: an app's own, or an identity's.
+pub const SESSION: &str =
+    "00D1U0000000001!AQ8AQFh3V0xJZ2Vu.c2VkLXRva2VuLWZvci1iZW5jaG1hcmtzLW9ubHktMDEyMzQ1Njc4OWFiY2Rl";
+
 /// The headers of an app that shows a gateway key and brings its own Salesforce token.
 pub fn caller_headers(key: &str) -> String {
     format!(
         "Host: acme.my.salesforce.example\r\n\
          Weirkeeper-Key: {key}\r\n\
-         Authorization: Bearer 00D1U0000000001!AQ8AQFh3V0xJZ2Vu.c2VkLXRva2VuLWZvci1iZW5jaG1hcmtzLW9ubHktMDEyMzQ1Njc4OWFiY2Rl\r\n\
+         Authorization: Bearer {SESSION}\r\n\
          User-Agent: storefront/4.2\r\n\
          Accept: application/json\r\n\
          Accept-Encoding: gzip\r\n"

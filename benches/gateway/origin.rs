@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::Outcome;
+use crate::load::SESSION;
 
 /// Where every row is: anything below answers the same row.
 pub const ROWS: &str = "/services/data/v62.0/sobjects/Account/";
@@ -20,6 +21,8 @@ pub const BLOB: &str = "/services/data/v62.0/sobjects/ContentVersion/0681U00000A
 pub const INGEST: &str = "/services/data/v62.0/jobs/ingest/7501U00000AbCdEQAV/batches";
 /// Where rows are made.
 pub const CREATE: &str = "/services/data/v62.0/sobjects/Account";
+/// Where identities log in; anyone may.
+const TOKEN: &str = "/services/oauth2/token";
 
 const HEAD_LIMIT: usize = 64 * 1024;
 const READ_SIZE: usize = 64 * 1024;
@@ -166,8 +169,12 @@ async fn connection(mut stream: TcpStream, origin: &Origin) -> io::Result<()> {
             output.extend_from_slice(&origin.row);
         } else {
             let intact = take_body(&mut stream, &mut input, length, &origin.pattern).await?;
-            let body = format!(r#"{{"received":{length},"intact":{}}}"#, intact || path != INGEST);
-            answer_head(&mut output, "201 Created", "application/json;charset=UTF-8", body.len() as u64, origin);
+            let (status, body) = if path == TOKEN {
+                ("200 OK", format!(r#"{{"access_token":"{SESSION}","token_type":"Bearer"}}"#))
+            } else {
+                ("201 Created", format!(r#"{{"received":{length},"intact":{}}}"#, intact || path != INGEST))
+            };
+            answer_head(&mut output, status, "application/json;charset=UTF-8", body.len() as u64, origin);
             output.extend_from_slice(body.as_bytes());
         }
         stream.write_all(&output).await?;

@@ -83,6 +83,8 @@ pub fn raise_open_files() -> Outcome<()> {
 pub enum Kind {
     /// This project's binary, everything on.
     Gateway,
+    /// The same, with the same requests, for a caller that acts as an identity the gateway holds.
+    Identity,
     /// nginx as a plain reverse proxy, one worker.
     Nginx { access_log: bool },
     /// Any command.
@@ -94,6 +96,7 @@ impl Kind {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Gateway => "weirkeeper",
+            Self::Identity => "weirkeeper, identity",
             Self::Nginx { access_log: false } => "nginx",
             Self::Nginx { access_log: true } => "nginx, access log",
             Self::Command(_) => "command",
@@ -242,8 +245,8 @@ impl Stage {
                 let words = command.split_whitespace();
                 Ok(words.map(|word| word.replace("{port}", &own).replace("{upstream}", &upstream)).collect())
             }
-            Kind::Gateway => {
-                fs::write(&file, self.gateway_config(port)?)?;
+            Kind::Gateway | Kind::Identity => {
+                fs::write(&file, self.gateway_config(kind, port)?)?;
                 Ok([env!("CARGO_BIN_EXE_weirkeeper"), "serve", "--config", &path].map(str::to_owned).to_vec())
             }
             Kind::Nginx { access_log } => {
@@ -256,23 +259,33 @@ impl Stage {
     }
 
     /// One runtime, for one core; a caller known by its key, rules to check, metrics and access log on.
-    fn gateway_config(&self, port: u16) -> Outcome<String> {
+    fn gateway_config(&self, kind: &Kind, port: u16) -> Outcome<String> {
         let (admin, upstream) = (free_port()?, self.origin_port);
         let log = self.directory.path().join(format!("{port}-access.log"));
         let log = log.display();
         let digest = weirkeeper::config::key::sha256_hex(&self.key);
+        let (mut auth, mut act_as) = (String::new(), "");
+        if matches!(kind, Kind::Identity) {
+            let secret = self.directory.path().join("secret");
+            fs::write(&secret, "bench")?;
+            auth = format!(
+                ", public_url: \"https://acme.internal\", auth: {{app: {{flow: client_credentials, client_id: bench, client_secret: {{file: \"{}\"}}}}}}",
+                secret.display()
+            );
+            act_as = "  act_as: app\n";
+        }
         Ok(format!(
             "listeners: [{{address: \"127.0.0.1:{port}\"}}]\n\
              admin: {{address: \"127.0.0.1:{admin}\"}}\n\
              runtimes: 1\n\
              limits: {{body_bytes: 2GiB, buffered_bytes_total: {BUFFERED_MIB}MiB, idle: 600s}}\n\
              log: {{access: {{file: \"{log}\"}}}}\n\
-             orgs: [{{name: bench, instance_url: \"http://127.0.0.1:{upstream}\"}}]\n\
+             orgs: [{{name: bench, instance_url: \"http://127.0.0.1:{upstream}\"{auth}}}]\n\
              callers:\n\
              - name: storefront\n  \
                match: {{key_sha256: \"{digest}\"}}\n  \
                class: interactive\n  \
-               allow: {{objects: [Account, ContentVersion], families: [rest, bulk2]}}\n\
+               allow: {{objects: [Account, ContentVersion], families: [rest, bulk2]}}\n{act_as}\
              - {{name: anyone, match: any, class: standard}}\n\
              policy: {{mode: observe}}\n"
         ))

@@ -47,6 +47,8 @@ pub enum Needs {
     Nothing,
     /// The key, if the listener reaches further than this machine.
     KeyFromAfar,
+    /// The key: for what changes something.
+    Key,
 }
 
 /// Why a request is not answered.
@@ -93,7 +95,7 @@ impl Denied {
             Self::ForeignOrigin => "Other sites may not read this listener.",
             Self::Key => "Send the admin key as 'Authorization: Bearer KEY'.",
             Self::NoKeyConfigured => {
-                "This listener can be reached from other machines: set admin.key_sha256, or listen on 127.0.0.1."
+                "Set admin.key_sha256. Without a key this listener can only be read, and only if it listens on 127.0.0.1."
             }
         }
     }
@@ -116,7 +118,7 @@ impl Access {
         }
         match (needs, reach) {
             (Needs::Nothing, _) | (Needs::KeyFromAfar, Reach::Loopback) => Ok(()),
-            (Needs::KeyFromAfar, Reach::Network) => self.check_key(headers),
+            (Needs::KeyFromAfar, Reach::Network) | (Needs::Key, _) => self.check_key(headers),
         }
     }
 

@@ -1,9 +1,10 @@
 //! The second listener, for operators: metrics, health, status and the configuration in force.
 //!
-//! It only reads; what it serves is never counted as traffic. It runs on the control thread and answers while the gateway
+//! It reads, and takes the few orders of [`Order`] from who has the key; what it serves is never counted as traffic. It runs on the control thread and answers while the gateway
 //! drains. Connections, heads and times are bounded.
 
 mod guard;
+mod orders;
 mod pages;
 
 use std::any::Any;
@@ -32,6 +33,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 pub use self::guard::{Access, Denied, Needs, Reach};
+pub use self::orders::{Order, Unknown, Whom};
 pub use self::pages::Page;
 use crate::tasks::Tasks;
 use crate::telemetry::{Level, Telemetry};
@@ -63,12 +65,16 @@ const SECURITY_HEADERS: [(HeaderName, HeaderValue); 5] = [
 /// Says whether one part is ready; the reason is shown to anybody who can reach the listener.
 type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// Carries out an order.
+type Carrier = Box<dyn Fn(&Order) -> Result<(), Unknown> + Send + Sync>;
+
 /// What the admin listener shows.
 pub struct Admin {
     telemetry: Telemetry,
     access: ArcSwap<Access>,
     config: ArcSwap<serde_json::Value>,
     checks: RwLock<Vec<(&'static str, Check)>>,
+    carrier: RwLock<Option<Carrier>>,
     draining: AtomicBool,
 }
 
@@ -108,6 +114,7 @@ impl Admin {
             access: ArcSwap::from_pointee(access),
             config: ArcSwap::from_pointee(serde_json::Value::Null),
             checks: RwLock::default(),
+            carrier: RwLock::default(),
             draining: AtomicBool::new(false),
         }
     }
@@ -125,6 +132,11 @@ impl Admin {
     /// Adds a condition for being ready. It must be quick, and never depend on Salesforce.
     pub fn add_check(&self, name: &'static str, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
         self.checks.write().push((name, Box::new(check)));
+    }
+
+    /// Says who carries out orders. It must be quick. Until then there are none to give.
+    pub fn carry_out(&self, carrier: impl Fn(&Order) -> Result<(), Unknown> + Send + Sync + 'static) {
+        *self.carrier.write() = Some(Box::new(carrier));
     }
 
     /// From now on the gateway is not ready: it is shutting down.

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::Admin;
 use super::guard::{Denied, Needs, Reach};
+use super::orders::{Order, Unknown};
 use crate::call::closed_list;
 use crate::telemetry::TEXT_FORMAT;
 
@@ -27,6 +28,12 @@ closed_list! {
         Readyz = "/readyz",
         /// What the gateway is doing, for people and scripts.
         Status = "/api/v1/status",
+        /// Every org's budget: what is used, by whom, what comes back when, when it runs out.
+        Budget = "/api/v1/budget",
+        /// POST: pause a caller or a class of an org.
+        Pause = "/api/v1/pause",
+        /// POST: resume it.
+        Resume = "/api/v1/resume",
         /// The configuration in force, without secrets.
         Config = "/api/v1/config",
     }
@@ -36,7 +43,8 @@ impl Page {
     const fn needs(self) -> Needs {
         match self {
             Self::Livez | Self::Readyz => Needs::Nothing,
-            Self::Index | Self::Metrics | Self::Status | Self::Config => Needs::KeyFromAfar,
+            Self::Index | Self::Metrics | Self::Status | Self::Budget | Self::Config => Needs::KeyFromAfar,
+            Self::Pause | Self::Resume => Needs::Key,
         }
     }
 
@@ -47,6 +55,11 @@ impl Page {
             Self::Livez => "whether the process is alive",
             Self::Readyz => "whether requests may be sent here, and why not",
             Self::Status => "what the gateway is doing",
+            Self::Budget => "every org's budget: what is used, by whom, what comes back when, when it runs out",
+            Self::Pause => {
+                "POST ?org=...&caller=... or &class=...: nothing of it is sent until it is resumed; needs the key"
+            }
+            Self::Resume => "POST: the same, resumed",
             Self::Config => "the configuration in force, without secrets",
         }
     }
@@ -62,9 +75,15 @@ pub(super) fn answer(admin: &Admin, reach: Reach, head: &request::Parts) -> Answ
     let Some(page) = page else {
         return error(StatusCode::NOT_FOUND, "not_found", "There is no such page; / lists those there are.");
     };
-    if !matches!(head.method, Method::GET | Method::HEAD) {
-        let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "Use GET or HEAD.");
-        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+    let orders = matches!(page, Page::Pause | Page::Resume);
+    let (allowed, methods, advice): (_, &[Method], _) = if orders {
+        ("POST", &[Method::POST], "Use POST.")
+    } else {
+        ("GET, HEAD", &[Method::GET, Method::HEAD], "Use GET or HEAD.")
+    };
+    if !methods.contains(&head.method) {
+        let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", advice);
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         return answer;
     }
     match page {
@@ -77,7 +96,27 @@ pub(super) fn answer(admin: &Admin, reach: Reach, head: &request::Parts) -> Answ
             json(status, &readiness)
         }
         Page::Status => json(StatusCode::OK, &admin.telemetry.status()),
+        Page::Budget => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().budgets})),
+        Page::Pause => ordered(admin, head, true),
+        Page::Resume => ordered(admin, head, false),
         Page::Config => json(StatusCode::OK, &**admin.config.load()),
+    }
+}
+
+/// Pauses or resumes what the query names.
+fn ordered(admin: &Admin, head: &request::Parts, paused: bool) -> Answer {
+    let order = match Order::parse(head.uri.query().unwrap_or_default(), paused) {
+        Ok(order) => order,
+        Err(why) => return error(StatusCode::BAD_REQUEST, "bad_order", why),
+    };
+    let carrier = admin.carrier.read();
+    let Some(carrier) = &*carrier else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "The gateway is still starting.");
+    };
+    match carrier(&order) {
+        Ok(()) => json(StatusCode::OK, &serde_json::json!({"paused": paused})),
+        Err(Unknown::Org) => error(StatusCode::NOT_FOUND, "unknown_org", "No org of this name is configured."),
+        Err(Unknown::Caller) => error(StatusCode::NOT_FOUND, "unknown_caller", "No caller of this name is configured."),
     }
 }
 

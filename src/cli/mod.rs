@@ -12,9 +12,12 @@ use clap::{Parser, Subcommand};
 use crate::config::{self, Config, Problems};
 use crate::gateway;
 
+mod admin_client;
+mod budget;
 #[cfg(feature = "demo")]
 mod demo;
 mod explain;
+mod pause;
 #[cfg(feature = "demo")]
 mod simulate;
 
@@ -43,6 +46,12 @@ enum Verb {
     },
     /// Show what the gateway understands of a request, and which rules apply to it.
     Explain(explain::ExplainArguments),
+    /// Show what is left of every org's daily allowance, who used it, and when it comes back.
+    Budget(budget::BudgetArguments),
+    /// Send nothing more of a caller or of a class, until it is resumed; a restart changes nothing about it.
+    Pause(pause::PauseArguments),
+    /// Let a paused caller or class go on.
+    Resume(pause::PauseArguments),
     /// Make a gateway key for a caller; only its SHA-256 belongs into the configuration.
     Key {
         /// Print JSON.
@@ -107,6 +116,9 @@ pub fn run() -> ExitCode {
             Err(problems) => unusable(&problems),
         },
         Verb::Explain(arguments) => explain::run(&arguments),
+        Verb::Budget(arguments) => budget::run(&arguments),
+        Verb::Pause(arguments) => pause::run(&arguments, "pause"),
+        Verb::Resume(arguments) => pause::run(&arguments, "resume"),
         Verb::Key { json } => make_key(json),
         Verb::Schema => {
             say(&serde_json::to_string_pretty(&config::schema()).unwrap_or_default());

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::auth::{GatewayTokensFile, IdentityFile};
+use super::daily::{DailyFile, LadderFile, ShareFile, StateFile};
 use super::key::KeyDigest;
 use super::model::Origin;
 use super::secret::SecretRef;
@@ -42,6 +43,12 @@ pub struct ConfigFile {
     pub callers: Vec<CallerFile>,
     /// What the `allow` rules of callers do.
     pub policy: PolicyFile,
+    /// What happens as an org's daily allowance runs out.
+    pub ladder: LadderFile,
+    /// Where it is remembered what was spent. Default: the folder `data` beside this file if any org enforces a budget,
+    /// else `memory`. Changing it takes effect after a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<StateFile>,
     /// The access log: one JSON line for each request.
     pub log: LogFile,
     /// Bounds on metric labels.
@@ -69,6 +76,8 @@ impl Default for ConfigFile {
             orgs: Vec::new(),
             callers: Vec::new(),
             policy: PolicyFile::default(),
+            ladder: LadderFile::default(),
+            state: None,
             log: LogFile::default(),
             metrics: MetricsFile::default(),
             runtimes: None,
@@ -290,6 +299,8 @@ pub struct OrgFile {
     /// What URLs in rewritten answers point to. Default: the request's Host, if it is one of `hosts`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_url: Option<Text<Origin>>,
+    /// Its daily allowance of API calls.
+    pub daily: DailyFile,
     /// The Salesforce users whose credentials the gateway holds, by a name of your choice. With this, apps use their
     /// gateway key wherever Salesforce wants a session, and callers with `act_as` need no Salesforce account.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -306,6 +317,7 @@ impl Default for OrgFile {
             login_url: Text(Origin::salesforce_login()),
             hosts: Vec::new(),
             public_url: None,
+            daily: DailyFile::default(),
             auth: None,
             costs: CostsFile::default(),
         }
@@ -364,6 +376,8 @@ pub struct CallerFile {
     /// How long it waits for an answer, unless a request says less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Text<Period>>,
+    /// Its share of every org's daily allowance.
+    pub daily: ShareFile,
     /// What it may do; default: everything.
     pub allow: AllowFile,
 }

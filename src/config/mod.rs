@@ -10,6 +10,7 @@
 
 mod auth;
 mod check;
+mod daily;
 mod file;
 pub mod key;
 mod model;
@@ -27,11 +28,13 @@ pub mod watch;
 use std::net::SocketAddr;
 use std::path::Path;
 
+pub use daily::{DailyMode, OnLoss};
 pub use file::{AccessTo, PolicyMode, Roots};
 pub use key::KeyDigest;
 pub use model::{
-    Admin, Allow, Caller, CertificateName, Config, Costs, EgressProxy, Flow, GatewayTokens, Identity, Jwks, JwtMatch,
-    KeyPair, Limits, Listener, Log, Match, MetricCaps, Org, Origin, ServerTls, Totals, Upstream,
+    Admin, Allow, Caller, CertificateName, Config, Costs, Daily, EgressProxy, Flow, GatewayTokens, Identity, Jwks,
+    JwtMatch, KeyPair, Ladder, Limits, Listener, Log, Match, MetricCaps, Org, Origin, ServerTls, Share, State, Totals,
+    Upstream,
 };
 pub use outside::{Outside, System};
 pub use problem::{Place, Problem, Problems};

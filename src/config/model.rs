@@ -14,6 +14,7 @@ use http::uri::Authority;
 use ipnet::IpNet;
 use smol_str::SmolStr;
 
+use super::daily::{DailyMode, OnLoss};
 use super::file::{AccessTo, ConfigFile, PolicyMode, Roots};
 use super::key::KeyDigest;
 use super::secret::Secret;
@@ -40,6 +41,10 @@ pub struct Config {
     pub callers: Vec<Caller>,
     /// What the allow-rules of callers do.
     pub policy: PolicyMode,
+    /// What happens as an org's daily allowance runs out.
+    pub ladder: Ladder,
+    /// Where it is remembered what was spent.
+    pub state: State,
     /// The access log.
     pub log: Log,
     /// Bounds on metric labels.
@@ -242,10 +247,69 @@ pub struct Org {
     pub hosts: Vec<SmolStr>,
     /// What absolute URLs in answers are rewritten to; `None`: the request's Host, if it is one of `hosts`.
     pub public: Option<Origin>,
+    /// Its daily allowance.
+    pub daily: Daily,
     /// The Salesforce users whose credentials the gateway holds; if there is none, callers bring their own tokens.
     pub identities: Vec<Identity>,
     /// The cost of answers whose charge Salesforce does not document.
     pub costs: Costs,
+}
+
+/// An org's daily allowance, in API calls of any 24 hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Daily {
+    /// What budgets do.
+    pub mode: DailyMode,
+    /// A number to stay below, if it is lower than Salesforce's own limit.
+    pub limit: Option<u64>,
+    /// The part of the limit, in thousandths, that is left to others.
+    pub keep_free: u16,
+    /// The limit to go by if Salesforce never says one.
+    pub assume: Option<u64>,
+    /// Calls that may be sent before Salesforce has first said what is used.
+    pub before_first_reading: u64,
+    /// How long its first word is waited for.
+    pub first_reading_within: Duration,
+}
+
+/// A caller's share of every org's daily allowance, in API calls of any 24 hours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    /// What it is guaranteed.
+    pub floor: u64,
+    /// What it never exceeds; never less than `floor`.
+    pub ceiling: Option<u64>,
+    /// Its part, relative to others, of what nobody is guaranteed.
+    pub weight: u32,
+}
+
+/// At which thousandths of an org's allowance calls beyond floors are narrowed, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ladder {
+    /// Weighted shares begin.
+    pub lean: u16,
+    /// Batch goes on as fast as calls come back.
+    pub pace_batch: u16,
+    /// Batch stops.
+    pub stop_batch: u16,
+    /// Only interactive calls go on.
+    pub stop_standard: u16,
+    /// A step is left this far below the point where it was entered.
+    pub back_below: u16,
+}
+
+/// Where it is remembered what was spent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Nowhere.
+    Memory,
+    /// In a folder.
+    Folder {
+        /// The folder; it need not exist yet.
+        path: PathBuf,
+        /// What happens while nothing can be written there.
+        on_loss: OnLoss,
+    },
 }
 
 impl Org {
@@ -393,6 +457,8 @@ pub struct Caller {
     pub class: Class,
     /// How long it waits for an answer, unless a request says less.
     pub deadline: Option<Duration>,
+    /// Its share of every org's daily allowance.
+    pub daily: Share,
     /// What it may do.
     pub allow: Allow,
 }

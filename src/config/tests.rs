@@ -107,7 +107,7 @@ queue: {places: 10}
 19:12: callers[3].name: the name "storefront" is taken by callers[1]
 19:31: callers[3].match: callers[2].match matches the same requests; the later of the two would never be seen
 20:28: callers[4].match.hosts: unknown match "hosts"; did you mean "host"?
-21:1: queue: unknown key "queue"; known: listeners, trusted_proxies, admin, limits, upstream, orgs, callers, policy, log, metrics, runtimes, principal_key, gateway_tokens
+21:1: queue: unknown key "queue"; known: listeners, trusted_proxies, admin, limits, upstream, orgs, callers, policy, ladder, state, log, metrics, runtimes, principal_key, gateway_tokens
 "#
     .trim();
     for (line, wanted) in shown.lines().zip(expected.lines()) {
@@ -275,7 +275,7 @@ fn the_admin_listener_is_not_open_to_the_world() {
 fn limits_that_contradict_each_other_are_refused() {
     let with = |limits: &str| format!("{ORG}limits: {{{limits}}}\n");
     one(&with("stream_above: 200MiB"), "limits.stream_above: longer than body_bytes");
-    one(&with("buffered_bytes_total: 1MiB, stream_above: 2MiB, body_bytes: 2MiB"), "never fits");
+    one(&with("buffered_bytes_total: 2MiB, stream_above: 2MiB, body_bytes: 2MiB"), "never fits");
     one(&with("head_bytes: 4KiB"), "limits.head_bytes: 4KiB is out of range; 8KiB to 1MiB");
     one(&with("head_time: 0s"), "limits.head_time: this must be longer than nothing");
     one(&with("connections: 0"), "limits.connections: 0 is out of range; 1 to 1000000");
@@ -353,7 +353,7 @@ fn callers_are_told_apart() {
     one(&with("{name: a, match: {}}"), "exactly one key belongs here");
     one(&with("{name: a, match: {jwt: {issuer: i, audience: a, jwks: {url: 'http://x/keys'}}}}"), "without TLS");
     one(&with("{name: a, match: any, allow: {objects: ['Account*']}}"), "is not an object's API name");
-    one(&with("{name: a, match: any, daily: {floor: 1}}"), r#"unknown key "daily""#);
+    one(&with("{name: a, match: any, dayly: {floor: 1}}"), r#"did you mean "daily"?"#);
     let problems = bad(&with("{name: a, match: {jwt: {}}}"));
     assert_eq!(problems.len(), 3, "{problems:#?}");
     let hosts = "orgs: [{name: a, instance_url: 'https://a.b', hosts: [salesforce.acme.internal]}]\n";
@@ -411,6 +411,67 @@ fn a_file_that_cannot_be_read_is_a_problem_too() {
     assert!(load(directory.path()).unwrap_err().to_string().contains("not a regular file"));
     std::fs::write(&path, b"a: 1\nb: \xc3\xa9\xff\n").unwrap();
     assert!(load(&path).unwrap_err().to_string().ends_with("weirkeeper.yaml:2:5: the text is not UTF-8 here"));
+}
+
+#[test]
+fn budgets_bind_once_somebody_has_asked_for_them() {
+    let folder = State::Folder { path: PathBuf::from("/etc/wk/data"), on_loss: OnLoss::Refuse };
+    let org = |daily: &str| {
+        format!("orgs: [{{name: prod, instance_url: 'https://acme.my.salesforce.com', daily: {{{daily}}}}}]\n")
+    };
+    let callers = |share: &str| format!("{ORG}callers: [{{name: etl, match: any, daily: {{{share}}}}}]\n");
+    for (text, mode, limit) in [
+        (ORG.to_owned(), DailyMode::Observe, None),
+        (org("keep_free: 2.5%"), DailyMode::Observe, None),
+        (org("limit: from_salesforce"), DailyMode::Enforce, None),
+        (org("limit: 50000"), DailyMode::Enforce, Some(50_000)),
+        (org("limit: 50000, mode: observe"), DailyMode::Observe, Some(50_000)),
+        (org("mode: off"), DailyMode::Off, None),
+        (callers("floor: 1"), DailyMode::Enforce, None),
+        (callers("ceiling: 0"), DailyMode::Enforce, None),
+        (callers("weight: 2"), DailyMode::Observe, None),
+    ] {
+        let config = good(&text);
+        assert_eq!((config.orgs[0].daily.mode, config.orgs[0].daily.limit), (mode, limit), "{text}");
+        assert_eq!(config.state, if mode == DailyMode::Enforce { folder.clone() } else { State::Memory }, "{text}");
+    }
+    let config = good(&format!("{ORG}state: {{path: /var/lib/wk, on_loss: continue}}"));
+    assert_eq!(config.state, State::Folder { path: PathBuf::from("/var/lib/wk"), on_loss: OnLoss::Continue });
+    assert_eq!(good(&format!("{}state: memory", org("limit: 5"))).state, State::Memory);
+    let config = good(&callers("floor: 3, ceiling: 8, weight: 2"));
+    assert_eq!(config.callers[0].daily, Share { floor: 3, ceiling: Some(8), weight: 2 });
+}
+
+#[test]
+fn a_budget_that_cannot_be_kept_is_a_problem() {
+    let org = |daily: &str| {
+        format!("orgs: [{{name: prod, instance_url: 'https://acme.my.salesforce.com', daily: {{{daily}}}}}]\n")
+    };
+    one(&org("limit: some"), "daily.limit: expected from_salesforce or a number of calls");
+    one(&org("limit: 0"), "daily.limit: expected from_salesforce or a number of calls");
+    one(&org("limit: -1"), "daily.limit: expected from_salesforce or a number of calls");
+    one(&org("keep_free: 100%"), "daily.keep_free: all of the limit is kept free");
+    one(&org("keep_free: 5"), "daily.keep_free: not a share of a whole");
+    one(&org("first_reading_within: 0s"), "daily.first_reading_within: this must be longer than nothing");
+    one(&org("limt: 5"), "did you mean \"limit\"?");
+    let floors =
+        "callers: [{name: a, match: any, daily: {floor: 900}}, {name: b, match: {host: x}, daily: {floor: 60}}]";
+    one(
+        &format!("{}{floors}", org("limit: 1000")),
+        "orgs[0].daily: the floors of all callers add up to 960 calls, and prod has 950 to give",
+    );
+    one(&format!("{}{floors}", org("assume: 1000")), "add up to 960 calls");
+    good(&format!("{}{floors}", org("limit: 1000, keep_free: 4%")));
+    good(&format!("{}{floors}", org("limit: from_salesforce")));
+    one(
+        &format!("{ORG}callers: [{{name: a, match: any, daily: {{floor: 9, ceiling: 8}}}}]"),
+        "the ceiling of 8 is below the floor of 9",
+    );
+    one(&format!("{ORG}ladder: {{stop_batch: 75%}}"), "ladder.stop_batch: 75% is below pace_batch, 80%");
+    one(&format!("{ORG}ladder: {{back_below: 71%}}"), "ladder.back_below: the first step would never be left again");
+    one(&format!("{ORG}state: disk"), "state: expected memory or {path: ...}");
+    one(&format!("{ORG}state: {{on_loss: refuse}}"), "state.path: this key is missing");
+    one(&format!("{ORG}state: {{path: x, on_los: refuse}}"), "did you mean \"on_loss\"?");
 }
 
 #[test]

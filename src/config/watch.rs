@@ -208,6 +208,7 @@ pub fn after_restart(started_with: &Config, later: &Config) -> Vec<String> {
         ("limits of connections", connection_limits(&started_with.limits) != connection_limits(&later.limits)),
         ("log", started_with.log != later.log),
         ("metrics", started_with.metrics != later.metrics),
+        ("state", started_with.state != later.state),
         ("runtimes", started_with.runtimes != later.runtimes),
         ("principal_key", started_with.principal_key != later.principal_key),
     ];

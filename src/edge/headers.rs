@@ -6,8 +6,6 @@ use smallvec::SmallVec;
 
 use crate::outcome::RequestId;
 
-/// `traceparent`: the W3C trace a request belongs to.
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `Sforce-Call-Options`: the client's name in Salesforce's event logs (facts 3.5).
 const CALL_OPTIONS: HeaderName = HeaderName::from_static("sforce-call-options");
 /// `X-SFDC-REQUEST-ID`: the request's id in Salesforce's event logs.
@@ -31,6 +29,7 @@ enum Scope {
 
 impl Scope {
     /// Of the field `name`, told by its length first, so that the usual field costs a comparison or two.
+    #[inline]
     fn of(name: &str) -> Self {
         match name.len() {
             2 if name == "te" => Self::Hop,
@@ -48,13 +47,15 @@ impl Scope {
             18 if name == "proxy-authenticate" => Self::Hop,
             19 if name == "proxy-authorization" => Self::NotUpstream,
             25 if name == "proxy-authentication-info" => Self::NotDownstream,
-            _ if name.starts_with(OURS) => Self::Hop,
+            _ if name.as_bytes().first() == Some(&b'w') && name.starts_with(OURS) => Self::Hop,
             _ => Self::EndToEnd,
         }
     }
 }
 
 const OURS: &str = "weirkeeper-";
+/// `Weirkeeper-Key`: a gateway key or a token of the company's identity provider.
+const KEY: HeaderName = HeaderName::from_static("weirkeeper-key");
 
 /// Fields `Connection` cannot take away from the other end, whatever it names: they say what the message is, how long
 /// it is, whom it is for and who sent it.
@@ -73,37 +74,58 @@ const END_TO_END: [HeaderName; 12] = [
     HeaderName::from_static("sforce-call-options"),
 ];
 
-/// Removes what must not reach Salesforce: hop-by-hop fields and those `Connection` names, forwarding fields, and
-/// everything that is for the gateway.
-pub fn strip_request(headers: &mut HeaderMap) {
-    strip(headers, Scope::NotUpstream);
-}
-
 /// Removes what must not reach the caller. `Weirkeeper-*` fields of an upstream are removed too, so that only the
-/// gateway can speak for itself.
-pub fn strip_response(headers: &mut HeaderMap) {
-    strip(headers, Scope::NotDownstream);
+/// gateway can speak for itself. Shows each field to `look`, because it goes through them anyway.
+pub fn strip_response(headers: &mut HeaderMap, mut look: impl FnMut(&str, &HeaderValue)) {
+    let mut foreign = Foreign::default();
+    for (name, value) in &*headers {
+        look(name.as_str(), value);
+        foreign.look_at(name, headers, Scope::NotDownstream);
+    }
+    foreign.leave(headers);
 }
 
-/// Removes what passes neither way, and what does not pass `this_way`. One look at each name: most heads hold one or two
-/// such fields at most.
-fn strip(headers: &mut HeaderMap, this_way: Scope) {
-    // Collected first, because a map cannot be edited while it is read.
-    let mut removed: SmallVec<[HeaderName; 4]> = SmallVec::new();
-    for name in headers.keys() {
-        match Scope::of(name.as_str()) {
+/// Names of fields that must not pass on, collected first, because a map cannot be edited while it is read. Most heads
+/// hold one or two such fields at most.
+#[derive(Debug, Default)]
+pub struct Foreign(SmallVec<[HeaderName; 4]>);
+
+impl Foreign {
+    /// Notes `name`, a field of `headers`, if it must not reach Salesforce: hop-by-hop fields and those `Connection` names,
+    /// forwarding fields, and everything that is for the gateway.
+    #[inline]
+    pub fn look_at_request(&mut self, name: &HeaderName, headers: &HeaderMap) {
+        self.look_at(name, headers, Scope::NotUpstream);
+    }
+
+    #[inline]
+    fn look_at(&mut self, name: &HeaderName, headers: &HeaderMap, this_way: Scope) {
+        let scope = Scope::of(name.as_str());
+        if scope != Scope::EndToEnd {
+            self.note(scope, name, headers, this_way);
+        }
+    }
+
+    fn note(&mut self, scope: Scope, name: &HeaderName, headers: &HeaderMap, this_way: Scope) {
+        match scope {
             Scope::EndToEnd => {}
             Scope::Connection => {
-                named_by_connection(headers, &mut removed);
-                removed.push(header::CONNECTION);
+                named_by_connection(headers, &mut self.0);
+                self.0.push(header::CONNECTION);
             }
-            Scope::Hop => removed.push(name.clone()),
-            scope if scope == this_way => removed.push(name.clone()),
+            // The copy of a constant costs no allocation.
+            Scope::Hop if *name == KEY => self.0.push(KEY),
+            Scope::Hop => self.0.push(name.clone()),
+            scope if scope == this_way => self.0.push(name.clone()),
             Scope::NotUpstream | Scope::NotDownstream => {}
         }
     }
-    for name in removed {
-        headers.remove(name);
+
+    /// Takes the fields out of `headers`.
+    pub fn leave(self, headers: &mut HeaderMap) {
+        for name in self.0 {
+            headers.remove(name);
+        }
     }
 }
 
@@ -130,19 +152,12 @@ pub fn set_host(headers: &mut HeaderMap, host: &HeaderValue) {
 }
 
 /// Sets `X-SFDC-REQUEST-ID`, whatever the caller sent.
-pub fn stamp_request_id(headers: &mut HeaderMap, id: RequestId) {
-    if let Ok(value) = HeaderValue::from_bytes(&id.hex()) {
-        headers.insert(SFDC_REQUEST_ID, value);
-    }
+pub fn stamp_request_id(headers: &mut HeaderMap, id: HeaderValue) {
+    headers.insert(SFDC_REQUEST_ID, id);
 }
 
-/// The trace id of a valid W3C `traceparent`.
-pub fn trace_id(headers: &HeaderMap) -> Option<RequestId> {
-    trace_id_in(headers.get(TRACEPARENT)?)
-}
-
-/// The trace id in the value of a `traceparent`, if that is valid.
-pub fn trace_id_in(traceparent: &HeaderValue) -> Option<RequestId> {
+/// The trace id in the value of a W3C `traceparent`, if that is valid.
+pub fn trace_id(traceparent: &HeaderValue) -> Option<RequestId> {
     let text = traceparent.to_str().ok()?;
     let mut fields = text.split('-');
     let (version, trace, parent) = (fields.next()?, fields.next()?, fields.next()?);
@@ -215,6 +230,12 @@ mod tests {
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
+    fn strip_request(headers: &mut HeaderMap) {
+        let mut foreign = Foreign::default();
+        headers.keys().for_each(|name| foreign.look_at_request(name, headers));
+        foreign.leave(headers);
+    }
+
     fn names(headers: &HeaderMap) -> Vec<&str> {
         let mut names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
@@ -276,7 +297,9 @@ mod tests {
             ("sforce-limit-info", "api-usage=1/5000"),
             ("set-cookie", "BrowserId=x"),
         ]);
-        strip_response(&mut headers);
+        let mut looked = 0;
+        strip_response(&mut headers, |_, _| looked += 1);
+        assert_eq!(looked, 7);
         assert_eq!(names(&headers), ["set-cookie", "sforce-limit-info"]);
     }
 
@@ -309,8 +332,8 @@ mod tests {
     #[test]
     fn the_request_id_is_ours() {
         let mut headers = map(&[("x-sfdc-request-id", "forged")]);
-        stamp_request_id(&mut headers, RequestId(0xfe));
-        assert_eq!(headers[SFDC_REQUEST_ID], "000000000000000000000000000000fe");
+        stamp_request_id(&mut headers, HeaderValue::from_static("ours"));
+        assert_eq!(headers.get_all(SFDC_REQUEST_ID).iter().collect::<Vec<_>>(), ["ours"]);
     }
 
     proptest! {

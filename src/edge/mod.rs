@@ -2,7 +2,7 @@
 //!
 //! In travel order: [`listener`] binds, [`workers`] deals accepted sockets to runtimes, [`tls`] proves who speaks,
 //! [`serve`](serve::serve) drives one connection with [`framing`] watching the raw bytes, [`inbound`] is the
-//! request's body, [`target`], [`headers`] and [`proxies`] are the rules for its head, and [`refuse`] writes the
+//! request's body, [`facts`], [`target`], [`headers`] and [`proxies`] are the rules for its head, and [`refuse`] writes the
 //! gateway's own answers. Nothing here knows what a request means; who calls is decided elsewhere.
 
 mod adapter;
@@ -10,6 +10,7 @@ pub mod callers;
 pub mod connection;
 pub mod drain;
 pub mod facade;
+pub mod facts;
 pub mod framing;
 pub mod headers;
 mod http2;
@@ -22,6 +23,7 @@ pub mod pem;
 pub mod proxies;
 pub mod refuse;
 pub mod remembered;
+mod room;
 pub mod serve;
 pub mod target;
 pub mod tls;

@@ -5,12 +5,12 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::call::{Family, closed_list};
 use crate::outcome::RequestId;
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::{Reason, Refusal, Wants};
 
 /// `Weirkeeper-Request-Id`: which request, for the operator's log.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("weirkeeper-request-id");
@@ -32,20 +32,6 @@ closed_list! {
         BulkXml = "bulk_xml",
         /// Bulk API 1.0's object for jobs in JSON.
         BulkJson = "bulk_json",
-    }
-}
-
-/// What a request's headers say about the form of its answer; read before the head travels on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Wants {
-    xml: bool,
-    json: bool,
-}
-
-impl Wants {
-    /// Reads `Accept` and `Content-Type`.
-    pub fn of(headers: &HeaderMap) -> Self {
-        Self { xml: asks_for_xml(headers), json: prefers_json(headers) }
     }
 }
 
@@ -198,6 +184,9 @@ fn bulk_json(refusal: &Refusal) -> String {
 
 /// The exception code of Bulk API 1.0 (facts 2.5).
 const fn bulk_code(reason: Reason) -> &'static str {
+    if matches!(reason, Reason::CallerCeiling | Reason::OrgAllowance) {
+        return "ExceededQuota";
+    }
     match reason.status() {
         StatusCode::UNAUTHORIZED => "InvalidSessionId",
         StatusCode::NOT_FOUND => "InvalidUrl",
@@ -208,24 +197,6 @@ const fn bulk_code(reason: Reason) -> &'static str {
         StatusCode::INTERNAL_SERVER_ERROR => "Unknown",
         _ => "ClientInputError",
     }
-}
-
-fn asks_for_xml(headers: &HeaderMap) -> bool {
-    headers
-        .get(ACCEPT)
-        .is_some_and(|accept| starts_with(accept, b"application/xml") || starts_with(accept, b"text/xml"))
-}
-
-fn prefers_json(headers: &HeaderMap) -> bool {
-    match headers.get(ACCEPT) {
-        Some(accept) if starts_with(accept, b"application/json") => true,
-        Some(accept) if starts_with(accept, b"application/xml") => false,
-        _ => headers.get(CONTENT_TYPE).is_some_and(|kind| starts_with(kind, b"application/json")),
-    }
-}
-
-fn starts_with(value: &HeaderValue, start: &[u8]) -> bool {
-    value.as_bytes().get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start))
 }
 
 /// `value` as a JSON string with its quotes.
@@ -365,16 +336,22 @@ mod tests {
 
     #[test]
     fn shapes_follow_family_and_headers() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(Shape::of(Family::Rest, Wants::of(&headers)), Shape::Json);
-        assert_eq!(Shape::of(Family::Soap, Wants::of(&headers)), Shape::SoapFault);
-        assert_eq!(Shape::of(Family::Bulk1, Wants::of(&headers)), Shape::BulkXml);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json; charset=UTF-8"));
-        assert_eq!(Shape::of(Family::Bulk1, Wants::of(&headers)), Shape::BulkJson);
-        headers.insert(ACCEPT, HeaderValue::from_static("application/XML"));
-        assert_eq!(Shape::of(Family::Bulk1, Wants::of(&headers)), Shape::BulkXml);
-        assert_eq!(Shape::of(Family::Query, Wants::of(&headers)), Shape::Xml);
-        assert_eq!(Shape::of(Family::Soap, Wants::of(&headers)), Shape::SoapFault);
+        let value = HeaderValue::from_static;
+        let (json, xml) = (value("application/json; charset=UTF-8"), value("application/XML"));
+        let (nothing, sends_json) = (Wants::of(None, None), Wants::of(None, Some(&json)));
+        let takes_xml = Wants::of(Some(&xml), Some(&json));
+        for (family, wants, shape) in [
+            (Family::Rest, nothing, Shape::Json),
+            (Family::Soap, nothing, Shape::SoapFault),
+            (Family::Bulk1, nothing, Shape::BulkXml),
+            (Family::Bulk1, sends_json, Shape::BulkJson),
+            (Family::Bulk1, Wants::of(Some(&value("text/xml")), Some(&json)), Shape::BulkJson),
+            (Family::Bulk1, takes_xml, Shape::BulkXml),
+            (Family::Query, takes_xml, Shape::Xml),
+            (Family::Soap, takes_xml, Shape::SoapFault),
+        ] {
+            assert_eq!(Shape::of(family, wants), shape, "{family} {wants:?}");
+        }
     }
 
     #[test]

@@ -1,18 +1,27 @@
 //! What a connection remembers of the requests it has carried.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use crate::call::Principal;
+use crate::call::{OrgId, Principal};
 use crate::edge::callers::Proof;
 
 /// What a connection remembers of the requests it has carried, so that the same proof and the same credential are not
 /// hashed again for each. Bytes are copied: a header value would keep the whole read buffer alive.
 #[derive(Default)]
 pub struct Remembered {
+    host: Option<RememberedHost>,
     proof: Option<RememberedProof>,
     principal: Option<RememberedPrincipal>,
+}
+
+struct RememberedHost {
+    shown: Box<[u8]>,
+    generation: u64,
+    org: OrgId,
+    name: Arc<str>,
 }
 
 struct RememberedProof {
@@ -36,6 +45,17 @@ impl std::fmt::Debug for Remembered {
 }
 
 impl Remembered {
+    /// The org that the `Host` `shown` means under the configuration of `generation`, and its name in lower case.
+    pub fn host(&self, shown: &[u8], generation: u64) -> Option<(OrgId, Arc<str>)> {
+        let known = self.host.as_ref()?;
+        (known.generation == generation && *known.shown == *shown).then(|| (known.org, Arc::clone(&known.name)))
+    }
+
+    /// Keeps what the `Host` `shown` means.
+    pub fn remember_host(&mut self, shown: &[u8], generation: u64, org: OrgId, name: Arc<str>) {
+        self.host = Some(RememberedHost { shown: shown.into(), generation, org, name });
+    }
+
     /// What `shown` proved under the configuration of `generation`, if that still holds at `wall`.
     pub fn proof(&self, shown: &[u8], generation: u64, wall: Duration) -> Option<Proof> {
         let known = self.proof.as_ref()?;
@@ -79,6 +99,15 @@ mod tests {
         assert_eq!(remembered.proof(b"key", 1, Duration::from_secs(100)), None, "expired");
         assert_eq!(remembered.proof(b"key", 2, Duration::ZERO), None, "reloaded");
         assert_eq!(remembered.proof(b"kez", 1, Duration::ZERO), None, "another key");
+    }
+
+    #[test]
+    fn a_host_is_remembered_as_it_was_spelt_and_for_its_configuration() {
+        let mut remembered = Remembered::default();
+        remembered.remember_host(b"SF.internal:80", 1, OrgId(2), "sf.internal".into());
+        assert_eq!(remembered.host(b"SF.internal:80", 1), Some((OrgId(2), "sf.internal".into())));
+        assert_eq!(remembered.host(b"sf.internal:80", 1), None);
+        assert_eq!(remembered.host(b"SF.internal:80", 2), None, "reloaded");
     }
 
     #[test]

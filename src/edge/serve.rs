@@ -26,13 +26,11 @@ use crate::edge::framing::{Fault, Guard, HeadLimits};
 use crate::edge::http2;
 use crate::edge::limits::Edge;
 use crate::edge::refuse::{self, RefusalContext, Shape};
-use crate::edge::wire::{Guarded, PREFACE, Place, Prefix, Wire};
+use crate::edge::wire::{BUFFER, Guarded, PREFACE, Place, Prefix, Wire};
 use crate::outcome::RequestId;
 
 /// Bytes read and thrown away after an answer that ends a connection, so that the caller gets to read it.
 const LINGER_BYTES: usize = 1024 * 1024;
-/// hyper's smallest buffer.
-const SMALLEST_BUFFER: usize = 8 * 1024;
 /// Room beyond the largest head, so that the guard's verdict comes before hyper's.
 const BEYOND_HEAD: usize = 4 * 1024;
 
@@ -183,9 +181,8 @@ where
     let limits = &edge.limits;
     let rate = edge.rate();
     let mut builder = http1::Builder::new();
-    // What a connection reads and writes ahead is outside the bound on buffered bytes: with thousands of slow uploads
-    // it is what counts, so it is as small as the largest head permits.
-    builder.max_buf_size(limits.head_bytes.max(SMALLEST_BUFFER) + BEYOND_HEAD);
+    // As small as the largest head permits: with thousands of slow uploads the buffers of the connections count.
+    builder.max_buf_size(limits.head_bytes.max(BUFFER) + BEYOND_HEAD);
     if limits.head_count > 100 {
         // Up to 100 hyper parses on its stack.
         builder.max_headers(limits.head_count);

@@ -5,8 +5,9 @@ use std::net::Ipv6Addr;
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::{PathAndQuery, Uri};
-use http::{HeaderMap, HeaderValue, Method, Version};
+use http::{HeaderValue, Method, Version};
 
+use crate::edge::facts::Sole;
 use crate::edge::framing::is_host_byte;
 use crate::refusal::{Reason, Refusal};
 
@@ -20,16 +21,14 @@ pub struct Target<'a> {
 }
 
 /// Turns an absolute-form target into origin-form, after which `head.uri` is only path and query. Refuses targets that no
-/// Salesforce API has, and requests that name two hosts.
+/// Salesforce API has, and a target and a `Host` that name two hosts.
 pub fn normalise(head: &mut Parts) -> Result<(), Refusal> {
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Refusal::new(Reason::MethodNotAllowed, "This gateway neither tunnels nor traces."));
     }
-    let named = check_host_header(&head.headers)?;
     let uri = &head.uri;
     match uri.path() {
         "*" => return Err(malformed("The target `*` means this gateway itself, which has nothing to say about it.")),
-        "" => return Err(malformed("The request target has no path.")),
         path if !path.starts_with('/') => return Err(malformed("The request target has no path.")),
         _ => {}
     }
@@ -40,8 +39,8 @@ pub fn normalise(head: &mut Parts) -> Result<(), Refusal> {
     if authority.as_str().contains('@') {
         return Err(malformed("The request target contains user information."));
     }
-    match named {
-        Some(host) if !host.eq_ignore_ascii_case(authority.as_str()) => {
+    match head.headers.get(HOST) {
+        Some(host) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
             return Err(malformed("The request target and the Host header name different hosts."));
         }
         Some(_) => {}
@@ -58,22 +57,32 @@ pub fn normalise(head: &mut Parts) -> Result<(), Refusal> {
 }
 
 /// The host of a request whose target was [normalised](normalise).
-pub fn host_of(head: &Parts) -> Result<Target<'_>, Refusal> {
-    let Some(value) = head.headers.get(HOST) else {
-        return if head.version == Version::HTTP_10 {
+pub fn host_of(host: Sole<'_>, version: Version) -> Result<Target<'_>, Refusal> {
+    let Some(value) = host.first else {
+        return if version == Version::HTTP_10 {
             Ok(Target { host: "", port: None })
         } else {
             Err(malformed("The request names no host."))
         };
     };
-    let text = text_of(value)?;
+    if host.more {
+        return Err(malformed("The request has more than one Host header."));
+    }
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| no_host())?;
     let (host, port) = split_port(text);
     if host.is_empty() {
         return Err(malformed("The Host header is empty."));
     }
+    if !is_host(host) {
+        return Err(no_host());
+    }
     let port = match port {
         None | Some("") => None,
-        Some(port) => Some(port.parse().map_err(|_| malformed("The Host header has no valid port."))?),
+        // `parse` takes a plus sign, too.
+        Some(port) if port.starts_with(|first: char| first.is_ascii_digit()) => {
+            Some(port.parse().map_err(|_| malformed("The Host header has no valid port."))?)
+        }
+        Some(_) => return Err(malformed("The Host header has no valid port.")),
     };
     Ok(Target { host: host.strip_suffix('.').unwrap_or(host), port })
 }
@@ -91,29 +100,16 @@ fn split_port(text: &str) -> (&str, Option<&str>) {
     (text, None)
 }
 
-fn check_host_header(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let mut hosts = headers.get_all(HOST).iter();
-    let Some(host) = hosts.next() else { return Ok(None) };
-    if hosts.next().is_some() {
-        return Err(malformed("The request has more than one Host header."));
-    }
-    let text = text_of(host)?;
-    if is_host(text) { Ok(Some(text)) } else { Err(malformed("The Host header is not a host name.")) }
-}
-
-/// Which characters a host may have, [`is_host`] says.
-fn text_of(host: &HeaderValue) -> Result<&str, Refusal> {
-    std::str::from_utf8(host.as_bytes()).map_err(|_| malformed("The Host header is not a host name."))
-}
-
-/// A name or address with an optional port, nothing else.
-fn is_host(text: &str) -> bool {
-    let (host, port) = split_port(text);
-    let host_fits = match host.strip_prefix('[') {
+/// A name or address.
+fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[') {
         Some(address) => address.strip_suffix(']').is_some_and(|address| address.parse::<Ipv6Addr>().is_ok()),
-        None => !host.is_empty() && host.bytes().all(|byte| is_host_byte(byte) && !matches!(byte, b':' | b'[' | b']')),
-    };
-    host_fits && port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+        None => host.bytes().all(|byte| is_host_byte(byte) && !matches!(byte, b':' | b'[' | b']')),
+    }
+}
+
+fn no_host() -> Refusal {
+    malformed("The Host header is not a host name.")
 }
 
 fn malformed(detail: &'static str) -> Refusal {
@@ -123,6 +119,11 @@ fn malformed(detail: &'static str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::facts::Facts;
+
+    fn host_of(head: &Parts) -> Result<Target<'_>, Refusal> {
+        super::host_of(Facts::of(&head.headers).host, head.version)
+    }
 
     fn head(method: &str, uri: &str, host: Option<&str>) -> Parts {
         let mut builder = http::Request::builder().method(method).uri(uri);
@@ -182,7 +183,7 @@ mod tests {
         }
         let mut twice = head("GET", "/", Some("a"));
         twice.headers.append(HOST, http::HeaderValue::from_static("a"));
-        assert!(normalise(&mut twice).is_err());
+        assert!(host_of(&twice).is_err());
         assert!(host_of(&head("GET", "/", None)).is_err());
     }
 

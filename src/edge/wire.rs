@@ -14,6 +14,11 @@ use crate::edge::connection::Connection;
 use crate::edge::framing::{Fault, Guard, Phase};
 use crate::edge::pace::Pace;
 
+/// hyper's buffers as it makes them. A read of this length makes hyper double the next one, which then stays.
+pub(super) const BUFFER: usize = 8 * 1024;
+/// A body of which so much has come is worth larger buffers.
+const LARGE_BODY: u64 = 256 * 1024;
+
 /// What the raw stream and the service adapter tell the driver. Only the connection's own task locks it
 /// (and, with HTTP/2, its streams), never across an await.
 #[derive(Debug, Default)]
@@ -77,6 +82,8 @@ pub(super) struct Guarded<IO> {
     guard: Option<Guard>,
     /// [`Wire::fault`] is set, which only this stream does.
     faulty: bool,
+    /// Bytes passed of the body that is being read, and of what came with its start.
+    passed: u64,
 }
 
 /// A few bytes that were read ahead.
@@ -106,6 +113,15 @@ impl Prefix {
         self.to = self.to.saturating_add(count as u8).min(PREFACE.len() as u8);
     }
 
+    /// One byte.
+    fn of(byte: u8) -> Self {
+        let mut one = Self::default();
+        if let Some(first) = one.bytes.first_mut() {
+            (*first, one.to) = (byte, 1);
+        }
+        one
+    }
+
     fn take(&mut self, buf: &mut ReadBuf<'_>) {
         let count = self.bytes().len().min(buf.remaining());
         buf.put_slice(self.bytes().get(..count).unwrap_or_default());
@@ -116,7 +132,7 @@ impl Prefix {
 impl<IO> Guarded<IO> {
     pub(super) fn new(io: IO, prefix: Prefix, guard: Option<Guard>, connection: Arc<Connection>, clock: Clock) -> Self {
         let faulty = connection.wire.lock().fault.is_some();
-        Self { io, connection, clock, prefix, guard, faulty }
+        Self { io, connection, clock, prefix, guard, faulty, passed: 0 }
     }
 
     /// The stream and the guard, to wait with and to go on with later.
@@ -141,6 +157,19 @@ impl<IO> Guarded<IO> {
     }
 }
 
+/// Reads what would, with a prefix before it, not fill hyper's first buffer; `buf` has more room than that.
+fn poll_read_less<IO: AsyncRead>(
+    io: Pin<&mut IO>,
+    cx: &mut Context<'_>,
+    buf: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let mut less = ReadBuf::new(buf.initialize_unfilled_to(BUFFER - PREFACE.len() - 1));
+    ready!(io.poll_read(cx, &mut less))?;
+    let count = less.filled().len();
+    buf.advance(count);
+    Poll::Ready(Ok(()))
+}
+
 impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
@@ -152,10 +181,23 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
             return if guard.phase() == Phase::Body { Poll::Ready(Ok(())) } else { Poll::Pending };
         }
         let before = buf.filled().len();
-        if this.prefix.bytes().is_empty() {
-            ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        } else {
+        let small = this.guard.is_some() && this.passed < LARGE_BODY;
+        let roomy = buf.remaining() > BUFFER;
+        if !this.prefix.bytes().is_empty() {
             this.prefix.take(buf);
+        }
+        let polled = if small && roomy {
+            poll_read_less(Pin::new(&mut this.io), cx, buf)
+        } else {
+            Pin::new(&mut this.io).poll_read(cx, buf)
+        };
+        match buf.filled().get(before..).unwrap_or_default() {
+            [] => ready!(polled)?,
+            [start @ .., last] if small && start.len() + 1 == BUFFER => {
+                this.prefix = Prefix::of(*last);
+                buf.set_filled(before + BUFFER - 1);
+            }
+            _ => {}
         }
         let Some(guard) = &mut this.guard else { return Poll::Ready(Ok(())) };
         let read = buf.filled().get(before..).unwrap_or_default();
@@ -177,6 +219,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
             Phase::Between | Phase::Body => None,
         };
         drop(wire);
+        this.passed = if guard.phase() == Phase::Body { this.passed.saturating_add(fed.passed as u64) } else { 0 };
         buf.set_filled(before + fed.passed);
         if fed.passed == 0 && guard.phase() != Phase::Body {
             return Poll::Pending;
@@ -300,6 +343,28 @@ mod tests {
         let mut seen = Vec::new();
         near.read_to_end(&mut seen).await.expect("closed");
         assert_eq!(seen, b"HTTP/1.1 404 Not Found\r\n\r\n");
+    }
+
+    #[tokio::test]
+    async fn no_read_makes_hypers_buffer_grow_before_a_body_is_large() {
+        for room in [BUFFER, 3 * BUFFER] {
+            let (mut near, far) = tokio::io::duplex(1 << 20);
+            let connection = Arc::new(Connection::new(([192, 0, 2, 1], 1).into(), 0));
+            let guard = Guard::new(HeadLimits { bytes: 1024, count: 10 });
+            let mut raw = Guarded::new(far, Prefix::default(), Some(guard), connection, Clock::start());
+            let body: Vec<u8> = (0..600_000_u32).map(|number| (number % 251) as u8).collect();
+            let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+            let sent = [head.into_bytes(), body].concat();
+            near.write_all(&sent).await.expect("room");
+            let mut seen = Vec::new();
+            while seen.len() < sent.len() {
+                let mut buffer = vec![0; room];
+                let count = raw.read(&mut buffer).await.expect("open");
+                assert!(count < BUFFER || seen.len() as u64 >= LARGE_BODY, "{count} bytes after {}", seen.len());
+                seen.extend_from_slice(&buffer[..count]);
+            }
+            assert!(seen == sent, "every byte in its place");
+        }
     }
 
     #[tokio::test]

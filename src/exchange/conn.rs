@@ -80,6 +80,7 @@ pub(super) enum Lost<S> {
 pub(super) type Cut = (FailureKind, BodyFault);
 
 /// The protocol spoken.
+#[expect(clippy::large_enum_variant, reason = "nearly every connection is the large one, and stands in a box")]
 pub(super) enum Link<S> {
     Http1(Connection<S>),
     /// One stream of a shared connection.
@@ -101,7 +102,6 @@ pub(super) struct Conn<S: Stream> {
 }
 
 impl<S: Stream> Conn<S> {
-    #[expect(clippy::unnecessary_box_returns, reason = "it stays in this box from here to the pool and back")]
     pub(super) fn new(link: Link<S>, opened: Instant, slot: Slot<S>) -> Box<Self> {
         let timer = Timer::new(opened);
         Box::new(Self { link, timer, opened, idle_since: opened, reused: false, busy: false, slot })

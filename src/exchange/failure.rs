@@ -32,6 +32,8 @@ pub enum Cause {
     Tls,
     /// Every connection is in use, and the queue is full or the wait was too long.
     Busy,
+    /// Nobody pays for it: what was reserved for it ended before it could be sent.
+    Unpaid,
     /// The caller's deadline passed.
     Deadline,
     /// The connection broke.
@@ -90,7 +92,7 @@ impl Cause {
             Self::Reset => Some(FailureKind::Reset),
             Self::FirstByte | Self::Total => Some(FailureKind::Timeout),
             Self::Garbage => Some(FailureKind::Garbage),
-            Self::Busy | Self::Deadline | Self::Upload(_) => None,
+            Self::Busy | Self::Unpaid | Self::Deadline | Self::Upload(_) => None,
         }
     }
 }
@@ -112,6 +114,7 @@ fn reason(cause: Cause, sent: Sent, idempotency: Idempotency) -> Reason {
         Cause::Dns | Cause::Connect | Cause::ConnectTimeout | Cause::Proxy => Reason::UpstreamUnreachable,
         Cause::Tls => Reason::UpstreamTls,
         Cause::Busy => Reason::UpstreamBusy,
+        Cause::Unpaid => Reason::OrgAllowance,
         Cause::Deadline => Reason::DeadlinePassed,
         Cause::Reset => Reason::UpstreamReset,
         Cause::FirstByte | Cause::Total => Reason::UpstreamTimeout,
@@ -126,13 +129,14 @@ fn reason(cause: Cause, sent: Sent, idempotency: Idempotency) -> Reason {
 mod tests {
     use super::*;
 
-    const CAUSES: [Cause; 12] = [
+    const CAUSES: [Cause; 13] = [
         Cause::Dns,
         Cause::Connect,
         Cause::ConnectTimeout,
         Cause::Proxy,
         Cause::Tls,
         Cause::Busy,
+        Cause::Unpaid,
         Cause::Deadline,
         Cause::Reset,
         Cause::FirstByte,

@@ -88,7 +88,8 @@ impl Plan {
             cost: call.meaning.cost,
             costs,
             timeouts: if long_poll { timeouts.for_long_poll() } else { timeouts },
-            deadline: call.deadline,
+            // A deadline for its other calls is none for a poll.
+            deadline: call.deadline.map(|deadline| if long_poll { deadline.max(now + LONG_POLL) } else { deadline }),
             read_ahead: if long_poll { 0 } else { read_ahead },
             long_poll,
         }

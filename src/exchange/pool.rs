@@ -63,7 +63,6 @@ pub(super) struct Org<S: Stream> {
 
 struct State<S: Stream> {
     /// The one used last is the last.
-    #[expect(clippy::vec_box, reason = "connections travel in the box they are made in")]
     idle: Vec<Box<Conn<S>>>,
     waiting: VecDeque<oneshot::Sender<Grant<S>>>,
     /// Slots taken.
@@ -163,7 +162,6 @@ impl<S: Stream> Org<S> {
         Some(Self::stream(sender, slot, opened))
     }
 
-    #[expect(clippy::unnecessary_box_returns, reason = "connections travel in the box they are made in")]
     fn stream(sender: http2::SendRequest<Upload<S>>, slot: Slot<S>, opened: Instant) -> Box<Conn<S>> {
         let mut conn = Conn::new(Link::Http2(Exchange::new(sender)), opened, slot);
         conn.reused = true;

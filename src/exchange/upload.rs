@@ -52,7 +52,7 @@ impl<S> Upload<S> {
     pub(super) fn of(request: Request<Payload<S>>) -> Request<Self> {
         let (head, payload) = request.into_parts();
         let (watch, left) = match &payload {
-            Payload::Empty | Payload::Whole(..) => (None, None),
+            Payload::Empty | Payload::Whole(..) | Payload::Pieces(..) => (None, None),
             Payload::Stream(_) => (Some(Arc::default()), announced(&head.headers)),
         };
         Request::from_parts(head, Self { payload, watch, left })

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use http::{Request, Response};
 
 use super::body::UpstreamBody;
+use super::conn::Lent as _;
 use super::connect::{Connector, Origin};
 use super::failure::{Cause, Failure};
+use super::payer::{Nobody, Payer};
 use super::pending::{Attempt, Broken, Pending, Price, Terms};
 use super::plan::{Limits, Plan};
 use super::pool::{Common, Org, Stream};
@@ -75,9 +77,20 @@ impl<S: Stream> Upstream<S> {
     /// Dropping the future before the message was sent cancels it; after that, the exchange goes on without it.
     pub async fn send(
         &self,
+        request: Request<Payload<S>>,
+        plan: &Plan,
+        record: &Record,
+    ) -> Result<Response<UpstreamBody>, Failure> {
+        self.send_paid(request, plan, record, &mut Nobody).await
+    }
+
+    /// The same, paid for by `payer`.
+    pub async fn send_paid(
+        &self,
         mut request: Request<Payload<S>>,
         plan: &Plan,
         record: &Record,
+        payer: &mut impl Payer,
     ) -> Result<Response<UpstreamBody>, Failure> {
         let Some(org) = self.0.orgs.get(usize::from(plan.org.0)) else {
             return Err(Failure::unsent(Cause::Connect, "The org is not configured any more."));
@@ -97,11 +110,16 @@ impl<S: Stream> Upstream<S> {
             let conn = if let Some(conn) = idle {
                 conn
             } else {
-                let conn = org.wait_or_open(plan, now).await?;
+                // Rare, and large: not to be carried by every call.
+                let conn = Box::pin(org.wait_or_open(plan, now)).await?;
                 now = self.0.clock.now();
                 conn
             };
             let reused = conn.reused;
+            if !payer.hand_over(now) {
+                conn.give_back(now);
+                return Err(Failure::unsent(Cause::Unpaid, "No API call is left for this request."));
+            }
             let attempt = Attempt::sent(record, now, plan.cost);
             match Pending::start(conn, &mut request, &org.common.origin, attempt, Price::of(plan), terms, now).await {
                 Ok(response) => return Ok(response),
@@ -111,8 +129,10 @@ impl<S: Stream> Upstream<S> {
                     resends += 1;
                     unsent.restore(&mut request);
                     now = self.0.clock.now();
+                    payer.given_back(now);
                 }
                 Err(Broken::Unsent(_)) => {
+                    payer.given_back(self.0.clock.now());
                     return Err(Failure::unsent(
                         Cause::Reset,
                         format!("{host} closed the connection before the request could be sent."),

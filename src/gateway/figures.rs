@@ -5,18 +5,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::UNIX_EPOCH;
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::Ways;
 use super::doors::Door;
 use crate::body::ByteBudget;
 use crate::call::OrgId;
 use crate::clock::Clock;
+use crate::config::Org;
 use crate::edge::Counts;
-use crate::live::{InForce, Live};
+use crate::live::{InForce, Live, LiveOrg};
 use crate::outcome::FailureKind;
 use crate::refusal::Reason;
 use crate::telemetry::{
-    BufferedBytes, ConfigSnapshot, ListenerSnapshot, RuntimeSnapshot, Snapshot, Telemetry, UpstreamSnapshot,
+    BudgetSnapshot, BufferedBytes, ConfigSnapshot, ListenerSnapshot, RuntimeSnapshot, Snapshot, Telemetry,
+    UpstreamSnapshot,
 };
 
 /// What came of the reloads so far.
@@ -72,6 +75,8 @@ pub struct Parts {
     pub open: Vec<Arc<AtomicUsize>>,
     /// Every listener.
     pub doors: Vec<Door>,
+    /// What time it is.
+    pub clock: Clock,
     /// What came of the reloads.
     pub reloads: Arc<Reloads>,
 }
@@ -103,6 +108,7 @@ impl Parts {
         snapshot.config.path = live.config.path.as_ref().map(|path| path.display().to_string());
         snapshot.buffered_bytes =
             BufferedBytes { used: self.buffers.used() as u64, limit: live.config.limits.buffered_bytes_total };
+        snapshot.budgets = budgets(&live, self.clock.now());
         snapshot.listeners = self.listeners();
         let ways = self.ways.lock();
         snapshot.runtimes = ways
@@ -138,6 +144,24 @@ impl Parts {
             })
             .collect()
     }
+}
+
+/// The budget of every org at `now`.
+pub fn budgets(live: &Live, now: Instant) -> Vec<BudgetSnapshot> {
+    let one = |(configured, org): (&Org, &LiveOrg)| {
+        let mut callers = org.ledger.callers(now);
+        callers.sort_by_key(|caller| std::cmp::Reverse(caller.used));
+        let budget = org.ledger.org(now);
+        let mut returning_by_hour = [0; 24];
+        for back in org.ledger.schedule(now) {
+            let hour = (back.minute.0.saturating_sub(budget.now.0) / 60) as usize;
+            if let Some(calls) = returning_by_hour.get_mut(hour.min(23)) {
+                *calls += back.calls;
+            }
+        }
+        BudgetSnapshot { org: org.name.to_string(), mode: configured.daily.mode, budget, returning_by_hour, callers }
+    };
+    live.config.orgs.iter().zip(live.orgs()).map(one).collect()
 }
 
 /// The connections of all workers to one org.

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 use crate::admin::{self, Admin};
+use crate::admission::bank::sqlite::OpenError;
 use crate::body::ByteBudget;
 use crate::clock::Clock;
 use crate::config::watch::{Reload, Watcher};
@@ -24,6 +25,7 @@ use crate::edge::listener::{BindError, raise_open_files};
 use crate::edge::tls::TlsError;
 use crate::edge::workers::{WorkerSettings, Workers};
 use crate::edge::{Counts, Drain, Limits};
+use crate::ledgers::Ledgers;
 use crate::live::{InForce, Lasting, Live, Unusable};
 use crate::outcome::RequestIds;
 use crate::stack::{self, Local, Shared};
@@ -31,7 +33,7 @@ use crate::tasks::Tasks;
 use crate::telemetry::{EventFormat, Level, Log, LogOptions, Output, Telemetry, TelemetryOptions};
 
 mod doors;
-mod figures;
+pub mod figures;
 mod issuers;
 pub mod panics;
 mod signals;
@@ -50,6 +52,9 @@ pub enum StartError {
     /// A certificate or key cannot be used.
     #[error("TLS: {0}")]
     Tls(#[from] TlsError),
+    /// What was spent cannot be remembered.
+    #[error("state: {0}")]
+    State(#[from] OpenError),
     /// The configuration cannot be put in force.
     #[error(transparent)]
     Unusable(#[from] Unusable),
@@ -119,11 +124,14 @@ impl Gateway {
     /// Binds every address, starts the workers, and begins to accept. Runs inside the control runtime.
     pub async fn start(config: Config, clock: Clock, log: Log) -> Result<Self, StartError> {
         let open_files = raise_open_files();
-        let options = TelemetryOptions { max_objects: config.metrics.max_objects, ..TelemetryOptions::default() };
+        let options = TelemetryOptions {
+            max_objects: config.metrics.max_objects,
+            max_callers: config.metrics.max_callers,
+            ..TelemetryOptions::default()
+        };
         let telemetry = Telemetry::new(clock, log, options);
         let mut made_up_key = Zeroizing::new([0; 32]);
         fill(&mut *made_up_key)?;
-        let lasting = Lasting { telemetry: telemetry.clone(), made_up_key, dial: None, clock };
 
         // Sockets first: a taken port must stop the start before anything else happens.
         let (listeners, doors): (Vec<_>, Vec<_>) = doors::open(&config)?.into_iter().unzip();
@@ -133,6 +141,8 @@ impl Gateway {
         let addresses: Vec<_> = doors.iter().map(|door| door.address).collect();
         let admin_address = admin_listener.local_addr().map_err(system("cannot tell the admin listener's address"))?;
 
+        let ledgers = Ledgers::open(&config.state, clock, telemetry.log().clone())?;
+        let lasting = Lasting { telemetry: telemetry.clone(), ledgers, made_up_key, dial: None, clock };
         let live = Live::new(Arc::new(config), &lasting, None)?;
         let config = Arc::clone(&live.config);
         let watcher = Watcher::new(&config);
@@ -168,6 +178,8 @@ impl Gateway {
 
         let admin = Arc::new(Admin::new(telemetry.clone(), access(&config)));
         admin.set_config(config.redacted());
+        let ledgers = lasting.ledgers.clone();
+        admin.carry_out(move |order| ledgers.pause(order));
         admin.add_check("listeners", none_of(addresses.len(), move || failed.load(Ordering::Relaxed)));
         admin.add_check("workers", none_of(config.runtimes, workers.watch()));
         {
@@ -188,6 +200,7 @@ impl Gateway {
                 ways,
                 open: workers.open_counts(),
                 doors: doors.clone(),
+                clock,
                 reloads: Arc::clone(&reloads),
             },
         );
@@ -260,6 +273,8 @@ impl Gateway {
         tokio::time::sleep(self.in_force.load().config.limits.drain_notice).await;
         self.drain.begin();
         let left = self.workers.finished().await;
+        // What is spent until now is written down, and what was leased is given back.
+        self.lasting.ledgers.close().await;
         let level = if left == 0 { Level::Info } else { Level::Warn };
         log.event(level, "stopped", &[("requests_cut", (left as u64).into())]);
         log.flush(LAST_LINES);

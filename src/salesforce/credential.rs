@@ -11,9 +11,6 @@ use crate::call::Principal;
 
 const SESSION_HEADER: HeaderName = HeaderName::from_static("x-sfdc-session");
 
-/// What every key made by this gateway begins with; no Salesforce session does.
-const GATEWAY_KEY_PREFIX: &str = "wk_";
-
 /// Where a credential stood, which is where another one must be put for the same request to work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
@@ -123,11 +120,6 @@ fn authorization(value: &HeaderValue) -> Result<Option<Credential<'_>>, Credenti
 fn token(text: Cow<'_, str>) -> Result<Cow<'_, str>, CredentialError> {
     let plain = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',');
     if plain { Ok(text) } else { Err(CredentialError::Malformed) }
-}
-
-/// Whether `secret` is a key of this gateway and no Salesforce session.
-pub fn is_gateway_key(secret: &str) -> bool {
-    secret.strip_prefix(GATEWAY_KEY_PREFIX).is_some_and(|rest| !rest.is_empty())
 }
 
 /// The key under which credentials are hashed: the same key makes the same principals.
@@ -289,14 +281,6 @@ mod tests {
         let credential = credentials(&headers, None).unwrap().unwrap();
         assert!(!format!("{credential:?}").contains("CANARY"));
         assert!(!format!("{:?}", PrincipalKey::new(CANARY.as_bytes())).contains("CANARY"));
-    }
-
-    #[test]
-    fn gateway_keys_are_recognised() {
-        assert!(is_gateway_key("wk_abc"));
-        for other in ["wk_", "WK_abc", CANARY, "eyJhbGciOi.x.y", ""] {
-            assert!(!is_gateway_key(other), "{other}");
-        }
     }
 
     proptest! {

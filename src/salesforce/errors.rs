@@ -27,6 +27,12 @@ pub fn error_code(body: &[u8]) -> Option<SmolStr> {
     plausible(&code).then_some(code)
 }
 
+/// Whether an error body says that the org's daily allowance is used up, in any of its shapes; `REQUEST_LIMIT_EXCEEDED`
+/// alone may also mean calls that run long (facts 1.2, 2.2).
+pub fn is_daily_limit(body: &[u8]) -> bool {
+    memmem::find(body, b"TotalRequests Limit exceeded").is_some()
+}
+
 /// The text of the element that names the code: `<errorCode>`, `<exceptionCode>`, `<sf:exceptionCode>`, or the part of
 /// `<faultcode>` behind its prefix.
 fn from_xml(body: &[u8]) -> Option<&str> {
@@ -75,6 +81,13 @@ mod tests {
         {
             assert_eq!(error_code(body.as_bytes()), None, "{body}");
         }
+    }
+
+    #[test]
+    fn only_the_daily_limit_is_the_daily_limit() {
+        let body = |what: &str| format!(r#"[{{"message":"{what}","errorCode":"REQUEST_LIMIT_EXCEEDED"}}]"#);
+        assert!(is_daily_limit(body("TotalRequests Limit exceeded.").as_bytes()));
+        assert!(!is_daily_limit(body("ConcurrentPerOrgLongTxn Limit exceeded.").as_bytes()));
     }
 
     #[test]

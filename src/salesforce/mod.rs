@@ -29,7 +29,7 @@ use memchr::memchr;
 
 pub use body::{BodyError, needs_body, read_body};
 pub use cost::{Costs, charged, charged_if_refused};
-pub use credential::{Credential, CredentialError, Form, PrincipalKey, credentials, is_gateway_key, principal};
+pub use credential::{Credential, CredentialError, Form, PrincipalKey, credentials, principal};
 pub use session::{SoapLogin, is_soap_login, session_error, soap_login, with_session};
 pub use soap::usage as soap_usage;
 pub use urls::{Urls, with_origin};

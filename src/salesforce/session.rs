@@ -25,7 +25,7 @@ fn may_be(family: Family, status: StatusCode) -> bool {
     }
 }
 
-/// Whether an answer says that its session is invalid or expired, in any of the three forms (facts 2.3, 2.5): the request
+/// Whether an answer says that its session is invalid or expired, in the form of its API (facts 2.3, 2.5): the request
 /// was refused unread, and works with a new session. Without `body`, whether it is worth looking at it.
 pub fn session_error(family: Family, status: StatusCode, body: Option<&[u8]>) -> bool {
     if !may_be(family, status) {
@@ -36,8 +36,11 @@ pub fn session_error(family: Family, status: StatusCode, body: Option<&[u8]>) ->
         // A HEAD brings no words; a 401 alone says nearly the same.
         return status == StatusCode::UNAUTHORIZED;
     }
-    if family == Family::Oauth {
-        return body.trim_ascii() == b"Bad_OAuth_Token";
+    match family {
+        Family::Oauth => return body.trim_ascii() == b"Bad_OAuth_Token",
+        // In the words of Bayeux (facts 6.7).
+        Family::Cometd => return memmem::find(body, b"401::Authentication invalid").is_some(),
+        _ => {}
     }
     let code = errors::error_code(body);
     let says_so = matches!(code.as_deref(), Some("INVALID_SESSION_ID" | "InvalidSessionId"));
@@ -185,6 +188,13 @@ mod tests {
     #[test]
     fn session_errors_are_known_in_their_three_forms() {
         let rest = br#"[{"message":"Session expired or invalid","errorCode":"INVALID_SESSION_ID"}]"#;
+        let cometd = br#"[{"error":"401::Authentication invalid","successful":false,"advice":{"reconnect":"none"}}]"#;
+        assert!(session_error(Family::Cometd, StatusCode::UNAUTHORIZED, Some(cometd)));
+        assert!(!session_error(
+            Family::Cometd,
+            StatusCode::UNAUTHORIZED,
+            Some(br#"[{"error":"403::Unknown client"}]"#)
+        ));
         let soap = b"<s:Envelope><s:Body><s:Fault><faultcode>sf:INVALID_SESSION_ID</faultcode></s:Fault></s:Body></s:Envelope>";
         let bulk = b"<error><exceptionCode>InvalidSessionId</exceptionCode></error>";
         for (family, status, body) in

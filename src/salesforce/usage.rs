@@ -47,6 +47,9 @@ impl LimitInfo {
     /// Unknown names are passed over, and so is every entry that is malformed, absurd or given twice with different
     /// numbers: a reading that may be wrong is worse than none.
     pub fn parse(value: &[u8]) -> Self {
+        if let Some(usage) = only_org(value) {
+            return Self { org: Some(usage), ..Self::default() };
+        }
         let (mut org, mut app, mut bursts) = (Entry::Absent, Entry::Absent, Entry::Absent);
         for entry in value.split(|byte| *byte == b';') {
             let Some((name, numbers)) = split_once(entry, b'=') else { continue };
@@ -63,6 +66,24 @@ impl LimitInfo {
             bursts: bursts.reading().map(|(usage, _)| usage),
         }
     }
+}
+
+/// What nearly every answer says: `api-usage=18/5000`, and nothing else.
+fn only_org(value: &[u8]) -> Option<Usage> {
+    let mut pair = [0_u32; 2];
+    let mut at = 0;
+    for byte in value.strip_prefix(b"api-usage=")? {
+        let place = pair.get_mut(at)?;
+        match byte {
+            // Ten digits could overflow, and are absurd.
+            b'0'..=b'9' if *place < ABSURD / 10 => *place = *place * 10 + u32::from(byte - b'0'),
+            b'/' => at += 1,
+            _ => return None,
+        }
+    }
+    let digits = |text: &[u8]| text.first().is_some_and(u8::is_ascii_digit);
+    let (used, limit) = split_once(value.get(10..)?, b'/')?;
+    if at == 1 && digits(used) && digits(limit) { Usage::new(pair[0], pair[1]) } else { None }
 }
 
 type Reading = (Usage, Option<SmolStr>);
@@ -174,6 +195,14 @@ mod tests {
             b"api-usage=1/2; api-usage=junk",
         ] {
             assert_eq!(LimitInfo::parse(value).org, None, "{}", value.escape_ascii());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_short_way_says_what_the_long_one_does(used in "[0-9]{0,12}", limit in "[0-9 /]{0,12}") {
+            let value = format!("api-usage={used}/{limit}");
+            prop_assert_eq!(LimitInfo::parse(value.as_bytes()), LimitInfo::parse(format!("{value};").as_bytes()));
         }
     }
 

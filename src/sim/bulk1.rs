@@ -43,6 +43,8 @@ pub(super) fn handle(
             let batch_id = world.jobs.next_id("751");
             let result_id = world.jobs.next_id("752");
             let job = world.jobs.get(id, user, true).ok_or_else(|| invalid("InvalidJob", "Unable to find job"))?;
+            // What is said of a job has the form of the request; what is said of its batches, that of the job.
+            let of_batch = job.content == "JSON";
             match (rest.get(2..).unwrap_or_default(), post) {
                 ([], false) => Ok(show(json, "jobInfo", &job_info(job))),
                 ([], true) => {
@@ -72,19 +74,19 @@ pub(super) fn handle(
                     if job.batches.len() < 1_000 {
                         job.batches.push(batch);
                     }
-                    let mut answer = show(json, "batchInfo", &shown);
+                    let mut answer = show(of_batch, "batchInfo", &shown);
                     answer.status = 201;
                     Ok(answer)
                 }
                 (["batch"], false) => {
                     let list: Vec<Json> = job.batches.iter().map(|batch| batch_info(job, batch, now)).collect();
-                    Ok(show(json, "batchInfoList", &obj! {"batchInfo": Json::Arr(list)}))
+                    Ok(show(of_batch, "batchInfoList", &obj! {"batchInfo": Json::Arr(list)}))
                 }
                 (["batch", id, what @ ..], false) => {
                     let batch = super::ids::to18(id).and_then(|id| job.batches.iter().find(|batch| batch.id == id));
                     let batch = batch.ok_or_else(|| invalid("InvalidBatch", "Unable to find batch"))?;
                     match what {
-                        [] => Ok(show(json, "batchInfo", &batch_info(job, batch, now))),
+                        [] => Ok(show(of_batch, "batchInfo", &batch_info(job, batch, now))),
                         ["request"] => Ok(Answer::text(200, content_type(job), batch.data.clone())),
                         ["result"] => result(job, batch),
                         ["result", _] => Ok(query_rows(job, batch)),

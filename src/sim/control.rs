@@ -6,11 +6,12 @@
 //! | `GET requests` | the last thousand requests, [`SimRequest`](super::SimRequest) |
 //! | `POST faults` | arms one [`Fault`] or a list of them; answers their numbers |
 //! | `DELETE faults` | disarms all |
-//! | `POST set` | daily limit, overage, dark calls per minute, latency, jitter, maintenance |
+//! | `POST set` | daily limit, overage, dark calls per minute, lag of the header, latency, jitter, maintenance |
 //! | `POST spend` | `{"calls": n}`: others spent n calls just now |
 //! | `POST advance` | `{"seconds": n}`: moves simulated time forward |
 //! | `POST revoke` | `{"token": "..."}`: ends a session |
 //! | `POST publish` | `{"channel": "...", "payload": {}}`: an event for CometD subscribers |
+//! | `POST forget` | forgets all CometD clients, as servers do every few hours |
 //! | `POST reset` | a new org; time goes on |
 
 use std::time::Duration;
@@ -42,6 +43,7 @@ struct Settings {
     daily_limit: Option<u64>,
     overage: Option<u64>,
     dark_per_minute: Option<f64>,
+    header_lag_seconds: Option<u64>,
     latency_ms: Option<u64>,
     jitter_ms: Option<u64>,
     /// `none`, `down` or `read_only`.
@@ -97,6 +99,10 @@ pub(super) async fn handle(sim: &Sim, parts: &Parts, incoming: Incoming) -> Resp
             script.clear_faults();
             done(Ok(()))
         }
+        (&Method::POST, "forget") => {
+            script.forget_cometd_clients();
+            done(Ok(()))
+        }
         (&Method::POST, "reset") => {
             sim.reset();
             done(Ok(()))
@@ -133,6 +139,9 @@ fn apply(sim: &Sim, settings: &Settings) -> Result<(), String> {
     }
     if let Some(rate) = settings.dark_per_minute {
         script.dark(rate);
+    }
+    if let Some(seconds) = settings.header_lag_seconds {
+        script.set_header_lag(seconds);
     }
     if settings.latency_ms.is_some() || settings.jitter_ms.is_some() {
         script.latency(settings.latency_ms.unwrap_or_default(), settings.jitter_ms.unwrap_or_default());

@@ -358,7 +358,7 @@ fn trimmings(world: &mut World, payer: &Payer, now: Micros, plain: bool) -> Trim
 fn limit_info(world: &mut World, payer: &Payer, now: Micros) -> String {
     let config = std::sync::Arc::clone(&world.config);
     let limit = world.meter.limit;
-    let used = world.meter.shown(now, seconds(config.header.lag_seconds));
+    let used = world.meter.shown(now, seconds(world.lag_seconds));
     let per_app = config.header.per_app.get(payer.client.as_str()).map(|share| {
         let (app, used) = (&payer.client, world.meter.client_used(&payer.client, now));
         format!("; per-app-api-usage={used}/{share}(appName={app})")

@@ -52,6 +52,11 @@ impl SimScript<'_> {
         self.sim.world().meter.overage = calls;
     }
 
+    /// The header shows the usage of so many seconds ago from now on.
+    pub fn set_header_lag(&self, seconds: u64) {
+        self.sim.world().lag_seconds = seconds;
+    }
+
     /// Every call takes this long from now on, milliseconds of simulated time.
     pub fn latency(&self, latency_ms: u64, jitter_ms: u64) {
         let mut world = self.sim.world();

@@ -105,7 +105,7 @@ fn soap_time(at: Micros) -> String {
 }
 
 fn answer(world: &mut World, now: Micros, operation: &str, result: &str) -> Answer {
-    let (used, limit) = (world.meter.shown(now, seconds(world.config.header.lag_seconds)), world.meter.limit);
+    let (used, limit) = (world.meter.shown(now, seconds(world.lag_seconds)), world.meter.limit);
     let text = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?><soapenv:Envelope \
          xmlns:soapenv=\"http://schemas.xmlsoap.org/soap/envelope/\" xmlns=\"urn:partner.soap.sforce.com\" \

@@ -58,6 +58,8 @@ pub(super) struct World {
     pub(super) requests: VecDeque<SimRequest>,
     pub(super) maintenance: Maintenance,
     pub(super) latency_ms: u64,
+    /// By how many seconds the header lags.
+    pub(super) lag_seconds: u64,
     pub(super) jitter_ms: u64,
     /// When the metadata of each object changed last, to the second.
     pub(super) metadata: Vec<Micros>,
@@ -95,6 +97,7 @@ impl World {
             requests: VecDeque::new(),
             maintenance: Maintenance::None,
             latency_ms: config.latency_ms,
+            lag_seconds: config.header.lag_seconds,
             jitter_ms: config.jitter_ms,
             metadata: vec![day; schema.objects.len()],
             grants: Grants::default(),

@@ -1,4 +1,4 @@
-//! The body of Salesforce's answer as it passes: untouched, and looked at only if it is an error.
+//! The body of Salesforce's answer as it passes: untouched, and looked at only if it is an error or SOAP.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -17,9 +17,10 @@ use crate::body::{BodyFault, ReplyBody};
 use crate::call::ApiCalls;
 use crate::exchange::UpstreamBody;
 use crate::outcome::Record;
-use crate::salesforce::errors;
+use crate::salesforce::{errors, soap_usage};
+use crate::stages::admit::Fare;
 
-/// This much of an error's body is looked at; its code stands at the front.
+/// This much of a body is looked at; what is sought stands at the front.
 const LOOKED_AT: usize = 16 * 1024;
 
 /// An answer's body on its way to the caller.
@@ -27,7 +28,7 @@ const LOOKED_AT: usize = 16 * 1024;
 pub enum Answer {
     /// Passed on.
     Plain(UpstreamBody),
-    /// Passed on, while a bounded copy of its beginning is kept to learn the error's code.
+    /// Passed on, while a bounded copy of its beginning is kept to learn from.
     Learning(Box<Learning>),
     /// Passed on after its beginning was looked at.
     Resumed(Box<Resumed>),
@@ -41,24 +42,38 @@ pub struct Resumed {
     rest: Result<ReplyBody<Answer>, BodyFault>,
 }
 
-/// Learns the code of an error while its body passes.
+/// What is sought in a body.
+#[derive(Debug, Clone, Copy)]
+pub enum Sought {
+    /// The code of an error. If it says that a limit was exceeded, `if_refused` is what the call was charged.
+    ErrorCode {
+        /// What a refusal costs.
+        if_refused: ApiCalls,
+    },
+    /// What a SOAP envelope says that the org has used.
+    SoapUsage,
+}
+
+/// Learns something from a body while it passes; when it has passed or its caller has left, the call is settled.
 #[derive(Debug)]
 pub struct Learning {
     body: UpstreamBody,
-    copy: Copy,
+    copy: Prefix,
+    sought: Sought,
     record: Record,
-    if_refused: ApiCalls,
+    fare: Fare,
+    learnt: bool,
 }
 
 /// The beginning of a body. It is not shown by Debug: bodies never are.
-struct Copy {
+struct Prefix {
     bytes: Vec<u8>,
     coding: Coding,
 }
 
-impl std::fmt::Debug for Copy {
+impl std::fmt::Debug for Prefix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Copy({} bytes)", self.bytes.len())
+        write!(f, "Prefix({} bytes)", self.bytes.len())
     }
 }
 
@@ -141,10 +156,14 @@ impl Resumed {
 }
 
 impl Learning {
-    /// Looks at `body`, whose head carried `headers`. If it says that a limit was exceeded, its exchange is charged
-    /// `if_refused`.
-    pub fn new(body: UpstreamBody, headers: &HeaderMap, record: Record, if_refused: ApiCalls) -> Self {
-        Self { body, copy: Copy { bytes: Vec::new(), coding: Coding::of(headers) }, record, if_refused }
+    /// Looks for `sought` in `body`, whose head carried `headers`.
+    pub fn new(body: UpstreamBody, headers: &HeaderMap, sought: Sought, record: Record, fare: Fare) -> Self {
+        let copy = Prefix { bytes: Vec::new(), coding: Coding::of(headers) };
+        let mut learning = Self { body, copy, sought, record, fare, learnt: false };
+        if learning.body.is_end_stream() {
+            learning.learn();
+        }
+        learning
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
@@ -154,7 +173,7 @@ impl Learning {
                 if let Some(data) = frame.data_ref() {
                     self.copy.take(data);
                 }
-                if self.body.is_end_stream() {
+                if self.body.is_end_stream() || self.copy.is_full() {
                     self.learn();
                 }
             }
@@ -164,21 +183,49 @@ impl Learning {
     }
 
     fn learn(&mut self) {
-        let bytes = std::mem::take(&mut self.copy.bytes);
-        if bytes.is_empty() {
+        if std::mem::replace(&mut self.learnt, true) {
             return;
         }
-        let Some(code) = errors::error_code(&self.copy.coding.decoded(bytes)) else { return };
-        if let Some(exchange) = self.record.lock().exchanges.last_mut() {
-            if code == "REQUEST_LIMIT_EXCEEDED" {
-                exchange.charged = self.if_refused;
+        let plain = self.copy.coding.decoded(std::mem::take(&mut self.copy.bytes));
+        let mut outcome = self.record.lock();
+        let Some(exchange) = outcome.exchanges.last_mut() else { return };
+        let at = exchange.head.unwrap_or(exchange.sent);
+        match self.sought {
+            Sought::SoapUsage => {
+                if let Some(usage) = soap_usage(&plain) {
+                    self.fare.read(usage, at);
+                }
             }
-            exchange.error_code = Some(code);
+            Sought::ErrorCode { if_refused } => {
+                let code = errors::error_code(&plain);
+                let limited = code.as_deref() == Some("REQUEST_LIMIT_EXCEEDED");
+                if limited {
+                    exchange.charged = if_refused;
+                }
+                if code.is_some() {
+                    exchange.error_code = code;
+                }
+                if limited && errors::is_daily_limit(&plain) {
+                    self.fare.limit_exceeded(exchange.charged, at);
+                } else {
+                    self.fare.answered(exchange.charged, at);
+                }
+            }
         }
     }
 }
 
-impl Copy {
+impl Drop for Learning {
+    fn drop(&mut self) {
+        self.learn();
+    }
+}
+
+impl Prefix {
+    fn is_full(&self) -> bool {
+        self.bytes.len() >= LOOKED_AT
+    }
+
     fn take(&mut self, data: &[u8]) {
         let room = LOOKED_AT.saturating_sub(self.bytes.len());
         if self.coding != Coding::Unknown {

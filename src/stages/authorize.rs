@@ -5,6 +5,7 @@
 //! Salesforce answers that the session is invalid, it has refused the request unread, so it is repeated once with a new
 //! token, writes too, if its body is still here.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,11 +14,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, HeaderName, HeaderValue};
-use http::{Method, Response, Uri, Version};
+use http::uri::PathAndQuery;
+use http::{Method, Response, StatusCode, Uri, Version};
+use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
-use crate::body::{HeldBytes, Payload, ReplyBody, wiped};
+use crate::body::{HeldBytes, Payload, Pieces, ReplyBody, wiped};
 use crate::call::{Call, Family};
 use crate::clock::Clock;
 use crate::exchange::vault::{Identity, NoToken, Token, Trouble};
@@ -35,6 +38,11 @@ const SESSION: HeaderName = HeaderName::from_static("x-sfdc-session");
 /// Errors of Salesforce are shorter than this; a longer answer is none that says a session is invalid.
 const LONGEST_ERROR: usize = 16 * 1_024;
 
+/// Places for second attempts that wait to be used again, for each runtime.
+const MOST_SPARE: usize = 64;
+/// A place that holds more than this is not used again.
+const ROOMY: usize = 4 * 1_024;
+
 /// Puts [`Authorize`] on the road.
 #[derive(Debug, Clone)]
 pub struct AuthorizeLayer {
@@ -48,7 +56,8 @@ impl<S> Layer<S> for AuthorizeLayer {
     type Service = Authorize<S>;
 
     fn layer(&self, inner: S) -> Authorize<S> {
-        Authorize { inner, clock: self.clock, tasks: self.tasks.clone() }
+        let office = Office { clock: self.clock, tasks: self.tasks.clone(), spare: Mutex::default() };
+        Authorize { inner, office: Arc::new(office) }
     }
 }
 
@@ -56,13 +65,45 @@ impl<S> Layer<S> for AuthorizeLayer {
 #[derive(Debug, Clone)]
 pub struct Authorize<S> {
     inner: S,
-    clock: Clock,
-    tasks: Tasks,
+    office: Arc<Office>,
 }
 
-impl<S> Service<Passage> for Authorize<S>
+/// What all clones of the stage share.
+struct Office {
+    clock: Clock,
+    tasks: Tasks,
+    #[expect(clippy::vec_box, reason = "they travel with the call, by a pointer")]
+    spare: Mutex<Vec<Box<Kept>>>,
+}
+
+impl fmt::Debug for Office {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Office").finish_non_exhaustive()
+    }
+}
+
+impl Office {
+    /// An empty place for what a second attempt needs.
+    fn place(&self) -> Box<Kept> {
+        self.spare.lock().pop().unwrap_or_default()
+    }
+
+    /// Takes one back that is not needed.
+    fn take_back(&self, mut kept: Box<Kept>) {
+        kept.head.clear();
+        kept.rest = None;
+        if kept.head.capacity() <= ROOMY {
+            let mut spare = self.spare.lock();
+            if spare.len() < MOST_SPARE {
+                spare.push(kept);
+            }
+        }
+    }
+}
+
+impl<S> Service<Box<Passage>> for Authorize<S>
 where
-    S: Service<Passage, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
     type Response = Reply;
@@ -73,24 +114,22 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut passage: Passage) -> Self::Future {
+    fn call(&mut self, mut passage: Box<Passage>) -> Self::Future {
         let org = passage.live.org(passage.call.org);
         let Some(identity) = org.and_then(|org| org.identity(passage.call.caller)) else {
             return Authorizing::Onward { inner: self.inner.call(passage) };
         };
-        let identity = Arc::clone(identity);
         let fresh = identity.fresh(passage.now);
         let Some(token) = fresh.as_ref().and_then(|fresh| fresh.as_ref()) else {
+            let identity = Arc::clone(identity);
             let waiting = Box::pin(self.clone().wait(identity, passage));
             return Authorizing::Slow { waiting };
         };
-        let kept = Kept::of(&mut passage, token);
-        match put(&mut passage, token) {
+        let mut kept = self.office.place();
+        match kept.put(&mut passage, token) {
             Ok(()) => {
-                // On the heap, because the future is handed from stage to stage by value.
-                let kept = Some(Box::new(Try { kept, identity, stage: self.clone() }));
                 drop(fresh);
-                Authorizing::First { inner: self.inner.call(passage), kept }
+                Authorizing::First { inner: self.inner.call(passage), again: Some(Again { kept, stage: self.clone() }) }
             }
             Err(refusal) => Authorizing::Slow { waiting: Box::pin(std::future::ready(Err(refusal))) },
         }
@@ -99,27 +138,38 @@ where
 
 impl<S> Authorize<S>
 where
-    S: Service<Passage, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
     /// The first attempt of a call for which there is no fresh token.
-    async fn wait(mut self, identity: Arc<Identity>, mut passage: Passage) -> Result<Reply, Refusal> {
-        let token = identity.token(passage.call.deadline, &self.tasks).await;
+    async fn wait(mut self, identity: Arc<Identity>, mut passage: Box<Passage>) -> Result<Reply, Refusal> {
+        let token = identity.token(passage.call.deadline, &self.office.tasks).await;
         let token = token.map_err(|none| no_token(&identity, none))?;
-        passage.now = self.clock.now();
-        let kept = Kept::of(&mut passage, &token);
-        put(&mut passage, &token)?;
+        passage.now = self.office.clock.now();
+        let family = passage.call.meaning.family;
+        let mut kept = self.office.place();
+        kept.put(&mut passage, &token)?;
         drop(token);
         let reply = self.inner.call(passage).await?;
-        if session_error(kept.call.meaning.family, reply.status(), None) {
-            return Try { kept, identity, stage: self }.again(reply).await;
+        if session_error(family, reply.status(), None) {
+            return Again { kept, stage: self }.repeat(reply).await;
         }
+        self.office.take_back(kept);
         Ok(reply)
     }
 }
 
-/// What a second attempt needs.
+/// What a second attempt needs. It is used again and again: to allocate one for each call would cost more than all that
+/// this stage does besides.
+#[derive(Default)]
 struct Kept {
+    /// Target and headers, a line each, without credentials. Copied, because a clone of any of them would keep the whole
+    /// buffer they were read into.
+    head: Vec<u8>,
+    rest: Option<Rest>,
+}
+
+struct Rest {
     call: Call,
     epoch: u64,
     jwt: bool,
@@ -127,10 +177,7 @@ struct Kept {
     record: Record,
     secure: bool,
     method: Method,
-    uri: Uri,
     version: Version,
-    /// In a list: a map is made only if it is needed.
-    headers: Vec<(HeaderName, HeaderValue)>,
     /// `None`: the body streams, and is gone.
     body: Option<Whole>,
 }
@@ -138,92 +185,110 @@ struct Kept {
 enum Whole {
     Empty,
     Bytes(Bytes, Option<HeldBytes>),
+    Pieces(Pieces, Option<HeldBytes>),
 }
 
 impl Kept {
-    fn of(passage: &mut Passage, token: &Token) -> Self {
+    /// Puts `token` into the request, and keeps what a second attempt with another one needs.
+    fn put(&mut self, passage: &mut Passage, token: &Token) -> Result<(), Refusal> {
         let body = match &mut passage.payload {
             Payload::Empty => Some(Whole::Empty),
             // The hold is kept as long as the bytes may be needed.
             Payload::Whole(bytes, held) => Some(Whole::Bytes(bytes.clone(), held.take())),
+            Payload::Pieces(pieces, held) => Some(Whole::Pieces(pieces.clone(), held.take())),
             Payload::Stream(_) => None,
         };
-        let head = &passage.head;
-        let mut headers = Vec::new();
-        if body.is_some() {
-            headers.reserve_exact(head.headers.len());
-            headers.extend(head.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-        }
-        Self {
+        self.rest = Some(Rest {
             call: passage.call.clone(),
             epoch: token.epoch(),
             jwt: token.is_jwt(),
             live: Arc::clone(&passage.live),
             record: passage.record.clone(),
             secure: passage.secure,
-            method: head.method.clone(),
-            uri: head.uri.clone(),
-            version: head.version,
-            headers,
+            method: passage.head.method.clone(),
+            version: passage.head.version,
             body,
-        }
+        });
+        let head = &mut self.head;
+        head.extend_from_slice(passage.head.uri.path_and_query().map_or("/", PathAndQuery::as_str).as_bytes());
+        head.push(b'\n');
+        put(passage, token, |name, value| {
+            head.extend_from_slice(name.as_bytes());
+            head.push(b':');
+            head.extend_from_slice(value.as_bytes());
+            head.push(b'\n');
+        })
     }
+}
 
-    /// The request as it came, for an attempt at `now`.
-    fn passage(self, now: tokio::time::Instant) -> Option<Passage> {
-        let Self { call, live, record, secure, method, uri, version, headers, body, epoch: _, jwt: _ } = self;
+impl Rest {
+    /// The request as it came, but for its credentials, for an attempt at `now`.
+    fn passage(self, kept: &[u8], now: tokio::time::Instant) -> Option<Box<Passage>> {
+        let Self { call, live, record, secure, method, version, body, epoch: _, jwt: _ } = self;
         let payload = match body? {
             Whole::Empty => Payload::Empty,
             Whole::Bytes(bytes, held) => Payload::Whole(bytes, held),
+            Whole::Pieces(pieces, held) => Payload::Pieces(pieces, held),
         };
         let (mut head, ()) = http::Request::new(()).into_parts();
-        (head.method, head.uri, head.version) = (method, uri, version);
-        head.headers.reserve(headers.len());
-        for (name, value) in headers {
-            head.headers.append(name, value);
+        (head.method, head.version) = (method, version);
+        // No value holds a line break, and no name a colon.
+        let mut lines = kept.split(|byte| *byte == b'\n');
+        head.uri = Uri::try_from(lines.next()?).ok()?;
+        for line in lines.filter(|line| !line.is_empty()) {
+            let (name, value) = line.split_at_checked(memchr::memchr(b':', line)?)?;
+            let value = HeaderValue::from_bytes(value.get(1..)?).ok()?;
+            head.headers.append(HeaderName::from_bytes(name).ok()?, value);
         }
-        Some(Passage { call, head, payload, live, record, now, secure })
+        Some(Box::new(Passage { call, head, payload, live, record, now, secure, fare: None }))
     }
 }
 
-/// One attempt, and what a second needs.
-pub struct Try<S> {
-    kept: Kept,
-    identity: Arc<Identity>,
+/// A second attempt, should it be needed.
+pub struct Again<S> {
+    kept: Box<Kept>,
     stage: Authorize<S>,
 }
 
-impl<S> Try<S>
+impl<S> Again<S>
 where
-    S: Service<Passage, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
+    /// Whether an answer of `status` is worth a look.
+    fn may_help(&self, status: StatusCode) -> bool {
+        self.kept.rest.as_ref().is_some_and(|rest| session_error(rest.call.meaning.family, status, None))
+    }
+
     /// Repeats the request with a new token, if `reply` really says that the session is invalid.
-    async fn again(self, reply: Reply) -> Result<Reply, Refusal> {
-        let Self { kept, identity, mut stage } = self;
-        let family = kept.call.meaning.family;
+    async fn repeat(self, reply: Reply) -> Result<Reply, Refusal> {
+        let Self { kept, mut stage } = self;
+        let Kept { head, rest: Some(rest) } = *kept else { return Ok(reply) };
+        let family = rest.call.meaning.family;
         // A new JSON Web Token would be refused by SOAP like the old one, without end.
-        if family == Family::Soap && kept.jwt {
+        if family == Family::Soap && rest.jwt {
             return Ok(reply);
         }
         let (reply, invalid) = says_invalid(family, reply).await;
-        if !invalid {
+        let org = rest.live.org(rest.call.org);
+        let Some(identity) = org.and_then(|org| org.identity(rest.call.caller)).filter(|_| invalid).map(Arc::clone)
+        else {
             return Ok(reply);
-        }
-        let (deadline, rejected) = (kept.call.deadline, kept.epoch);
-        identity.rejected(rejected, stage.clock.now());
-        let Some(mut passage) = kept.passage(stage.clock.now()) else { return Ok(reply) };
-        let token = identity.token(deadline, &stage.tasks).await;
+        };
+        let deadline = rest.call.deadline;
+        identity.rejected(rest.epoch, stage.office.clock.now());
+        let Some(mut passage) = rest.passage(&head, stage.office.clock.now()) else { return Ok(reply) };
+        let token = identity.token(deadline, &stage.office.tasks).await;
         let token = token.map_err(|none| no_token(&identity, none))?;
-        passage.now = stage.clock.now();
-        put(&mut passage, &token)?;
+        passage.now = stage.office.clock.now();
+        put(&mut passage, &token, |_, _| {})?;
         let epoch = token.epoch();
         drop(token);
         let second = stage.inner.call(passage).await?;
         let (second, invalid) = says_invalid(family, second).await;
         if invalid {
             // Logging in did not help: its next caller waits for the back-off step.
-            identity.rejected(epoch, stage.clock.now());
+            identity.rejected(epoch, stage.office.clock.now());
         }
         Ok(second)
     }
@@ -245,9 +310,22 @@ async fn says_invalid(family: Family, reply: Reply) -> (Reply, bool) {
     }
 }
 
-/// Puts `token` where the call's API wants it, and takes every other credential out.
-fn put(passage: &mut Passage, token: &Token) -> Result<(), Refusal> {
+/// Puts `token` where the call's API wants it, and takes every other credential out. `other` sees each header that is
+/// none.
+fn put(passage: &mut Passage, token: &Token, mut other: impl FnMut(&str, &HeaderValue)) -> Result<(), Refusal> {
     let headers = &mut passage.head.headers;
+    // One look at each costs less than two look-ups.
+    let (mut given, mut session) = (0, false);
+    for (name, value) in headers.iter_mut() {
+        match name.as_str() {
+            "authorization" => {
+                *value = token.authorization().clone();
+                given += 1;
+            }
+            "x-sfdc-session" => session = true,
+            name => other(name, value),
+        }
+    }
     match passage.call.meaning.family {
         Family::Bulk1 => {
             headers.remove(AUTHORIZATION);
@@ -259,16 +337,6 @@ fn put(passage: &mut Passage, token: &Token) -> Result<(), Refusal> {
             return into_envelope(passage, token);
         }
         _ => {
-            // One look at each name costs less than two look-ups.
-            let (mut given, mut session) = (0, false);
-            for (name, value) in headers.iter_mut() {
-                if *name == AUTHORIZATION {
-                    *value = token.authorization().clone();
-                    given += 1;
-                } else {
-                    session |= *name == SESSION;
-                }
-            }
             if given != 1 {
                 headers.insert(AUTHORIZATION, token.authorization().clone());
             }
@@ -328,7 +396,7 @@ pin_project! {
         /// The caller brings its own session.
         Onward { #[pin] inner: F },
         /// Sent with the identity's token.
-        First { #[pin] inner: F, kept: Option<Box<Try<S>>> },
+        First { #[pin] inner: F, again: Option<Again<S>> },
         /// Waits for a token.
         Slow { waiting: Waiting },
     }
@@ -337,24 +405,31 @@ pin_project! {
 impl<F, S> Future for Authorizing<F, S>
 where
     F: Future<Output = Result<Reply, Refusal>>,
-    S: Service<Passage, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
     type Output = Result<Reply, Refusal>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (reply, kept) = match self.as_mut().project() {
+        let (reply, again) = match self.as_mut().project() {
             Projection::Onward { inner } => return inner.poll(cx),
             Projection::Slow { waiting } => return waiting.as_mut().poll(cx),
-            Projection::First { inner, kept } => match ready!(inner.poll(cx)) {
-                Err(refusal) => return Poll::Ready(Err(refusal)),
-                Ok(reply) => match kept.take() {
-                    Some(kept) if session_error(kept.kept.call.meaning.family, reply.status(), None) => (reply, kept),
-                    _ => return Poll::Ready(Ok(reply)),
-                },
-            },
+            Projection::First { inner, again } => {
+                let result = ready!(inner.poll(cx));
+                let status = result.as_ref().ok().map(Response::status);
+                if !status.zip(again.as_ref()).is_some_and(|(status, again)| again.may_help(status)) {
+                    if let Some(Again { kept, stage }) = again.take() {
+                        stage.office.take_back(kept);
+                    }
+                    return Poll::Ready(result);
+                }
+                match (result, again.take()) {
+                    (Ok(reply), Some(again)) => (reply, again),
+                    (result, _) => return Poll::Ready(result),
+                }
+            }
         };
-        let mut waiting: Waiting = Box::pin(kept.again(reply));
+        let mut waiting: Waiting = Box::pin(again.repeat(reply));
         match waiting.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(result),
             Poll::Pending => {

@@ -21,6 +21,7 @@ use crate::edge::facade::Facade;
 use crate::edge::facade::envelope::{self, Api, LoggedIn};
 use crate::edge::facade::grant::{self, Form, Granted, OAuthError};
 use crate::edge::facade::token::{Pass, Serial, is_gateway_token};
+use crate::edge::facts::Facts;
 use crate::edge::inbound::Inbound;
 use crate::edge::{proxies, target};
 use crate::exchange::vault::{Identity, User};
@@ -135,10 +136,11 @@ pub async fn page(desk: &Desk, seen: Seen, org: OrgId, meaning: &Meaning, page: 
     if meaning.method != Method::POST && !may_get {
         return Err(Refusal::new(Reason::MethodNotAllowed, "This endpoint takes POST."));
     }
-    facade.attempts.lock().may_try(address.address, now).map_err(|wait| limited(facade, wait))?;
     let (bytes, _held) = body.recorded(record.clone()).collect_whole(&desk.buffers, LARGEST_FORM).await?;
     let form = Form::parse(if may_get { head.uri.query().unwrap_or_default().as_bytes() } else { &bytes });
     let wall = desk.clock.wall(now);
+    // Only now that all is here: nothing waits from here to the verdict, so attempts side by side are counted one by one.
+    facade.attempts.lock().may_try(address.address, now).map_err(|wait| limited(facade, wait))?;
     let failed = |error: OAuthError| {
         facade.attempts.lock().failed(address.address, now);
         count(&facade.denied);
@@ -161,12 +163,12 @@ pub async fn page(desk: &Desk, seen: Seen, org: OrgId, meaning: &Meaning, page: 
         Err(error @ (OAuthError::UnsupportedGrant | OAuthError::InvalidRequest)) => return Ok(whole(error.answer())),
         Err(error) => return failed(error),
         Ok(grant::Proof::Keys(keys)) => {
-            let found = keys.into_iter().find_map(|key| Some((caller_by_key(&live, &key)?, key)));
             let wrong = match form.get("grant_type") {
-                Some("password") => OAuthError::InvalidGrant,
-                _ => OAuthError::InvalidClient,
+                Some("client_credentials") => OAuthError::InvalidClient,
+                Some("refresh_token") => OAuthError::InvalidRefresh,
+                _ => OAuthError::InvalidGrant,
             };
-            match found {
+            match one_caller(&live, keys) {
                 Some(found) => found,
                 None => return failed(wrong),
             }
@@ -206,11 +208,13 @@ pub async fn envelope(desk: &Desk, mut seen: Seen, org: OrgId, mut meaning: Mean
         return session_call(desk, &seen, held, facade, &meaning, &plain).await.map(Opened::Answer);
     }
     let session = salesforce::credentials(&seen.head.headers, Some(&plain)).ok().flatten();
-    let host = lower(target::host_of(&seen.head)?.host).into_owned();
-    let facts = find(desk.clock, &seen, org, &host, Some(by_head), session.as_ref().map(Credential::secret))?;
+    let facts = Facts::of(&seen.head.headers);
+    let host = lower(target::host_of(facts.host, seen.head.version)?.host);
+    let shown = session.as_ref().map(Credential::secret);
+    let findings = find(desk.clock, &seen, facts, org, &host, Some(by_head), shown)?;
     drop(plain);
     seen.body = Inbound::again(bytes, kept, desk.clock);
-    Ok(Opened::Onward(Box::new(facts.known(seen))))
+    Ok(Opened::Onward(Box::new(findings.known(seen))))
 }
 
 /// SOAP `login` and `logout`. Nothing of the kind is ever sent on: it would end the session all callers share.
@@ -279,6 +283,24 @@ fn caller_by_key(live: &Live, text: &str) -> Option<CallerId> {
     }
 }
 
+/// The one caller that `offered` proves, and its key. What an app was told before it moved here (a password or secret of
+/// Salesforce) may stand beside the key; a gateway key that is nobody's, or another caller's, may not.
+fn one_caller(
+    live: &Live,
+    offered: impl IntoIterator<Item = Zeroizing<String>>,
+) -> Option<(CallerId, Zeroizing<String>)> {
+    let mut found: Option<(CallerId, Zeroizing<String>)> = None;
+    for text in offered {
+        match (caller_by_key(live, &text), &found) {
+            (Some(caller), Some((known, _))) if caller != *known => return None,
+            (Some(caller), None) => found = Some((caller, text)),
+            (None, _) if text.starts_with(key::PREFIX) => return None,
+            _ => {}
+        }
+    }
+    found
+}
+
 /// The Salesforce user behind an identity, which has to have logged in once.
 async fn user(desk: &Desk, identity: &Arc<Identity>) -> Result<User, Refusal> {
     if let Some(user) = identity.user() {
@@ -309,7 +331,7 @@ fn sealed(
 }
 
 fn introspected(live: &Live, held: &LiveOrg, token: &str, wall: Duration) -> Response<Bytes> {
-    let (caller, expires) = if is_gateway_token(token) {
+    let (caller, expires) = if is_gateway_token(token.as_bytes()) {
         match holder(live, held, token, wall) {
             Some(holder) => (Some(holder.caller), Some(holder.expires.as_secs())),
             None => (None, None),
@@ -331,7 +353,7 @@ fn given_back(
     wall: Duration,
 ) -> Result<Response<Bytes>, Refusal> {
     let Some(token) = token else { return Ok(OAuthError::InvalidRequest.answer()) };
-    if !is_gateway_token(token) {
+    if !is_gateway_token(token.as_bytes()) {
         return Ok(OAuthError::UnsupportedToken.answer());
     }
     let Some(holder) = holder(live, held, token, wall) else { return Ok(OAuthError::InvalidToken.answer()) };

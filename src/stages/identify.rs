@@ -1,11 +1,11 @@
 //! Identify: which org is this for, and who is calling?
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::HeaderMap;
-use http::header::{AUTHORIZATION, HeaderName};
+use http::HeaderValue;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
@@ -14,23 +14,15 @@ use crate::clock::Clock;
 use crate::config::key::{self, Shape};
 use crate::edge::callers::{Evidence, Proof, Stranger};
 use crate::edge::facade::token::is_gateway_token;
-use crate::edge::{headers, proxies, target};
+use crate::edge::facts::{Facts, Sole};
+use crate::edge::headers::{self, Foreign};
+use crate::edge::{proxies, target};
 use crate::live::LiveOrg;
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce;
 use crate::stages::facade::{self, Desk};
 use crate::stages::way::Way;
-use crate::stages::{Known, Reply, Seen};
-
-/// The header that carries a gateway key or a token of the company's identity provider.
-pub const KEY_HEADER: HeaderName = HeaderName::from_static("weirkeeper-key");
-/// The header by which a request may lower its class.
-pub const CLASS_HEADER: HeaderName = HeaderName::from_static("weirkeeper-class");
-/// The header that says how long the caller waits, in milliseconds.
-pub const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("x-request-timeout-ms");
-
-/// Where Bulk API 1.0 wants a session.
-const SESSION_HEADER: HeaderName = HeaderName::from_static("x-sfdc-session");
+use crate::stages::{Known, Reply, Seen, Session, own};
 
 /// Puts [`Identify`] on the road.
 #[derive(Debug, Clone)]
@@ -69,7 +61,17 @@ where
 
     fn call(&mut self, mut seen: Seen) -> Self::Future {
         match identify(self.desk.clock, &mut seen) {
-            Ok(Found::Facts(facts)) => Way::onward(self.inner.call(facts.known(seen))),
+            Ok(Found::Known(findings)) if is_own(seen.head.uri.path()) => {
+                let known = findings.known(seen);
+                match own::page(&known) {
+                    Ok(page) => Way::answered(page),
+                    Err(refusal) => {
+                        note_family(&known.seen);
+                        Way::refused(refusal)
+                    }
+                }
+            }
+            Ok(Found::Known(findings)) => Way::onward(self.inner.call(findings.known(seen))),
             Ok(Found::Page(org, meaning, page)) => {
                 let desk = self.desk.clone();
                 Way::waits(async move { facade::page(&desk, seen, org, &meaning, page).await })
@@ -95,7 +97,7 @@ where
 /// What became of a request here.
 enum Found {
     /// Its caller is known.
-    Facts(Facts),
+    Known(Findings),
     /// It asks for something the gateway answers itself.
     Page(OrgId, Meaning, facade::Page),
     /// Who calls stands in its SOAP envelope.
@@ -103,33 +105,33 @@ enum Found {
 }
 
 /// What is known about a request whose caller was found.
-pub(super) struct Facts {
+pub(super) struct Findings {
     org: OrgId,
     caller: CallerId,
     class: Class,
     deadline: Option<Instant>,
     secure: bool,
     meaning: Option<Meaning>,
+    session: Session,
+    foreign: Foreign,
 }
 
-impl Facts {
-    /// The request these facts are about.
-    pub(super) fn known(self, seen: Seen) -> Known {
-        let Self { org, caller, class, deadline, secure, meaning } = self;
-        Known { seen, org, caller, class, deadline, secure, meaning }
+impl Findings {
+    /// The request they are about, without what is not for Salesforce.
+    pub(super) fn known(self, mut seen: Seen) -> Known {
+        let Self { org, caller, class, deadline, secure, meaning, session, foreign } = self;
+        foreign.leave(&mut seen.head.headers);
+        Known { seen, org, caller, class, deadline, secure, meaning, session }
     }
 }
 
 fn identify(clock: Clock, seen: &mut Seen) -> Result<Found, Refusal> {
     target::normalise(&mut seen.head)?;
-    let host = lower(target::host_of(&seen.head)?.host);
-    let org = seen
-        .live
-        .org_by_host(&host)
-        .ok_or_else(|| Refusal::new(Reason::UnknownOrg, "No org is configured for the Host name of this request."))?;
-    seen.record.lock().org = Some(org);
+    let facts = Facts::of(&seen.head.headers);
+    let (org, host) = org_of(seen, facts.host)?;
     let meaning = match seen.live.org(org) {
         Some(held) if held.facade.is_some() => {
+            seen.record.lock().org = Some(org);
             let path = seen.head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
             let meaning = salesforce::understand(&seen.head.method, path, &held.costs);
             match facade::Need::of(&meaning) {
@@ -140,61 +142,89 @@ fn identify(clock: Clock, seen: &mut Seen) -> Result<Found, Refusal> {
         }
         _ => None,
     };
-    find(clock, seen, org, &host, meaning, None).map(Found::Facts)
+    find(clock, seen, facts, org, &host, meaning, None).map(Found::Known)
+}
+
+/// The org a request is for, and the name of its host in lower case; remembered for the connection.
+fn org_of(seen: &Seen, host: Sole<'_>) -> Result<(OrgId, Arc<str>), Refusal> {
+    let generation = seen.live.generation;
+    if let Some(shown) = host.only()
+        && let Some(known) = seen.connection.remembered().host(shown.as_bytes(), generation)
+    {
+        return Ok(known);
+    }
+    let name: Arc<str> = lower(target::host_of(host, seen.head.version)?.host).into();
+    let org = seen
+        .live
+        .org_by_host(&name)
+        .ok_or_else(|| Refusal::new(Reason::UnknownOrg, "No org is configured for the Host name of this request."))?;
+    if let Some(shown) = host.only() {
+        seen.connection.remembered().remember_host(shown.as_bytes(), generation, org, Arc::clone(&name));
+    }
+    Ok((org, name))
 }
 
 /// Finds the caller of a request to `org`. `session` is what stands in the place of a session in its body.
 pub(super) fn find(
     clock: Clock,
     seen: &Seen,
+    facts: Facts<'_>,
     org: OrgId,
     host: &str,
     meaning: Option<Meaning>,
     session: Option<&str>,
-) -> Result<Facts, Refusal> {
+) -> Result<Findings, Refusal> {
     let live = &seen.live;
-    let proof = proof(clock, seen, org, session);
+    let proof = proof(clock, seen, &facts, org, session);
     let client =
         proxies::client(seen.connection.peer, seen.connection.secure, &seen.head.headers, &live.trusted_proxies);
     let address = client.address;
     let secure = client.secure;
-    let client = headers::client_of(&seen.head.headers);
+    let client = facts.client(&seen.head.headers);
     let evidence = Evidence { proof: &proof, certificate: seen.connection.certificate.as_ref(), host, address, client };
     let found = live.callers.identify(&evidence);
     let mut outcome = seen.record.lock();
+    outcome.org = Some(org);
+    outcome.wants = facts.wants();
     outcome.remote = Some(address);
     outcome.client = client.map(Into::into);
+    outcome.trace = facts.traceparent.and_then(headers::trace_id);
     let caller = match found {
         Ok(caller) => caller,
         Err(stranger) => return Err(unknown(stranger)),
     };
     let configured = live.caller(caller).ok_or_else(|| unknown(Stranger::Unmatched))?;
-    let class = lowered(configured.class, &seen.head.headers);
-    let deadline = earlier(configured.deadline, requested_timeout(&seen.head.headers)).map(|wait| seen.now + wait);
+    let class = lowered(configured.class, facts.class);
+    let deadline = earlier(configured.deadline, requested_timeout(facts.timeout)).map(|wait| seen.now + wait);
     outcome.caller = Some(caller);
     outcome.class = class;
     drop(outcome);
-    if is_own(seen.head.uri.path()) {
-        return Err(Refusal::new(
-            Reason::NoSuchPage,
-            "Paths under /weirkeeper/ are the gateway's own, and it has no page here.",
-        ));
-    }
-    Ok(Facts { org, caller, class, deadline, secure, meaning })
+    // A connection usually carries the same credential again and again, so its bytes are compared before they are read.
+    let session = match facts.only_credential() {
+        Some(shown) => match seen.connection.remembered().principal(shown, live.generation) {
+            Some(principal) => Session::Remembered(principal),
+            None => Session::One,
+        },
+        None => Session::Other,
+    };
+    Ok(Findings { org, caller, class, deadline, secure, meaning, session, foreign: facts.foreign })
 }
 
 /// What the key or token in the request proves; remembered for the connection, so that a key is hashed and a token
 /// verified once and compared afterwards.
-fn proof(clock: Clock, seen: &Seen, org: OrgId, session: Option<&str>) -> Proof {
+fn proof(clock: Clock, seen: &Seen, facts: &Facts<'_>, org: OrgId, session: Option<&str>) -> Proof {
     let held = seen.live.org(org).filter(|held| held.facade.is_some());
-    let shown = match (seen.head.headers.get(&KEY_HEADER), held) {
+    let shown = match (facts.key, held) {
         (Some(shown), _) => shown.as_bytes(),
         (None, None) => return Proof::Absent,
         // Where a session may stand, a gateway key or token may, too.
-        (None, Some(_)) => match session.or_else(|| session_of(&seen.head.headers)) {
-            Some(text) if salesforce::is_gateway_key(text) || is_gateway_token(text) => text.as_bytes(),
-            _ => return Proof::Absent,
-        },
+        (None, Some(_)) => {
+            let of_body = session.map(str::as_bytes).filter(|shown| is_ours(shown));
+            match of_body.or_else(|| session_of(facts)) {
+                Some(shown) => shown,
+                None => return Proof::Absent,
+            }
+        }
     };
     // A token is for one org, and may be given back; a connection may carry requests for several orgs.
     let changes = held.and_then(|held| held.facade.as_ref()).map_or(0, |facade| facade.revoked.changes());
@@ -211,13 +241,19 @@ fn proof(clock: Clock, seen: &Seen, org: OrgId, session: Option<&str>) -> Proof 
 
 /// The gateway key or token that stands in the place of a session. Whether another one stands beside it is looked at when
 /// the request is understood.
-fn session_of(headers: &HeaderMap) -> Option<&str> {
-    let ours = |text: &&str| salesforce::is_gateway_key(text) || is_gateway_token(text);
-    let authorization = headers.get(AUTHORIZATION).and_then(|given| given.to_str().ok()?.split_once(' '));
+fn session_of<'a>(facts: &Facts<'a>) -> Option<&'a [u8]> {
+    let ours = |shown: &&[u8]| is_ours(shown);
+    let authorization = facts.authorization.first.map(HeaderValue::as_bytes);
     authorization
-        .map(|(_scheme, session)| session.trim())
+        .and_then(|given| given.get(given.iter().position(|byte| *byte == b' ')?..))
+        .map(<[u8]>::trim_ascii)
         .filter(ours)
-        .or_else(|| headers.get(&SESSION_HEADER)?.to_str().ok().map(str::trim).filter(ours))
+        .or_else(|| facts.session.map(|given| given.as_bytes().trim_ascii()).filter(ours))
+}
+
+/// Whether a secret is for the gateway, and none of Salesforce's business.
+pub(super) fn is_ours(secret: &[u8]) -> bool {
+    secret.starts_with(key::PREFIX.as_bytes()) || is_gateway_token(secret)
 }
 
 /// A refusal has the form of the API the request was for.
@@ -230,6 +266,7 @@ fn note_family(seen: &Seen) {
 /// Writes into the record what is asked.
 pub(super) fn note(seen: &Seen, meaning: &Meaning) {
     let mut outcome = seen.record.lock();
+    outcome.wants = Facts::of(&seen.head.headers).wants();
     outcome.method.clone_from(&meaning.method);
     outcome.family = meaning.family;
     outcome.operation = meaning.operation;
@@ -242,7 +279,7 @@ fn judge(shown: &[u8], seen: &Seen, org: Option<&LiveOrg>, wall: Duration) -> (P
     let Ok(text) = std::str::from_utf8(shown) else {
         return (Proof::Rejected("This is neither a gateway key nor a token."), None);
     };
-    if is_gateway_token(text) {
+    if is_gateway_token(shown) {
         return match org.and_then(|org| facade::holder(&seen.live, org, text, wall)) {
             Some(holder) => (Proof::Caller(holder.caller), Some(holder.expires)),
             None => (Proof::Invalid, Some(wall)),
@@ -286,17 +323,15 @@ pub(super) fn lower(host: &str) -> Cow<'_, str> {
 }
 
 /// The caller's class, lowered if the request asks for it. It cannot be raised.
-fn lowered(configured: Class, headers: &HeaderMap) -> Class {
-    headers
-        .get(&CLASS_HEADER)
+fn lowered(configured: Class, asked: Option<&HeaderValue>) -> Class {
+    asked
         .and_then(|value| value.to_str().ok())
         .and_then(|text| Class::parse(text.trim()))
         .map_or(configured, |asked| asked.max(configured))
 }
 
-fn requested_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(&TIMEOUT_HEADER)?.to_str().ok()?;
-    text.trim().parse().ok().map(Duration::from_millis)
+fn requested_timeout(asked: Option<&HeaderValue>) -> Option<Duration> {
+    asked?.to_str().ok()?.trim().parse().ok().map(Duration::from_millis)
 }
 
 fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
@@ -312,13 +347,30 @@ mod tests {
 
     #[test]
     fn a_request_may_lower_its_class_but_never_raise_it() {
-        let mut headers = HeaderMap::new();
-        headers.insert(CLASS_HEADER, "batch".parse().unwrap());
-        assert_eq!(lowered(Class::Interactive, &headers), Class::Batch);
-        headers.insert(CLASS_HEADER, "interactive".parse().unwrap());
-        assert_eq!(lowered(Class::Standard, &headers), Class::Standard);
-        headers.insert(CLASS_HEADER, "nonsense".parse().unwrap());
-        assert_eq!(lowered(Class::Standard, &headers), Class::Standard);
+        for (configured, asked, class) in [
+            (Class::Interactive, "batch", Class::Batch),
+            (Class::Standard, "interactive", Class::Standard),
+            (Class::Standard, "nonsense", Class::Standard),
+        ] {
+            assert_eq!(lowered(configured, Some(&HeaderValue::from_static(asked))), class, "{asked}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_found_wherever_a_session_may_stand() {
+        let found = |name: &'static str, value: &'static str| {
+            let headers: http::HeaderMap =
+                [(http::HeaderName::from_static(name), HeaderValue::from_static(value))].into_iter().collect();
+            session_of(&Facts::of(&headers)).map(|shown| String::from_utf8(shown.to_vec()).unwrap())
+        };
+        for scheme in ["Bearer wk_abc", "OAuth  wk_abc ", "oauth wk_abc"] {
+            assert_eq!(found("authorization", scheme).as_deref(), Some("wk_abc"), "{scheme}");
+        }
+        assert_eq!(found("x-sfdc-session", " wk_abc").as_deref(), Some("wk_abc"));
+        for other in ["wk_abc", "Bearer 00D000000000001!AQ4AQ", "Bearer WK_abc", "Bearer eyJhbGciOi.x.y", "Bearer ", ""]
+        {
+            assert_eq!(found("authorization", other), None, "{other}");
+        }
     }
 
     #[test]

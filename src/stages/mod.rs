@@ -8,19 +8,22 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::body::{Payload, ReplyBody};
-use crate::call::{Call, CallerId, Class, Meaning, OrgId};
+use crate::call::{Call, CallerId, Class, Meaning, OrgId, Principal};
 use crate::edge::connection::Connection;
 use crate::edge::inbound::Inbound;
 use crate::live::Live;
 use crate::outcome::Record;
+use crate::stages::admit::Fare;
 use crate::stages::answer::Answer;
 
+pub mod admit;
 pub mod answer;
 pub mod authorize;
 pub mod facade;
 pub mod identify;
 mod inflate;
 pub mod observe;
+mod own;
 pub mod policy;
 pub mod rewrite;
 pub mod send;
@@ -48,7 +51,7 @@ pub struct Seen {
 
 /// A request whose org and caller are known.
 pub struct Known {
-    /// The request.
+    /// The request; its head holds only what is for Salesforce.
     pub seen: Seen,
     /// Where it goes.
     pub org: OrgId,
@@ -62,13 +65,26 @@ pub struct Known {
     pub secure: bool,
     /// What its head says, if that had to be known before.
     pub meaning: Option<Meaning>,
+    /// What its head shows of a Salesforce session.
+    pub session: Session,
+}
+
+/// What a head shows of a Salesforce session.
+#[derive(Debug, Clone, Copy)]
+pub enum Session {
+    /// The same one as before on this connection, and nothing else.
+    Remembered(Principal),
+    /// `Authorization`, and nothing else.
+    One,
+    /// None, or more than one.
+    Other,
 }
 
 /// A request that has been understood: what all later stages speak.
 pub struct Passage {
     /// What it means.
     pub call: Call,
-    /// Its head, as the caller sent it.
+    /// Its head, as the caller sent it, without what is not for Salesforce.
     pub head: http::request::Parts,
     /// Its body.
     pub payload: Payload<Inbound>,
@@ -76,8 +92,10 @@ pub struct Passage {
     pub live: Arc<Live>,
     /// What is decided and measured about it.
     pub record: Record,
-    /// When its head had arrived.
+    /// When its head had arrived, or it was admitted after a wait.
     pub now: Instant,
+    /// What pays for it, once it is admitted.
+    pub fare: Option<Fare>,
     /// Whether it reached us, or the proxy before us, by TLS.
     pub secure: bool,
 }

@@ -17,7 +17,6 @@ use http::{HeaderValue, Response};
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
-use smallvec::SmallVec;
 use tower::{Layer, Service};
 
 use crate::body::{BodyFault, ReplyBody};
@@ -129,15 +128,14 @@ where
         let now = view.clock.now();
         let mut outcome = Outcome::new(self.shared.ids.next(), now, arrival.head.method.clone());
         outcome.http = arrival.head.version;
-        let wants = refuse::Wants::of(&arrival.head.headers);
         let record = Record::read_by(outcome, Arc::clone(&view) as Arc<dyn Reader>);
         let live = Arc::clone(&view.live);
         let watch = Watch { record: record.clone(), view, in_flight: None, finished: false };
         let seen = Seen { head: arrival.head, body: arrival.body, connection: arrival.connection, live, record, now };
         // A panic is answered like any other failure, and unwinding releases every guard on its way.
         match catch_unwind(AssertUnwindSafe(|| self.inner.call(seen))) {
-            Ok(inner) => Observing { inner: Some(inner), watch: Some(watch), wants },
-            Err(_) => Observing { inner: None, watch: Some(watch), wants },
+            Ok(inner) => Observing { inner: Some(inner), watch: Some(watch) },
+            Err(_) => Observing { inner: None, watch: Some(watch) },
         }
     }
 }
@@ -178,7 +176,6 @@ pin_project! {
         #[pin]
         inner: Option<F>,
         watch: Option<Watch>,
-        wants: refuse::Wants,
     }
 }
 
@@ -204,7 +201,7 @@ where
         };
         let (mut response, refusal) = match result {
             Ok(reply) => (reply, None),
-            Err(refusal) => (refused(&refusal, *this.wants, watch).map(ReplyBody::Whole), Some(refusal.reason)),
+            Err(refusal) => (refused(&refusal, watch).map(ReplyBody::Whole), Some(refusal.reason)),
         };
         {
             let mut outcome = watch.record.lock();
@@ -214,7 +211,7 @@ where
             if refusal.is_none() && !outcome.exchanges.is_empty() {
                 outcome.source = Source::Upstream;
             }
-            stamp(response.headers_mut(), &outcome);
+            stamp(response.headers_mut(), &mut outcome);
         }
         match this.watch.take() {
             Some(watch) => Poll::Ready(Ok(response.map(|body| ObservedBody { body, watch }))),
@@ -239,7 +236,7 @@ fn panicked() -> Refusal {
     Refusal::new(Reason::Internal, "The gateway failed while it handled this request.")
 }
 
-fn refused(refusal: &Refusal, wants: refuse::Wants, watch: &Watch) -> Response<Bytes> {
+fn refused(refusal: &Refusal, watch: &Watch) -> Response<Bytes> {
     let outcome = watch.record.lock();
     let live = &watch.view.live;
     let context = refuse::RefusalContext {
@@ -247,20 +244,19 @@ fn refused(refusal: &Refusal, wants: refuse::Wants, watch: &Watch) -> Response<B
         caller: outcome.caller.and_then(|caller| live.caller(caller)).map(|caller| caller.name.as_str()),
         request: outcome.id,
     };
-    refuse::render(refusal, Shape::of(outcome.family, wants), &context)
+    refuse::render(refusal, Shape::of(outcome.family, outcome.wants), &context)
 }
 
 /// Adds what the gateway says about every answer.
-fn stamp(headers: &mut http::HeaderMap, outcome: &Outcome) {
-    if let Ok(id) = HeaderValue::from_bytes(&outcome.id.hex()) {
-        headers.insert(REQUEST_ID, id);
-    }
+fn stamp(headers: &mut http::HeaderMap, outcome: &mut Outcome) {
+    headers.insert(REQUEST_ID, outcome.id_header());
     headers.insert(COST, cost(outcome.charged().0));
     if let Some(exchange) = outcome.exchanges.last()
         && let Some(head) = exchange.head
     {
         let upstream = head.saturating_duration_since(exchange.sent);
-        if let Ok(value) = HeaderValue::from_bytes(&timing(upstream)) {
+        let mut room = [0; TIMING_BYTES];
+        if let Ok(value) = HeaderValue::from_bytes(timing(upstream, &mut room)) {
             // Salesforce's own timing, if it sends any, stays.
             headers.append(SERVER_TIMING, value);
         }
@@ -276,26 +272,34 @@ fn cost(calls: u32) -> HeaderValue {
     }
 }
 
-/// `upstream;dur=12.345`: milliseconds with three decimals.
-fn timing(upstream: Duration) -> SmallVec<[u8; 48]> {
-    let mut text = SmallVec::from_slice(b"upstream;dur=");
-    let micros = u64::try_from(upstream.as_micros()).unwrap_or(u64::MAX);
-    let mut digits = [b'0'; 20];
-    let mut left = micros;
-    let mut place = digits.len();
-    // At least one digit stands before the three decimals.
-    while left > 0 || digits.len() - place < 4 {
-        place -= 1;
-        if let Some(digit) = digits.get_mut(place) {
-            *digit = b'0' + (left % 10) as u8;
+const TIMING: &[u8] = b"upstream;dur=";
+/// `TIMING`, the 20 digits a `u64` may have, and the point.
+const TIMING_BYTES: usize = TIMING.len() + 21;
+
+/// `upstream;dur=12.345`: milliseconds with three decimals, at the end of `room`.
+fn timing(upstream: Duration, room: &mut [u8; TIMING_BYTES]) -> &[u8] {
+    let mut left = u64::try_from(upstream.as_micros()).unwrap_or(u64::MAX);
+    let mut start = TIMING_BYTES;
+    let mut put = |byte: u8| {
+        start -= 1;
+        if let Some(place) = room.get_mut(start) {
+            *place = byte;
         }
+    };
+    for _ in 0..3 {
+        put(b'0' + (left % 10) as u8);
         left /= 10;
     }
-    let (whole, decimals) = digits.get(place..).unwrap_or_default().split_at(digits.len() - place - 3);
-    text.extend_from_slice(whole);
-    text.push(b'.');
-    text.extend_from_slice(decimals);
-    text
+    put(b'.');
+    loop {
+        put(b'0' + (left % 10) as u8);
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    TIMING.iter().rev().for_each(|byte| put(*byte));
+    room.get(start..).unwrap_or_default()
 }
 
 /// An answer's body, watched to its last byte.
@@ -353,16 +357,23 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::edge::{Connection, Inbound};
+    use crate::ledgers::Ledgers;
     use crate::live::Lasting;
     use crate::telemetry::{Log, Telemetry, TelemetryOptions};
 
     #[test]
     fn timings_are_milliseconds_with_three_decimals() {
-        for (micros, text) in
-            [(0, "0.000"), (7, "0.007"), (1_000, "1.000"), (12_345, "12.345"), (600_000_001, "600000.001")]
-        {
-            let value = timing(Duration::from_micros(micros));
-            assert_eq!(std::str::from_utf8(&value).unwrap(), format!("upstream;dur={text}"));
+        for (micros, text) in [
+            (0, "0.000"),
+            (7, "0.007"),
+            (1_000, "1.000"),
+            (12_345, "12.345"),
+            (600_000_001, "600000.001"),
+            (u64::MAX, "18446744073709551.615"),
+        ] {
+            let mut room = [0; TIMING_BYTES];
+            let value = timing(Duration::from_micros(micros), &mut room);
+            assert_eq!(std::str::from_utf8(value).unwrap(), format!("upstream;dur={text}"));
         }
     }
 
@@ -377,7 +388,13 @@ mod tests {
             ([127, 0, 0, 1], 9090).into(),
         )
         .unwrap();
-        let lasting = Lasting { telemetry: telemetry.clone(), made_up_key: Zeroizing::new([7; 32]), dial: None, clock };
+        let lasting = Lasting {
+            telemetry: telemetry.clone(),
+            ledgers: Ledgers::forgetful(clock, telemetry.log().clone()),
+            made_up_key: Zeroizing::new([7; 32]),
+            dial: None,
+            clock,
+        };
         let live = Live::new(Arc::new(config), &lasting, None).unwrap();
         let layer = ObserveLayer {
             in_force: Arc::new(ArcSwap::from_pointee(live)),

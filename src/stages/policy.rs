@@ -7,10 +7,9 @@
 
 use std::task::{Context, Poll};
 
-use ahash::AHashSet;
 use tower::{Layer, Service};
 
-use crate::call::{Call, Family, Meaning, ObjectName, Operation, Part, Reach};
+use crate::call::{Call, Family, Meaning, ObjectName, Operation, Reach};
 use crate::refusal::{Reason, Refusal};
 use crate::stages::way::Way;
 use crate::stages::{Passage, Reply};
@@ -32,7 +31,8 @@ pub enum Mode {
 pub struct Rules {
     families: Option<u32>,
     operations: Option<u32>,
-    objects: Option<AHashSet<Box<str>>>,
+    /// In lower case, sorted.
+    objects: Option<Box<[Box<str>]>>,
 }
 
 impl Rules {
@@ -41,7 +41,11 @@ impl Rules {
         Self {
             families: families.map(|list| list.iter().fold(0, |bits, family| bits | 1 << family.index())),
             operations: operations.map(|list| list.iter().fold(0, |bits, operation| bits | 1 << operation.index())),
-            objects: objects.map(|list| list.iter().map(|name| name.to_ascii_lowercase().into_boxed_str()).collect()),
+            objects: objects.map(|list| {
+                let mut names: Box<[_]> = list.iter().map(|name| name.to_ascii_lowercase().into_boxed_str()).collect();
+                names.sort_unstable();
+                names
+            }),
         }
     }
 
@@ -62,21 +66,17 @@ impl Rules {
             return Ok(());
         }
         let Meaning { family, operation, object, reach, parts, .. } = &call.meaning;
-        let whole = Part { family: *family, operation: *operation, object: object.clone(), reach: *reach };
-        if parts.is_empty() {
-            return self.judge_part(&whole);
-        }
-        if *operation == Operation::Mixed {
+        if *operation == Operation::Mixed && !parts.is_empty() {
             // An envelope must be allowed as a family; what it does is judged by its parts.
             self.judge_family(*family)?;
         } else {
-            self.judge_part(&whole)?;
+            self.judge_one(*family, *operation, object.as_deref(), *reach)?;
         }
         parts.iter().enumerate().try_for_each(|(place, part)| {
             // An envelope inside an envelope: what it holds stands among the parts too.
             let judged = match part.operation {
                 Operation::Mixed => self.judge_family(part.family),
-                _ => self.judge_part(part),
+                _ => self.judge_one(part.family, part.operation, part.object.as_deref(), part.reach),
             };
             judged.map_err(|why| format!("{why} (part {} of the request)", place + 1))
         })
@@ -91,28 +91,35 @@ impl Rules {
         }
     }
 
-    fn judge_part(&self, part: &Part) -> Result<(), String> {
-        self.judge_family(part.family)?;
+    fn judge_one(
+        &self,
+        family: Family,
+        operation: Operation,
+        object: Option<&str>,
+        reach: Reach,
+    ) -> Result<(), String> {
+        self.judge_family(family)?;
         if let Some(bits) = self.operations
-            && bits & (1 << part.operation.index()) == 0
+            && bits & (1 << operation.index()) == 0
         {
-            return Err(format!("This caller's rules do not allow the operation \"{}\".", part.operation));
+            return Err(format!("This caller's rules do not allow the operation \"{operation}\"."));
         }
         match &self.objects {
-            Some(allowed) => judge_objects(allowed, part),
+            Some(allowed) => judge_objects(allowed, object, reach),
             None => Ok(()),
         }
     }
 }
 
 /// Object rules let pass only what they can see whole.
-fn judge_objects(allowed: &AHashSet<Box<str>>, part: &Part) -> Result<(), String> {
-    if let Some(object) = &part.object
-        && !allowed.contains(object.to_ascii_lowercase().as_str())
-    {
-        return Err(format!("This caller's rules do not allow the object \"{object}\"."));
+fn judge_objects(allowed: &[Box<str>], object: Option<&str>, reach: Reach) -> Result<(), String> {
+    if let Some(object) = object {
+        let lower = || object.bytes().map(|byte| byte.to_ascii_lowercase());
+        if allowed.binary_search_by(|name| name.bytes().cmp(lower())).is_err() {
+            return Err(format!("This caller's rules do not allow the object \"{object}\"."));
+        }
     }
-    match part.reach {
+    match reach {
         Reach::Nothing | Reach::Named | Reach::Continued => Ok(()),
         Reach::Related => {
             Err("This caller's rules name the objects it may use, and this request reaches others through \
@@ -143,9 +150,9 @@ pub struct Policy<S> {
     inner: S,
 }
 
-impl<S> Service<Passage> for Policy<S>
+impl<S> Service<Box<Passage>> for Policy<S>
 where
-    S: Service<Passage, Response = Reply, Error = Refusal>,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal>,
 {
     type Response = Reply;
     type Error = Refusal;
@@ -155,7 +162,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, passage: Passage) -> Self::Future {
+    fn call(&mut self, passage: Box<Passage>) -> Self::Future {
         let mode = passage.live.policy_mode;
         if mode != Mode::Off
             && let Some(caller) = passage.live.caller(passage.call.caller)
@@ -173,7 +180,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::call::{ApiCalls, CallerId, Class, Idempotency, OrgId, Principal};
+    use crate::call::{ApiCalls, CallerId, Class, Idempotency, OrgId, Part, Principal};
 
     fn part(family: Family, operation: Operation, object: Option<&str>, reach: Reach) -> Part {
         Part { family, operation, object: object.map(Into::into), reach }

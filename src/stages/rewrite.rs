@@ -40,9 +40,9 @@ pub struct Rewrite<S> {
     inner: S,
 }
 
-impl<S> Service<Passage> for Rewrite<S>
+impl<S> Service<Box<Passage>> for Rewrite<S>
 where
-    S: Service<Passage, Response = Reply, Error = Refusal>,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal>,
     S::Future: Send + 'static,
 {
     type Response = Reply;
@@ -53,7 +53,7 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, passage: Passage) -> Self::Future {
+    fn call(&mut self, passage: Box<Passage>) -> Self::Future {
         let Some(urls) = Urls::of(&passage.call.meaning) else { return Way::onward(self.inner.call(passage)) };
         let org = passage.live.org(passage.call.org);
         let Some(origin) = org.and_then(|org| org.public(passage.head.headers.get(HOST), passage.secure)) else {

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tower::Service;
 
 use crate::body::{ByteBudget, ReplyBody};
-use crate::call::{Call, OrgId};
+use crate::call::{Call, Family, OrgId};
 use crate::clock::Clock;
 use crate::edge::facade::through::at_login_host;
 use crate::edge::headers;
@@ -17,11 +17,15 @@ use crate::exchange::{OrgStats, Plan, Upstream, UpstreamBody};
 use crate::live::{Live, LiveOrg};
 use crate::outcome::Record;
 use crate::refusal::{Reason, Refusal};
-use crate::salesforce::charged_if_refused;
+use crate::salesforce::{LimitInfo, charged_if_refused};
 use crate::stack::Local;
-use crate::stages::answer::{Answer, Learning};
+use crate::stages::admit::{self, Fare};
+use crate::stages::answer::{Answer, Learning, Sought};
 use crate::stages::way::Waiting;
 use crate::stages::{Passage, Reply};
+
+/// Says what the org has used (facts 1.7).
+const LIMIT_INFO: &str = "sforce-limit-info";
 
 /// The stage: one attempt at Salesforce. Cloning is one reference count.
 #[derive(Debug, Clone)]
@@ -63,7 +67,7 @@ impl Send {
     }
 }
 
-impl Service<Passage> for Send {
+impl Service<Box<Passage>> for Send {
     type Response = Reply;
     type Error = Refusal;
     type Future = Waiting;
@@ -72,7 +76,7 @@ impl Service<Passage> for Send {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, passage: Passage) -> Self::Future {
+    fn call(&mut self, passage: Box<Passage>) -> Self::Future {
         let upstream = self.upstream(&passage.live);
         if passage.call.meaning.long_poll {
             // It would keep a drain waiting for nothing: its caller polls again, somewhere else.
@@ -88,8 +92,8 @@ impl Service<Passage> for Send {
     }
 }
 
-async fn send(upstream: Upstream<Inbound>, passage: Passage) -> Result<Reply, Refusal> {
-    let Passage { call, mut head, payload, live, record, now, secure: _ } = passage;
+async fn send(upstream: Upstream<Inbound>, passage: Box<Passage>) -> Result<Reply, Refusal> {
+    let Passage { call, mut head, payload, live, record, now, fare, secure: _ } = *passage;
     let Some(org) = live.org(call.org) else {
         return Err(Refusal::new(Reason::UnknownOrg, "The org was removed from the configuration."));
     };
@@ -99,35 +103,58 @@ async fn send(upstream: Upstream<Inbound>, passage: Passage) -> Result<Reply, Re
         plan.org = org.login;
     }
     let request = http::Request::from_parts(head, payload);
-    match upstream.send(request, &plan, &record).await {
-        Ok(response) => Ok(answered(response, &call, org, record)),
-        Err(failure) => Err(failure.refusal(call.meaning.idempotency)),
+    let Some(mut fare) = fare else {
+        return Err(Refusal::new(Reason::Internal, "The call came to be sent without having been admitted."));
+    };
+    match upstream.send_paid(request, &plan, &record, &mut fare).await {
+        Ok(response) => Ok(answered(response, &call, org, record, fare)),
+        Err(failure) => Err(match fare.denied() {
+            Some(denied) => admit::refusal_of(&call, &live, org, denied, now),
+            None => failure.refusal(call.meaning.idempotency),
+        }),
     }
 }
 
 /// Edits the caller's head into the one Salesforce gets.
 fn outgoing(head: &mut http::request::Parts, call: &Call, live: &Live, record: &Record) {
-    headers::strip_request(&mut head.headers);
     if let Some(caller) = live.caller(call.caller) {
         headers::stamp_call_options(&mut head.headers, &caller.stamp);
     }
-    let trace = headers::trace_id(&head.headers);
     let mut outcome = record.lock();
-    outcome.trace = trace;
-    let id = trace.unwrap_or(outcome.id);
+    let id = match outcome.trace {
+        Some(trace) => trace.header(),
+        None => outcome.id_header(),
+    };
     drop(outcome);
     headers::stamp_request_id(&mut head.headers, id);
 }
 
-/// Makes the answer the caller's, and looks for the code of an error in it.
-fn answered(mut response: Response<UpstreamBody>, call: &Call, org: &LiveOrg, record: Record) -> Reply {
-    headers::strip_response(response.headers_mut());
+/// Makes the answer the caller's, and learns from it: what was charged, what the org has used, the code of an error.
+fn answered(mut response: Response<UpstreamBody>, call: &Call, org: &LiveOrg, record: Record, mut fare: Fare) -> Reply {
+    let mut usage = None;
+    headers::strip_response(response.headers_mut(), |name, value| {
+        if name.len() == LIMIT_INFO.len() && name == LIMIT_INFO {
+            usage = usage.or_else(|| LimitInfo::parse(value.as_bytes()).org);
+        }
+    });
+    let (charged, at) = match record.lock().exchanges.last() {
+        Some(exchange) => (exchange.charged, exchange.head.unwrap_or(exchange.sent)),
+        None => return response.map(|body| ReplyBody::Stream(Answer::Plain(body))),
+    };
+    if let Some(usage) = usage {
+        fare.read(usage, at);
+    }
     let status = response.status();
-    if !status.is_client_error() && !status.is_server_error() {
-        return response.map(|body| ReplyBody::Stream(Answer::Plain(body)));
+    let failed = status.is_client_error() || status.is_server_error();
+    if !failed {
+        fare.answered(charged, at);
+        if call.meaning.family != Family::Soap {
+            return response.map(|body| ReplyBody::Stream(Answer::Plain(body)));
+        }
     }
     let if_refused = charged_if_refused(call.meaning.cost, &org.costs);
     let (head, body) = response.into_parts();
-    let learning = Learning::new(body, &head.headers, record, if_refused);
+    let sought = if failed { Sought::ErrorCode { if_refused } } else { Sought::SoapUsage };
+    let learning = Learning::new(body, &head.headers, sought, record, fare);
     Response::from_parts(head, ReplyBody::Stream(Answer::Learning(Box::new(learning))))
 }

@@ -8,23 +8,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, HeaderName};
 use http_body::Body as _;
 use tower::{Layer, Service};
 
 use crate::body::{ByteBudget, Payload};
 use crate::call::{Call, Family, Principal};
-use crate::edge::facade::token::is_gateway_token;
+use crate::edge::facts::Facts;
 use crate::edge::inbound::{Gathered, Inbound};
 use crate::exchange::vault::Identity;
 use crate::live::Live;
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::{self, CredentialError};
+use crate::stages::identify::is_ours;
 use crate::stages::policy::Mode;
 use crate::stages::way::Way;
-use crate::stages::{Known, Passage, Reply, Seen, inflate};
-
-const SESSION_HEADER: HeaderName = HeaderName::from_static("x-sfdc-session");
+use crate::stages::{Known, Passage, Reply, Seen, Session, inflate};
 
 /// Puts [`Understand`] on the road.
 #[derive(Debug, Clone)]
@@ -50,7 +48,7 @@ pub struct Understand<S> {
 
 impl<S> Service<Known> for Understand<S>
 where
-    S: Service<Passage, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
     type Response = Reply;
@@ -62,7 +60,7 @@ where
     }
 
     fn call(&mut self, known: Known) -> Self::Future {
-        let (passage, body) = match by_head(known) {
+        let (mut passage, body) = match by_head(known) {
             Ok(understood) => understood,
             Err(refusal) => return Way::refused(refusal),
         };
@@ -73,7 +71,6 @@ where
                 // layer of this road is always ready.
                 let mut inner = self.inner.clone();
                 let buffers = self.buffers.clone();
-                let mut passage = passage;
                 Way::waits(async move {
                     by_body(&mut passage, body, &buffers).await?;
                     inner.call(passage).await
@@ -84,11 +81,16 @@ where
 }
 
 /// Everything the head alone tells. The body comes back if there is one.
-fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
-    let Known { seen, org, caller, class, deadline, secure, meaning } = known;
-    let principal = principal(&seen, seen.live.org(org).and_then(|org| org.identity(caller)));
-    let live = seen.live;
-    let costs = live.org(org).map(|org| org.costs).unwrap_or_default();
+fn by_head(known: Known) -> Result<(Box<Passage>, Option<Inbound>), Refusal> {
+    let Known { seen, org, caller, class, deadline, secure, meaning, session } = known;
+    let held = seen.live.org(org);
+    let costs = held.map(|org| org.costs).unwrap_or_default();
+    let principal = match (session, held.and_then(|org| org.identity(caller))) {
+        // A caller that acts as an identity is that identity, and one credential cannot contradict itself.
+        (Session::Remembered(_) | Session::One, Some(identity)) => Ok(identity.principal()),
+        (Session::Remembered(principal), None) => Ok(principal),
+        (_, identity) => principal(&seen, identity),
+    };
     let path = seen.head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let meaning = meaning.unwrap_or_else(|| salesforce::understand(&seen.head.method, path, &costs));
 
@@ -106,37 +108,23 @@ fn by_head(known: Known) -> Result<(Passage, Option<Inbound>), Refusal> {
 
     let call = Call { org, caller, principal, class, meaning, deadline };
     let body = (!seen.body.is_end_stream()).then_some(seen.body);
-    let passage =
-        Passage { call, head: seen.head, payload: Payload::Empty, live, record: seen.record, now: seen.now, secure };
-    Ok((passage, body))
+    let Seen { head, live, record, now, .. } = seen;
+    let payload = Payload::Empty;
+    Ok((Box::new(Passage { call, head, payload, live, record, now, secure, fare: None }), body))
 }
 
-/// As whom Salesforce will see the request, as far as its head tells. A connection usually carries the same
-/// `Authorization` again and again, so its bytes are compared before they are read and hashed.
-///
-/// A caller that acts as an identity is that identity, whatever it sent.
+/// As whom Salesforce will see the request, as far as its head tells. The connection remembers what the only credential
+/// of a head means.
 fn principal(seen: &Seen, identity: Option<&Arc<Identity>>) -> Result<Principal, Refusal> {
     let (headers, live) = (&seen.head.headers, &seen.live);
-    let mut given = headers.get_all(AUTHORIZATION).iter();
-    let only = match (given.next(), given.next()) {
-        (Some(only), None) if !headers.contains_key(&SESSION_HEADER) => Some(only.as_bytes()),
-        _ => None,
-    };
-    if let (Some(_), Some(identity)) = (only, identity) {
-        // One credential cannot contradict itself.
-        return Ok(identity.principal());
-    }
-    if let Some(known) = only.and_then(|shown| seen.connection.remembered().principal(shown, live.generation)) {
-        return Ok(known);
-    }
     let principal = match salesforce::credentials(headers, None) {
         Ok(_) if identity.is_some() => return Ok(identity.map_or(Principal::NOBODY, |identity| identity.principal())),
         Ok(None) => return Ok(Principal::NOBODY),
-        Ok(Some(credential)) if is_ours(credential.secret()) => return Err(not_here()),
+        Ok(Some(credential)) if is_ours(credential.secret().as_bytes()) => return Err(not_here()),
         Ok(Some(credential)) => salesforce::principal(&live.principal_key, &credential),
         Err(error) => return Err(Refusal::new(Reason::BadCredential, sentence(&error))),
     };
-    if let Some(shown) = only {
+    if let Some(shown) = Facts::of(headers).only_credential() {
         seen.connection.remembered().remember_principal(shown, live.generation, principal);
     }
     Ok(principal)
@@ -153,6 +141,12 @@ async fn by_body(passage: &mut Passage, body: Inbound, buffers: &ByteBudget) -> 
         match body.gather(buffers, live.stream_above).await? {
             Gathered::Empty => return Ok(()),
             Gathered::Whole(bytes, held) => (bytes, held),
+            // Where a request for a token goes depends on its form.
+            Gathered::Pieces(pieces, held) if passage.call.meaning.family == Family::Oauth => (pieces.joined(), held),
+            Gathered::Pieces(pieces, held) => {
+                passage.payload = Payload::Pieces(pieces, Some(held));
+                return Ok(());
+            }
             Gathered::Longer(body) => {
                 passage.payload = Payload::Stream(body);
                 return Ok(());
@@ -187,18 +181,13 @@ fn by_content(call: &mut Call, live: &Live, headers: &http::HeaderMap, bytes: &B
         // The session of a SOAP call stands in its envelope.
         match salesforce::credentials(headers, Some(&plain)) {
             Ok(Some(_)) if acts => {}
-            Ok(Some(credential)) if is_ours(credential.secret()) => return Err(not_here()),
+            Ok(Some(credential)) if is_ours(credential.secret().as_bytes()) => return Err(not_here()),
             Ok(Some(credential)) => call.principal = salesforce::principal(&live.principal_key, &credential),
             Ok(None) | Err(CredentialError::Envelope) => {}
             Err(error) => return Err(Refusal::new(Reason::BadCredential, sentence(&error))),
         }
     }
     Ok(())
-}
-
-/// Whether a secret is for the gateway, and none of Salesforce's business.
-fn is_ours(secret: &str) -> bool {
-    salesforce::is_gateway_key(secret) || is_gateway_token(secret)
 }
 
 fn not_here() -> Refusal {

@@ -32,6 +32,11 @@ impl<F> Way<F> {
         Self::Ended { result: Some(Err(refusal)) }
     }
 
+    /// Ends here with an answer.
+    pub fn answered(reply: Reply) -> Self {
+        Self::Ended { result: Some(Ok(reply)) }
+    }
+
     /// Goes on with the next stage's future.
     pub fn onward(inner: F) -> Self {
         Self::Onward { inner }

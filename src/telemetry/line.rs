@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
+use crate::outcome::hex_digits;
+
 /// Room made for a line before it is written.
 const USUAL_LENGTH: usize = 1_024;
 
@@ -124,10 +126,10 @@ impl<'a> Line<'a> {
     /// Lower-case hexadecimal digits.
     #[inline]
     pub(super) fn hex<const N: usize>(&mut self, key: &'static str, bytes: [u8; N]) {
-        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut digits = [[0; 2]; N];
+        hex_digits(&bytes, digits.as_flattened_mut());
         self.key(key);
         self.out.push(b'"');
-        let digits = bytes.map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
         self.out.extend_from_slice(digits.as_flattened());
         self.out.push(b'"');
     }

@@ -96,6 +96,14 @@ labels! {
     OrgLabels { org: SmolStr }
 }
 labels! {
+    /// Of `budget_used`.
+    ViewLabels { org: SmolStr, view: &'static str }
+}
+labels! {
+    /// Of `budget_returning`.
+    WithinLabels { org: SmolStr, within: &'static str }
+}
+labels! {
     /// Of `in_flight`.
     InFlightLabels { org: SmolStr, class: Class }
 }
@@ -171,6 +179,29 @@ metrics! {
     "weirkeeper_" Gauges {
         /// Calls between their admission and the end of their answer.
         in_flight: Scraped<InFlightLabels, IsGauge>,
+        /// API calls the org may use in 24 hours: Salesforce's limit, or a lower one of the operator.
+        budget_limit: Scraped<OrgLabels, IsGauge>,
+        /// API calls used in the trailing 24 hours: by way of this gateway (own), by Salesforce's last word (salesforce), and
+        /// by all that is known, which is what decides (estimate).
+        budget_used: Scraped<ViewLabels, IsGauge>,
+        /// API calls left for anybody, after what is kept free and what is reserved.
+        budget_headroom: Scraped<OrgLabels, IsGauge>,
+        /// API calls of this gateway that come back within 1h, 6h and 24h.
+        budget_returning: Scraped<WithinLabels, IsGauge>,
+        /// Time until nothing is left if everybody goes on like in the last 15 minutes; absent if it lasts for 24 hours.
+        budget_exhaustion_seconds: Scraped<OrgLabels, IsGauge>,
+        /// API calls of the trailing 24 hours that did not come through this gateway, as far as Salesforce's words tell.
+        dark_api_calls: Scraped<OrgLabels, IsGauge>,
+        /// API calls a caller used in the trailing 24 hours; the largest users by name, all others together as other.
+        caller_used: Scraped<CallerLabels, IsGauge>,
+        /// API calls a caller is guaranteed in 24 hours.
+        caller_floor: Scraped<CallerLabels, IsGauge>,
+        /// API calls a caller never exceeds in 24 hours.
+        caller_ceiling: Scraped<CallerLabels, IsGauge>,
+        /// How scarce calls are: 0 normal, 1 lean, 2 batch is paced, 3 batch stops, 4 only interactive calls go on.
+        degradation_level: Scraped<OrgLabels, IsGauge>,
+        /// Whether what is spent can be written down (1) or not (0).
+        bank_up: Scraped<OrgLabels, IsGauge>,
         /// Sent calls that go on although their caller left.
         abandoned_calls: Scraped<OrgLabels, IsGauge>,
         /// Callers' connections open on a listener.
@@ -179,7 +210,7 @@ metrics! {
         connections_refused_total: Scraped<ListenerLabels, IsCounter>,
         /// Time until a listener's certificate expires; negative once it has.
         certificate_expiry_seconds: Scraped<ListenerLabels, IsGauge>,
-        /// Bytes buffered for bodies.
+        /// Bytes buffered for bodies; a body under way takes 24 KiB besides.
         buffered_bytes: Scraped<NoLabels, IsGauge>,
         /// Most bytes that may be buffered for bodies.
         buffered_bytes_limit: Scraped<NoLabels, IsGauge>,

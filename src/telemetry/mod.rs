@@ -4,6 +4,7 @@
 //! API calls. `requests` count what callers asked, `api_calls_spent` what Salesforce was asked for: one to one only by accident.
 
 mod access;
+mod budget;
 mod cells;
 mod labels;
 mod line;
@@ -36,8 +37,8 @@ pub use self::output::{Memory, Output};
 pub use self::process::ProcessSnapshot;
 pub use self::render::TEXT_FORMAT;
 pub use self::snapshot::{
-    BufferedBytes, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot, RuntimeSnapshot, Snapshot,
-    UpstreamSnapshot,
+    BudgetSnapshot, BufferedBytes, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot, RuntimeSnapshot,
+    Snapshot, UpstreamSnapshot,
 };
 pub use self::status::{CallerStatus, InFlightStatus, Status, Totals};
 use crate::clock::Clock;
@@ -53,11 +54,13 @@ pub struct TelemetryOptions {
     pub max_error_codes: usize,
     /// Series of `requests_total`; beyond, requests are counted without object, and beyond twice that by caller and status.
     pub max_series: usize,
+    /// Callers whose budgets are named; further ones are `other` together.
+    pub max_callers: usize,
 }
 
 impl Default for TelemetryOptions {
     fn default() -> Self {
-        Self { max_objects: 500, max_error_codes: 300, max_series: 20_000 }
+        Self { max_objects: 500, max_error_codes: 300, max_series: 20_000, max_callers: 500 }
     }
 }
 
@@ -73,6 +76,7 @@ struct Shared {
     objects: Capped,
     error_codes: Capped,
     max_series: usize,
+    max_callers: usize,
     names: ArcSwap<Names>,
     /// By name, so that a reload finds the cells of an org that stays.
     occupancies: Mutex<HashMap<SmolStr, Arc<OrgOccupancy>>>,
@@ -99,6 +103,7 @@ impl Telemetry {
             objects: Capped::objects(options.max_objects),
             error_codes: Capped::error_codes(options.max_error_codes),
             max_series: options.max_series,
+            max_callers: options.max_callers,
             names: ArcSwap::default(),
             occupancies: Mutex::default(),
             sources: RwLock::default(),

@@ -58,6 +58,9 @@ impl Shared {
         for upstream in &snapshot.upstreams {
             gauges.add_upstream(upstream);
         }
+        for budget in &snapshot.budgets {
+            gauges.add_budget(budget, self.max_callers);
+        }
         for identity in &snapshot.identities {
             gauges.add_identity(identity);
         }

@@ -6,6 +6,8 @@
 
 use serde::Serialize;
 
+use crate::admission::{CallerBudget, OrgBudget};
+use crate::config::DailyMode;
 pub use crate::edge::facade::FacadeSnapshot;
 pub use crate::exchange::vault::IdentitySnapshot;
 use crate::outcome::FailureKind;
@@ -23,10 +25,28 @@ pub struct Snapshot {
     pub buffered_bytes: BufferedBytes,
     /// Every org's connections to Salesforce, summed over runtimes.
     pub upstreams: Vec<UpstreamSnapshot>,
+    /// Every org's budget.
+    pub budgets: Vec<BudgetSnapshot>,
     /// Every identity.
     pub identities: Vec<IdentitySnapshot>,
     /// Every org's own log-in.
     pub facades: Vec<FacadeSnapshot>,
+}
+
+/// One org's daily budget. Numbers are API calls; minutes are counted from the Unix epoch.
+#[derive(Debug, Clone, Serialize)]
+pub struct BudgetSnapshot {
+    /// The org's name.
+    pub org: String,
+    /// Whether it is enforced: `off`, `observe` or `enforce`.
+    pub mode: DailyMode,
+    /// The org as a whole.
+    #[serde(flatten)]
+    pub budget: OrgBudget,
+    /// What comes back in each of the next 24 hours.
+    pub returning_by_hour: [u64; 24],
+    /// Every caller that is configured or has used anything, the largest user first.
+    pub callers: Vec<CallerBudget>,
 }
 
 /// The configuration and its reloads.

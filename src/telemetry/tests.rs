@@ -6,8 +6,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 use smol_str::SmolStr;
 
+use super::snapshot::BudgetSnapshot;
 use super::*;
+use crate::admission::{Funding, Ledger, OrgSettings, Reading, Share, Timeline};
 use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgId, Principal};
+use crate::config::DailyMode;
 use crate::exchange::vault::{State, Trouble};
 use crate::outcome::{Ending, Exchange, FailureKind, RequestId, Source as AnswerSource};
 use crate::refusal::Reason;
@@ -226,7 +229,26 @@ fn a_reload_books_nobodys_calls_to_somebody_else() {
 }
 
 /// What every part could say, filled in.
+/// A ledger that has heard from Salesforce, and one caller with all rights a caller can have.
+fn budget() -> BudgetSnapshot {
+    let clock = Clock::at(Duration::from_hours(498_698));
+    let now = clock.now();
+    let share = Share { name: "storefront".into(), floor: 10, ceiling: Some(500), weight: 1 };
+    let settings = OrgSettings { limit: Some(1_000), ..OrgSettings::default() };
+    let timeline = Timeline::start(clock, now, Duration::ZERO);
+    let ledger = Ledger::new(settings, &[share], Funding::Unbounded, timeline, now);
+    ledger.read(Reading { used: 900, limit: 1_000 }, now).unwrap();
+    BudgetSnapshot {
+        org: "prod".into(),
+        mode: DailyMode::Enforce,
+        budget: ledger.org(now),
+        returning_by_hour: [0; 24],
+        callers: ledger.callers(now),
+    }
+}
+
 fn filled(snapshot: &mut Snapshot) {
+    snapshot.budgets.push(budget());
     snapshot.listeners.push(ListenerSnapshot {
         listener: "0.0.0.0:8443".into(),
         tls: true,

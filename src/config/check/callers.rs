@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use super::{At, Check};
 use crate::call::Class;
 use crate::config::file::{AllowFile, CertificateFile, ConfigFile, JwksFile, JwtFile, ListenerFile, MatchFile};
-use crate::config::model::{Allow, Caller, CertificateName, Jwks, JwtMatch, Match};
+use crate::config::model::{Allow, Caller, CertificateName, Jwks, JwtMatch, Match, Share};
 use crate::config::problem::Fault;
 use crate::config::value::{Phrase, Text};
 
@@ -46,10 +46,11 @@ impl Check<'_> {
                 identity.0.clone()
             });
             let deadline = caller.deadline.map(|deadline| self.positive(&at.key("deadline"), deadline));
+            let daily = self.share(&at.key("daily"), &caller.daily);
             let allow = self.allow(&at.key("allow"), &caller.allow);
             if let (Some(name), Some(matches)) = (name, way) {
                 let class = caller.class.unwrap_or(Class::Standard);
-                callers.push(Caller { name, matches, act_as, class, deadline, allow });
+                callers.push(Caller { name, matches, act_as, class, deadline, daily, allow });
             }
         }
         callers
@@ -186,6 +187,7 @@ fn anyone() -> Caller {
         act_as: None,
         class: Class::Standard,
         deadline: None,
+        daily: Share { floor: 0, ceiling: None, weight: 1 },
         allow: Allow::default(),
     }
 }

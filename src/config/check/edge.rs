@@ -92,9 +92,10 @@ impl Check<'_> {
             let fault = Fault::new("longer than body_bytes, so that nothing would ever be streamed");
             self.wrong(&at.key("stream_above"), fault.hint("set it to at most body_bytes"));
         }
-        if limits.stream_above > limits.buffered_bytes_total {
+        // A body under way takes a little more than its length.
+        if limits.stream_above >= limits.buffered_bytes_total {
             let fault = Fault::new("a complete body of this size never fits into buffered_bytes_total");
-            self.wrong(&at.key("stream_above"), fault.hint("set it to at most buffered_bytes_total"));
+            self.wrong(&at.key("stream_above"), fault.hint("set it lower than buffered_bytes_total"));
         }
         limits
     }

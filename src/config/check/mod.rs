@@ -4,6 +4,7 @@
 //! only if there was none.
 
 mod callers;
+mod daily;
 mod edge;
 mod files;
 mod identities;
@@ -43,8 +44,11 @@ pub fn check(
     let admin = check.admin(&top.key("admin"), &file.admin, &listeners);
     let limits = check.limits(&top.key("limits"), &file.limits);
     let upstream = check.upstream(&top.key("upstream"), &file.upstream, &limits);
-    let orgs = check.orgs(&top.key("orgs"), &file.orgs);
+    let orgs = check.orgs(&top.key("orgs"), &file.orgs, Check::shared(&file));
     let callers = check.callers(&top.key("callers"), &file);
+    check.floors_fit(&top.key("orgs"), &file, &orgs);
+    let ladder = check.ladder(&top.key("ladder"), &file.ladder);
+    let state = check.state(&top.key("state"), file.state.as_ref(), &orgs);
     let gateway_tokens = check.gateway_tokens(&top.key("gateway_tokens"), &file.gateway_tokens);
     let log = check.log(&top.key("log"), &file.log);
     let principal_key = file.principal_key.as_ref().and_then(|reference| {
@@ -71,6 +75,8 @@ pub fn check(
         orgs,
         callers,
         policy: file.policy.mode,
+        ladder,
+        state,
         log,
         metrics: MetricCaps {
             max_objects: file.metrics.max_objects.as_usize(),

@@ -15,7 +15,7 @@ use crate::config::value::Text;
 const MAX_ORGS: usize = 1_000;
 
 impl Check<'_> {
-    pub(super) fn orgs(&mut self, at: &At, written: &[OrgFile]) -> Vec<Org> {
+    pub(super) fn orgs(&mut self, at: &At, written: &[OrgFile], shared: bool) -> Vec<Org> {
         if written.is_empty() {
             self.wrong(
                 at,
@@ -45,6 +45,7 @@ impl Check<'_> {
                 self.wrong(&at.key("hosts"), fault.hint("give the org hosts or a public_url"));
             }
             self.org_hosts(&at.key("hosts"), org, written.len(), &mut hosts);
+            let daily = self.daily(&at.key("daily"), &org.daily, shared);
             if let (Some(name), Some(instance)) = (name, instance) {
                 orgs.push(Org {
                     name,
@@ -52,6 +53,7 @@ impl Check<'_> {
                     login: org.login_url.0.clone(),
                     hosts: org.hosts.iter().map(|host| host.0.0.clone()).collect(),
                     public: org.public_url.as_ref().map(|public| public.0.clone()),
+                    daily,
                     identities,
                     costs: costs(&org.costs),
                 });

@@ -14,7 +14,7 @@ use super::key::KeyDigest;
 use super::problem::Fault;
 
 pub use net::{HostName, ProxyUrl, WebUrl};
-pub use units::{Period, Size};
+pub use units::{Percent, Period, Size};
 
 /// A type with a written form.
 pub trait Written: Sized {

@@ -97,6 +97,36 @@ impl Written for Period {
     }
 }
 
+/// A share of a whole in thousandths: `5%`, `2.5%`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Percent(pub u16);
+
+impl Written for Percent {
+    const NAME: &'static str = "Percent";
+    const DESCRIPTION: &'static str = "A share of a whole, from 0% to 100%, with at most one decimal: 5% or 2.5%.";
+    const PATTERN: &'static str = "^[0-9]{1,3}([.][0-9])?%$";
+
+    fn read(text: &str) -> Result<Self, Fault> {
+        let wrong = || Fault::new("not a share of a whole").hint("write it like 5% or 2.5%, at most 100%");
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.strip_suffix('%').ok_or_else(wrong)?;
+        let (whole, tenth) = number.split_once('.').unwrap_or((number, "0"));
+        if !digits(whole) || whole.len() > 3 || !digits(tenth) || tenth.len() != 1 {
+            return Err(wrong());
+        }
+        let parse = |text: &str| text.parse::<u16>().map_err(|_| wrong());
+        let thousandths = parse(whole)? * 10 + parse(tenth)?;
+        if thousandths > 1_000 { Err(wrong()) } else { Ok(Self(thousandths)) }
+    }
+
+    fn write(&self) -> String {
+        match (self.0 / 10, self.0 % 10) {
+            (whole, 0) => format!("{whole}%"),
+            (whole, tenth) => format!("{whole}.{tenth}%"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +161,21 @@ mod tests {
             ["", "10", "s", "10 s", "1m1h", "1s1s", "1.5s", "-1s", "1y", "367d", "99999999999999999999d", "1sx"]
         {
             assert_eq!(millis(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn shares_are_at_most_a_whole_and_have_one_decimal() {
+        let share = |text: &str| Percent::read(text).ok().map(|share| share.0);
+        assert_eq!(
+            (share("5%"), share("2.5%"), share("0%"), share("100%")),
+            (Some(50), Some(25), Some(0), Some(1_000))
+        );
+        for wrong in ["", "%", "5", "5 %", "-1%", "100.1%", "101%", "2.55%", ".5%", "5.%", "1000%", "٥%"] {
+            assert_eq!(share(wrong), None, "{wrong:?}");
+        }
+        for thousandths in 0..=1_000 {
+            assert_eq!(Percent::read(&Percent(thousandths).write()), Ok(Percent(thousandths)));
         }
     }
 }

@@ -58,7 +58,7 @@ fn decoded(text: &[u8]) -> Option<Zeroizing<String>> {
 
 /// What is to prove who logs in.
 pub enum Proof {
-    /// One of these is a gateway key.
+    /// One of these is a gateway key, or all that are belong to one caller.
     Keys(SmallVec<[Zeroizing<String>; 2]>),
     /// A token of the company's identity provider.
     Assertion(Zeroizing<String>),
@@ -69,6 +69,8 @@ pub enum Proof {
 pub enum OAuthError {
     /// The user name, password or assertion proves nothing.
     InvalidGrant,
+    /// The refresh token proves nothing.
+    InvalidRefresh,
     /// The client secret is nobody's.
     InvalidClient,
     /// A grant the facade does not have.
@@ -87,6 +89,7 @@ impl OAuthError {
     const fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::InvalidGrant => ("invalid_grant", "authentication failure"),
+            Self::InvalidRefresh => ("invalid_grant", "expired access/refresh token"),
             Self::InvalidClient => ("invalid_client", "invalid client credentials"),
             Self::UnsupportedGrant => ("unsupported_grant_type", "grant type not supported"),
             Self::NoAccess => ("invalid_app_access", "user is not admin approved to access this app"),
@@ -115,6 +118,11 @@ pub fn proof(form: &Form, headers: &HeaderMap) -> Result<Proof, OAuthError> {
             let password = form.get("password").map(|password| Zeroizing::new(password.to_owned()));
             let keys: SmallVec<[_; 2]> = password.into_iter().chain(secret()).collect();
             if keys.is_empty() { Err(OAuthError::InvalidGrant) } else { Ok(Proof::Keys(keys)) }
+        }
+        // Clients that know no other grant are given the key in the place of a refresh token.
+        Some("refresh_token") => {
+            let token = form.get("refresh_token").ok_or(OAuthError::InvalidRefresh)?;
+            Ok(Proof::Keys([Zeroizing::new(token.to_owned())].into_iter().collect()))
         }
         Some("urn:ietf:params:oauth:grant-type:jwt-bearer") => {
             let assertion = form.get("assertion").ok_or(OAuthError::InvalidGrant)?;
@@ -225,6 +233,10 @@ mod tests {
             keys("grant_type=password&username=a&password=wk_2%21+x&client_secret=s", &none).unwrap(),
             ["wk_2! x", "s"]
         );
+        assert_eq!(
+            keys("grant_type=refresh_token&refresh_token=wk_4&client_id=a&client_secret=s", &none).unwrap(),
+            ["wk_4"]
+        );
         let jwt = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=a.b.c";
         assert_eq!(keys(jwt, &none).unwrap(), ["assertion a.b.c"]);
         let basic = [(AUTHORIZATION, format!("Basic {}", STANDARD.encode("app:wk%5f3")).parse().unwrap())]
@@ -239,7 +251,7 @@ mod tests {
         for (form, error) in [
             ("", OAuthError::InvalidRequest),
             ("grant_type=authorization_code&code=x", OAuthError::UnsupportedGrant),
-            ("grant_type=refresh_token&refresh_token=x", OAuthError::UnsupportedGrant),
+            ("grant_type=refresh_token&client_secret=wk_1", OAuthError::InvalidRefresh),
             ("grant_type=client_credentials&client_id=a", OAuthError::InvalidClient),
             ("grant_type=client_credentials&client_secret=a&client_secret=b", OAuthError::InvalidClient),
             ("grant_type=password&username=a", OAuthError::InvalidGrant),

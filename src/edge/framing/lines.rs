@@ -60,14 +60,37 @@ pub(super) fn field_called(name: &[u8]) -> Field {
     }
 }
 
-/// How many bytes of a token `bytes` begins with. Looks at four bytes before it decides.
+/// How many bytes of a token `bytes` begins with.
 fn token_end(bytes: &[u8]) -> usize {
-    let (fours, _) = bytes.as_chunks::<4>();
-    let whole =
-        fours.iter().take_while(|four| four.iter().fold(true, |token, byte| token & TOKEN[usize::from(*byte)])).count()
-            * 4;
-    let rest = bytes.get(whole..).unwrap_or_default();
-    whole + rest.iter().take_while(|byte| TOKEN[usize::from(**byte)]).count()
+    let (eights, _) = bytes.as_chunks::<8>();
+    let mut plain = 0;
+    for eight in eights {
+        let others = others_in(*eight);
+        if others != 0 {
+            plain += others.trailing_zeros() as usize / 8;
+            break;
+        }
+        plain += 8;
+    }
+    // Nearly always nothing: tokens have other characters, too, but field names do not use them.
+    let rest = bytes.get(plain..).unwrap_or_default();
+    plain + rest.iter().take_while(|byte| TOKEN[usize::from(**byte)]).count()
+}
+
+/// The highest bit of each byte that is neither a letter nor a digit nor a hyphen, and no other bit.
+fn others_in(eight: [u8; 8]) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    const HIGH: u64 = ONES * 0x80;
+    const LOW: u64 = ONES * 0x7f;
+    // Seven bits in each byte, so that no sum below reaches the next one.
+    let from = |bytes: u64, first: u8| bytes + ONES * u64::from(0x80 - first);
+    let word = u64::from_le_bytes(eight);
+    let seven = word & LOW;
+    let lower = seven | (ONES * 0x20);
+    let letters = from(lower, b'a') & !from(lower, b'z' + 1);
+    let digits = from(seven, b'0') & !from(seven, b'9' + 1);
+    let hyphens = !((seven ^ (ONES * u64::from(b'-'))) + LOW);
+    (!(letters | digits | hyphens) | word) & HIGH
 }
 
 /// Where the first control character other than a tab is. Looks at 16 bytes at a time.
@@ -102,5 +125,35 @@ fn control_in(block: [u8; 16]) -> Option<usize> {
         Some(first)
     } else {
         block.iter().position(|byte| is_control(*byte))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_byte_is_judged_alike_wherever_it_stands() {
+        for byte in 0..=u8::MAX {
+            let plain = byte.is_ascii_alphanumeric() || byte == b'-';
+            for place in 0..8 {
+                let mut eight = *b"a-Z09-zA";
+                eight[place] = byte;
+                let others = others_in(eight);
+                assert_eq!(others, if plain { 0 } else { 0x80 << (8 * place) }, "{byte:#x} at {place}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_ends_where_the_table_says(bytes in prop::collection::vec(any::<u8>(), 0..40), ascii in "[ -~]{0,40}") {
+            for bytes in [&bytes[..], ascii.as_bytes()] {
+                let end = bytes.iter().take_while(|byte| TOKEN[usize::from(**byte)]).count();
+                prop_assert_eq!(token_end(bytes), end);
+            }
+        }
     }
 }

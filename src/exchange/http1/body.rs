@@ -268,9 +268,11 @@ mod tests {
 
     use super::*;
 
-    /// What a decoder makes of `pieces`, the connection closing after them: the body, its trailer fields, and what is
-    /// left over.
-    fn decode(framing: Framing, pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), Malformed> {
+    /// A body, its trailer fields, and what is left over.
+    type Decoded = (Vec<u8>, Option<HeaderMap>, Vec<u8>);
+
+    /// What a decoder makes of `pieces`, the connection closing after them.
+    fn decode(framing: Framing, pieces: &[&[u8]]) -> Result<Decoded, Malformed> {
         let (mut decoder, mut buffer) = (Decoder::new(framing), BytesMut::new());
         let (mut body, mut trailers) = (Vec::new(), None);
         let mut pieces = pieces.iter();
@@ -295,7 +297,7 @@ mod tests {
         Ok((body, trailers, buffer.to_vec()))
     }
 
-    fn chunked(bytes: &[u8]) -> Result<(Vec<u8>, Option<HeaderMap>, Vec<u8>), Malformed> {
+    fn chunked(bytes: &[u8]) -> Result<Decoded, Malformed> {
         decode(Framing::Chunked, &[bytes])
     }
 

@@ -16,6 +16,9 @@ pub(super) const HEAD_FIELDS: usize = 100;
 /// Most interim answers (1xx) before the answer. A server may send one every few seconds while it works.
 const INTERIM: u8 = 128;
 
+/// Fields the gateway will add to an answer: room is made for them at once.
+const ADDED: usize = 4;
+
 /// What came is not the head of an HTTP answer, or one that can be understood in two ways.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("not an HTTP answer")]
@@ -138,7 +141,7 @@ fn finish(
         response.extensions_mut().insert(reason);
     }
     let headers = response.headers_mut();
-    headers.reserve(spans.len());
+    headers.reserve(spans.len() + ADDED);
     let mut says = Says::default();
     for span in spans {
         let name = HeaderName::from_bytes(bytes.get(range(span.name)).ok_or(Garbage)?).map_err(|_| Garbage)?;
@@ -302,7 +305,8 @@ mod tests {
         let response = head.response;
         assert_eq!((response.status().as_u16(), response.version()), (299, Version::HTTP_11));
         assert_eq!(response.extensions().get::<ReasonPhrase>().unwrap().as_bytes(), b"Nearly");
-        let values = |name: &str| response.headers().get_all(name).iter().map(|v| v.as_bytes()).collect::<Vec<_>>();
+        let values =
+            |name: &str| response.headers().get_all(name).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>();
         assert_eq!(values("x-multi"), [b"a".as_slice(), b"\xe4"]);
         assert_eq!(values("sforce-limit-info"), [b"api-usage=1/2"]);
         assert!(read(b"HTTP/1.1 200 OK\r\n\r\n").unwrap().unwrap().response.extensions().is_empty());

@@ -41,7 +41,7 @@ pub(super) struct Sending<S> {
     tail: &'static [u8],
     /// The caller's body, for as long as anything of the request is to be written.
     payload: Option<Payload<S>>,
-    /// What is still to be taken from a streamed body.
+    /// What is still to be taken from a streamed body, or one in pieces.
     more: Framing,
     /// Bytes were written that may not have left the TLS layer.
     unflushed: bool,
@@ -77,7 +77,9 @@ impl<S: Stream> Sending<S> {
             Payload::Empty => {}
             Payload::Whole(bytes, _) if bytes.len() <= COPIED => self.buffer.extend_from_slice(bytes),
             Payload::Whole(bytes, _) => self.piece = bytes.clone(),
-            Payload::Stream(_) => self.more = if framing == Framing::Length(0) { Framing::None } else { framing },
+            Payload::Pieces(..) | Payload::Stream(_) => {
+                self.more = if framing == Framing::Length(0) { Framing::None } else { framing }
+            }
         }
         self.payload = Some(payload);
         (self.at, self.tail, self.unflushed, self.begun, self.pieces) = (0, b"", false, false, 0);
@@ -90,7 +92,8 @@ impl<S: Stream> Sending<S> {
 
     /// Whether all of the caller's body has been taken.
     pub(super) fn is_taken(&self) -> bool {
-        self.more == Framing::None
+        // A complete body in pieces was taken before.
+        self.more == Framing::None || matches!(self.payload, Some(Payload::Pieces(..)))
     }
 
     /// A number that changes whenever a streamed body moves on.

@@ -137,6 +137,8 @@ async fn the_header_may_lag_and_dark_callers_show_in_it() {
     assert_eq!(shown, "api-usage=63/1000");
     let counts = caller.sim.counts();
     assert_eq!((counts.charged, counts.dark, counts.used), (3, 121, 124));
+    caller.sim.script().set_header_lag(0);
+    assert_eq!(caller.get("sobjects").await.header("sforce-limit-info"), "api-usage=125/1000");
 }
 
 #[tokio::test(start_paused = true)]
@@ -147,4 +149,37 @@ async fn limits_tell_what_remains() {
     let reply = caller.get("limits").await;
     assert_eq!(reply.json()["DailyApiRequests"], json!({"Max": 50, "Remaining": 49}));
     assert_eq!(reply.header("sforce-limit-info"), "api-usage=1/50; per-app-api-usage=1/20(appName=tap)");
+}
+
+#[tokio::test(start_paused = true)]
+async fn limits_may_be_old_and_may_be_refused() {
+    let mut config = with_limit(50);
+    config.header.limits_lag_seconds = 300;
+    let sim = Sim::new(config);
+    let mut caller = Caller::of(&sim, "admin").await;
+    caller.get("sobjects").await;
+    sim.script().advance(Duration::from_secs(299));
+    let reply = caller.get("limits").await;
+    assert_eq!(reply.json()["DailyApiRequests"], json!({"Max": 50, "Remaining": 50}));
+    assert_eq!(reply.header("sforce-limit-info"), "api-usage=2/50", "the header has a lag of its own");
+    sim.script().advance(Duration::from_secs(2));
+    assert_eq!(caller.get("limits").await.json()["DailyApiRequests"]["Remaining"], 49);
+    // The user lacks the permission to see them.
+    assert_eq!(Caller::of(&sim, "sales").await.get("limits").await.status, 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_may_come_back_in_steps() {
+    let mut config = with_limit(2);
+    config.daily.release_step_seconds = 3_600;
+    let sim = Sim::new(config);
+    let mut caller = Caller::of(&sim, "admin").await;
+    sim.script().advance(Duration::from_mins(30));
+    for _ in 0..2 {
+        assert_eq!(caller.get("sobjects").await.status, 200);
+    }
+    sim.script().advance(Duration::from_hours(24));
+    assert_eq!(caller.get("sobjects").await.status, 403, "not to the second");
+    sim.script().advance(Duration::from_mins(31));
+    assert_eq!(caller.get("sobjects").await.status, 200);
 }

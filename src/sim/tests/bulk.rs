@@ -148,3 +148,18 @@ async fn version_one_speaks_xml_with_its_own_session_header() {
     let counts = sim.counts();
     assert_eq!((counts.by_family["bulk1"], counts.writes["Lead"].created), (10, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn version_one_tells_of_batches_in_the_form_of_their_job() {
+    let sim = Sim::new(config());
+    for (content, json) in [("CSV", false), ("JSON", true)] {
+        let mut caller = Caller::of(&sim, "admin").await.with("content-type", "application/json");
+        let body = json!({"operation": "queryAll", "object": "Account", "contentType": content});
+        let job = caller.post("/services/async/60.0/job", &body).await.json();
+        let path = format!("/services/async/60.0/job/{}/batch", job["id"].as_str().unwrap());
+        let made = caller.send("POST", &path, "SELECT Id FROM Account").await.unwrap();
+        assert_eq!((made.status, made.body.starts_with(b"{")), (201, json), "{content}");
+        let list = caller.get(&path).await;
+        assert_eq!(list.header("content-type") == "application/json", json, "{content}");
+    }
+}

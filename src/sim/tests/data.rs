@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::{Caller, config, token};
-use crate::sim::{Sim, SimConfig};
+use super::{Caller, config, spawn, token};
+use crate::sim::{Fault, Sim, SimConfig};
 
 #[tokio::test(start_paused = true)]
 async fn versions_are_free_and_need_no_session() {
@@ -291,6 +291,20 @@ async fn sessions_end_when_idle_and_by_revocation() {
     assert_eq!(late.query(ask).await.status, 200);
     script.revoke(&token("late"));
     assert_eq!(late.query(ask).await.status, 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_may_be_revoked_in_the_middle_of_a_call() {
+    let sim = Sim::new(config());
+    sim.script().fault(Fault { times: Some(1), latency_ms: 10_000, ..Fault::default() });
+    let mut caller = Caller::of(&sim, "sales").await;
+    let slow = spawn(async move { caller.get("sobjects").await.status });
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    sim.script().revoke(&token("sales"));
+    // It had been let in; the next is not.
+    let mut next = Caller::of(&sim, "sales").await;
+    assert_eq!(next.get("sobjects").await.code(), "INVALID_SESSION_ID");
+    assert_eq!(slow.await.unwrap(), 200);
 }
 
 #[tokio::test(start_paused = true)]

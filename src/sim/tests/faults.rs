@@ -49,6 +49,18 @@ async fn answers_can_be_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_401_may_be_one_that_no_log_in_mends() {
+    let mut caller = Caller::admin(config()).await;
+    for words in ["This session is not valid for use with the REST API", "Connected app is not attached to Agent"] {
+        let action = FaultAction::Error { status: 401, code: "INVALID_SESSION_ID".into(), message: words.into() };
+        caller.sim.script().fault(once(action));
+        let refused = caller.get("sobjects").await;
+        assert_eq!(refused.json(), json!([{"message": words, "errorCode": "INVALID_SESSION_ID"}]));
+        assert_eq!((refused.status, caller.get("sobjects").await.status), (401, 200));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_write_may_be_done_although_nobody_hears_of_it() {
     let sim = Sim::new(config());
     let lead = json!({"LastName": "L", "Company": "C"});

@@ -1,4 +1,30 @@
 //! The simulator end to end: HTTP over connections in memory, in a paused runtime.
+//!
+//! What it must have (facts 9), and the tests that hold it to that:
+//!
+//! | # | behaviour | tests |
+//! |---|---|---|
+//! | 1 | daily counter | `accounting::the_daily_limit_is_hard_and_trails`, `accounting::a_soft_limit_lets_some_pass`, `accounting::calls_may_come_back_in_steps` |
+//! | 2 | `Sforce-Limit-Info` | `accounting::the_header_may_lag_and_dark_callers_show_in_it`, `accounting::limits_tell_what_remains`, `data::versions_are_free_and_need_no_session` |
+//! | 3 | what counts | `accounting::composite_costs_one_and_batch_each_subrequest`, `apis::graphql_costs_a_call_for_each_subquery`, `accounting::undocumented_costs_are_switches` |
+//! | 4 | calls of 20 s | `accounting::only_calls_of_twenty_seconds_take_places` |
+//! | 5 | `/limits` | `accounting::limits_tell_what_remains`, `accounting::limits_may_be_old_and_may_be_refused` |
+//! | 6 | shapes of errors | `data::xml_is_spoken_on_request`, `composite::collections_keep_the_order_and_fail_item_by_item`, `faults::answers_can_be_replaced`, `apis::unknown_hosts_meet_the_edge` |
+//! | 7 | dead sessions | `soap::a_dead_session_is_told_in_the_form_of_each_api`, `faults::a_401_may_be_one_that_no_log_in_mends` |
+//! | 8 | locks | `apis::writes_to_children_of_one_parent_contend`, `faults::answers_can_be_replaced` |
+//! | 9 | uncertain writes | `faults::a_write_may_be_done_although_nobody_hears_of_it` |
+//! | 10 | `Retry-After` | `faults::answers_can_be_replaced`, `accounting::the_daily_limit_is_hard_and_trails` |
+//! | 11 | composite | `composite::subrequests_refer_to_each_other`, `composite::all_or_none_takes_everything_back`, `composite::too_many_subrequests_are_refused_inside_a_200` |
+//! | 12 | collections | `composite::collections_keep_the_order_and_fail_item_by_item` |
+//! | 13 | upserts | `data::upserts_create_update_and_name_what_is_ambiguous` |
+//! | 14 | paging | `data::pages_follow_locators_of_their_user`, `data::pages_may_be_shorter_than_asked_for` |
+//! | 15 | conditions | `data::describes_are_unmodified_until_the_metadata_changes`, `data::tags_are_for_accounts_only_and_know_their_coding` |
+//! | 16 | cache and cookie headers | `data::answers_have_the_headers_of_real_ones` |
+//! | 17 | visibility | `data::two_users_see_different_orgs` |
+//! | 18 | OAuth | all of `oauth`, `oauth::both_schemes_carry_a_session` |
+//! | 19 | idle sessions, revocation | `data::sessions_end_when_idle_and_by_revocation`, `data::a_session_may_be_revoked_in_the_middle_of_a_call` |
+//! | 20 | Bulk 2.0 and 1.0 | all of `bulk` |
+//! | 25 | long polls | all of `cometd` |
 
 mod accounting;
 mod apis;

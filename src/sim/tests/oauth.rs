@@ -185,3 +185,13 @@ async fn sessions_made_by_logins_end_when_idle() {
     sim.script().advance(Duration::from_secs(7_300));
     assert_eq!(user.get("sobjects").await.status, 401);
 }
+
+#[tokio::test(start_paused = true)]
+async fn both_schemes_carry_a_session() {
+    let sim = Sim::new(config());
+    for scheme in ["Bearer", "OAuth"] {
+        let session = format!("{scheme} {}", super::token("admin"));
+        let mut caller = Caller::of(&sim, "").await.with("authorization", &session);
+        assert_eq!(caller.get("sobjects").await.status, 200, "{scheme}");
+    }
+}

@@ -31,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = proof(&Form::parse(bytes), &http::HeaderMap::new()).is_ok();
     if let Ok(text) = std::str::from_utf8(bytes) {
         assert!(SEALER.open(text, NOW).is_err(), "nobody can guess a token");
-        assert!(is_gateway_token(text) || SEALER.open(text, NOW).is_err());
+        assert!(is_gateway_token(bytes) || SEALER.open(text, NOW).is_err());
         assert!(SEALER.open(&format!("00D000000000001!wk1.{text}"), NOW).is_err());
     }
     let mut damaged = SEALED.clone().into_bytes();

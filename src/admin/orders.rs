@@ -1,0 +1,86 @@
+//! What an operator may order: to pause or resume one caller or one class of one org.
+
+use crate::call::Class;
+
+/// Pauses or resumes somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The org whose calls are meant.
+    pub org: String,
+    /// Whose.
+    pub whom: Whom,
+    /// Pause, or resume.
+    pub paused: bool,
+}
+
+/// Whose calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    /// One caller's, by its name.
+    Caller(String),
+    /// Those of one class, of all callers.
+    Class(Class),
+}
+
+/// What an order names and nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unknown {
+    /// There is no such org.
+    Org,
+    /// There is no such caller.
+    Caller,
+}
+
+impl Order {
+    /// Reads `org=...&caller=...` or `org=...&class=...`; the error says what is wrong.
+    pub(super) fn parse(query: &str, paused: bool) -> Result<Self, &'static str> {
+        let (mut org, mut whom) = (None, None);
+        for member in query.split('&').filter(|member| !member.is_empty()) {
+            let (name, value) = member.split_once('=').ok_or("Write each parameter as name=value.")?;
+            let value = percent_encoding::percent_decode_str(value);
+            let value = value.decode_utf8().map_err(|_| "A parameter is not UTF-8.")?.into_owned();
+            let given = match name {
+                "org" => org.replace(value).is_some(),
+                "caller" => whom.replace(Whom::Caller(value)).is_some(),
+                "class" => {
+                    let class = Class::parse(&value).ok_or("A class is interactive, standard or batch.")?;
+                    whom.replace(Whom::Class(class)).is_some()
+                }
+                _ => return Err("The parameters are org, and caller or class."),
+            };
+            if given {
+                return Err("Name one org, and one caller or one class.");
+            }
+        }
+        match (org, whom) {
+            (Some(org), Some(whom)) => Ok(Self { org, whom, paused }),
+            _ => Err("Name one org, and one caller or one class."),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_names_one_org_and_one_caller_or_class() {
+        let order = Order::parse("org=prod&caller=etl%20nightly", true).unwrap();
+        assert_eq!(order, Order { org: "prod".into(), whom: Whom::Caller("etl nightly".into()), paused: true });
+        let order = Order::parse("class=batch&org=prod", false).unwrap();
+        assert_eq!((order.whom, order.paused), (Whom::Class(Class::Batch), false));
+        for wrong in [
+            "",
+            "org=prod",
+            "caller=a",
+            "org=a&org=b&caller=c",
+            "org=a&caller=b&class=batch",
+            "org=a&class=slow",
+            "org",
+            "org=a&caller=b&x=y",
+            "org=a&caller=%ff",
+        ] {
+            assert!(Order::parse(wrong, true).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! The bank: remembers what was spent, and leases what may be spent.
+//!
+//! A bank, not a cashier: no call waits for it. [`keep`] tells it in the background what was spent, and gets leases
+//! in return, slices of the allowance that the process spends on its own. The bank writes a lease down before it may
+//! be spent, so a process that dies leaves behind what it reported and what it may have spent unreported. The latter
+//! counts as spent at the last moment it could have been: when the lease ended or the next process started, whichever
+//! was first, never when it was granted. A process that stops cleanly gives its lease back.
+
+pub mod memory;
+pub mod sqlite;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::call::Class;
+use crate::clock::Clock;
+
+use super::lease::OnLoss;
+use super::ledger::Ledger;
+use super::time::Minute;
+
+/// For how many minutes a lease may be spent unless it is renewed.
+pub const LEASE_MINUTES: u32 = 15;
+
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(10);
+
+/// Calls one caller spent in one minute, all of them: it replaces what was told of that minute before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The caller's name.
+    pub caller: Arc<str>,
+    /// The calls' class; `None` for a lease of which nobody knows whether it was spent.
+    pub class: Option<Class>,
+    /// When they were sent.
+    pub minute: Minute,
+    /// How many; zero if none is charged after all.
+    pub calls: u32,
+}
+
+/// What the operator paused.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Paused {
+    /// Callers, by name.
+    pub callers: Vec<Arc<str>>,
+    /// Classes.
+    pub classes: Vec<Class>,
+}
+
+/// What is leased in one caller's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allotted {
+    /// The caller's name.
+    pub caller: Arc<str>,
+    /// Calls it may spend that were not reported: it replaces what was told before.
+    pub balance: u64,
+    /// Further calls wanted for it.
+    pub ask: u64,
+}
+
+/// What one org's books have to say, at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Statement {
+    /// The ledger's time, since the Unix epoch.
+    pub at: Duration,
+    /// Minutes that changed.
+    pub entries: Vec<Entry>,
+    /// Calls of the common lease that were not reported and may still be spent.
+    pub balance: u64,
+    /// Further calls wanted for it.
+    pub ask: u64,
+    /// What is leased in callers' own names, where that changed.
+    pub allotted: Vec<Allotted>,
+    /// Calls that may be spent unreported altogether.
+    pub outstanding: u64,
+    /// Most calls that should be leased altogether, `outstanding` included.
+    pub headroom: u64,
+    /// Everything that is paused, if that changed.
+    pub paused: Option<Paused>,
+    /// What to tell again if the bank cannot take it: slot, generation and first minute.
+    pub(super) marks: Vec<(u32, u32, Minute)>,
+    /// Whose the allotments are: slot and generation.
+    pub(super) holders: Vec<(u32, u32)>,
+}
+
+impl Statement {
+    /// What a bank with no other process at its counter grants.
+    pub fn grant(&self) -> Lease {
+        let mut left = self.headroom.saturating_sub(self.outstanding);
+        let mut take = |wanted: u64| {
+            let granted = wanted.min(left);
+            left -= granted;
+            granted
+        };
+        // Few calls go to those that wait in their own name first: the common lease is asked by all others together.
+        let allotted = self.allotted.iter().map(|allotted| take(allotted.ask)).collect();
+        Lease { granted: take(self.ask), allotted, until: Minute::containing(self.at).plus(LEASE_MINUTES) }
+    }
+}
+
+/// What the bank grants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Further calls that may be spent by callers that share the common lease.
+    pub granted: u64,
+    /// Further calls that each of the statement's allotments may spend, in its order.
+    pub allotted: Vec<u64>,
+    /// Last minute in which these and all calls leased before may be spent.
+    pub until: Minute,
+}
+
+/// What earlier processes left behind.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Past {
+    /// The latest ledger time on record, since the Unix epoch.
+    pub now: Duration,
+    /// Calls of the window, leases that may have been spent among them: those of callers' own, and the common ones
+    /// under [`LOST_LEASES`](super::LOST_LEASES).
+    pub entries: Vec<Entry>,
+    /// What is paused.
+    pub paused: Paused,
+}
+
+/// Why the bank did not take a statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BankError(
+    /// What went wrong, in words for the operator.
+    pub Box<str>,
+);
+
+impl fmt::Display for BankError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the bank cannot be written: {}", self.0)
+    }
+}
+
+impl std::error::Error for BankError {}
+
+/// A store that outlives the process. Shared by all orgs; a bank may be shared by several processes.
+pub trait Bank: Send + Sync + 'static {
+    /// What earlier processes left of `org`. To be called once, before the first statement.
+    fn open(&self, org: &str) -> impl Future<Output = Result<Past, BankError>> + Send;
+
+    /// Writes down what was spent and what is leased from now on. When it returns `Ok`, it is on the disk.
+    fn settle(&self, org: &str, statement: Arc<Statement>) -> impl Future<Output = Result<Lease, BankError>> + Send;
+
+    /// The last statement of this process: its lease is given back, except for what is still under way.
+    fn close(&self, org: &str, statement: Arc<Statement>) -> impl Future<Output = Result<(), BankError>> + Send;
+}
+
+/// What happened to the bank, for the log.
+#[derive(Debug, Clone, Copy)]
+pub enum BankEvent<'a> {
+    /// It could not be written; the lease is spent, then `on_loss` applies.
+    Lost(&'a BankError),
+    /// It can be written again.
+    Back,
+    /// The process stopped without giving its lease back; it will count as spent.
+    NotClosed(&'a BankError),
+}
+
+/// How the bank is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keeping {
+    /// How often the bank is told what was spent, and calls that have come back are released.
+    pub every: Duration,
+    /// What happens when the lease is spent and the bank cannot be written.
+    pub on_loss: OnLoss,
+}
+
+impl Default for Keeping {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(1), on_loss: OnLoss::Refuse }
+    }
+}
+
+/// Keeps one org's ledger and its bank in step until `stop` resolves; then stops the ledger, gives the lease back and
+/// returns. One such loop runs for each org, in the background.
+pub async fn keep<B: Bank>(
+    ledger: Ledger,
+    org: Arc<str>,
+    bank: Arc<B>,
+    clock: Clock,
+    keeping: Keeping,
+    stop: impl Future<Output = ()> + Send,
+    report: impl Fn(BankEvent<'_>) + Send,
+) {
+    let mut stop = pin!(stop);
+    let mut retry = None;
+    loop {
+        ledger.tick(clock.now());
+        if let Some(statement) = ledger.statement(clock.now()) {
+            let statement = Arc::new(statement);
+            match bank.settle(&org, Arc::clone(&statement)).await {
+                Ok(lease) => {
+                    ledger.settled(&statement, &lease, clock.now());
+                    if retry.take().is_some() {
+                        report(BankEvent::Back);
+                    }
+                }
+                Err(error) => {
+                    ledger.unsettled(&statement, keeping.on_loss, clock.now());
+                    if retry.is_none() {
+                        report(BankEvent::Lost(&error));
+                    }
+                    retry = Some(retry.map_or(FIRST_RETRY, |wait: Duration| (wait * 2).min(LAST_RETRY)));
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            () = &mut stop => break,
+            // While the bank is lost, an empty lease must not make it busy.
+            () = ledger.refill(), if retry.is_none() => {}
+            () = tokio::time::sleep(retry.unwrap_or(keeping.every)) => {}
+        }
+    }
+    ledger.stop(clock.now());
+    if let Some(statement) = ledger.statement(clock.now())
+        && let Err(error) = bank.close(&org, Arc::new(statement)).await
+    {
+        report(BankEvent::NotClosed(&error));
+    }
+}

@@ -1,0 +1,53 @@
+//! EARN: may this call be sent now, and who pays for it.
+//!
+//! The [`Ledger`] counts the calls of the trailing 24 hours by caller, class and minute, and admits a call only
+//! within the org's ceiling, the caller's ceiling and the floors of all the others. What Salesforce itself says
+//! about its allowance corrects it. A [`bank`] remembers what was spent across restarts: it leases slices of the
+//! allowance in the background, so that a decision costs nanoseconds and waits for no store.
+//!
+//! | file | decides |
+//! |---|---|
+//! | `ledger` | the door: reserve, spend, refund, settle |
+//! | `book` | the decision about one call, under the lock |
+//! | `ring` | what counts: 1,441 one-minute buckets |
+//! | `account` | one caller's calls and what is held for it |
+//! | `usage` | what the org used, from Salesforce's readings |
+//! | `gate` | closing and careful reopening after Salesforce refused |
+//! | `ladder`, `fair` | what may be borrowed when calls are scarce |
+//! | `lease`, `allotment`, `statement`, `bank` | what may be spent without asking the store, and the stores |
+//! | `forecast`, `snapshot` | what comes back when, and everything there is to see |
+//!
+//! Unit: API calls as Salesforce charges them (facts 1.3). Time: [`time::Timeline`], whole minutes.
+
+mod account;
+mod allotment;
+pub mod bank;
+mod book;
+mod changes;
+mod denied;
+mod fair;
+mod forecast;
+mod gate;
+mod ladder;
+mod lease;
+mod ledger;
+pub mod ring;
+pub mod settings;
+mod snapshot;
+mod statement;
+#[cfg(test)]
+mod tests;
+pub mod time;
+mod usage;
+
+pub use changes::LOST_LEASES;
+pub use denied::{Cause, Denied};
+pub use forecast::{Forecast, Return};
+pub use gate::Door;
+pub use ladder::Level;
+pub use lease::OnLoss;
+pub use ledger::{Funding, LeaseEnded, Ledger, Reservation, Spent};
+pub use settings::{AccountId, Blind, Ladder, Lending, Mode, OrgSettings, PerMille, Share};
+pub use snapshot::{CallerBudget, CallerForecast, OrgBudget, Warning};
+pub use time::{Minute, Timeline};
+pub use usage::{Footing, Misread, Reading};

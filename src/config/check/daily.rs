@@ -1,0 +1,119 @@
+//! Daily budgets: what is guaranteed must be there to give.
+
+use super::{At, Check};
+use crate::config::daily::{DailyFile, DailyLimit, DailyMode, LadderFile, ShareFile, StateFile};
+use crate::config::file::ConfigFile;
+use crate::config::model::{Daily, Ladder, Org, Share, State};
+use crate::config::problem::Fault;
+use crate::config::value::{Percent, Text, Written as _};
+
+/// Where it is remembered what was spent, unless the file says otherwise.
+const FOLDER: &str = "data";
+
+impl Check<'_> {
+    /// An org's allowance; `shared` says whether any caller has a floor or a ceiling.
+    pub(super) fn daily(&mut self, at: &At, written: &DailyFile, shared: bool) -> Daily {
+        if written.keep_free.0.0 >= 1_000 {
+            let fault = Fault::new("all of the limit is kept free, and no call is left to send");
+            self.wrong(&at.key("keep_free"), fault.hint("5% is usual; to send nothing, pause the callers"));
+        }
+        let first_reading_within = self.positive(&at.key("first_reading_within"), written.first_reading_within);
+        let wanted = written.limit.is_some() || shared;
+        Daily {
+            mode: written.mode.unwrap_or(if wanted { DailyMode::Enforce } else { DailyMode::Observe }),
+            limit: match written.limit {
+                Some(DailyLimit::Calls(calls)) => Some(calls),
+                Some(DailyLimit::FromSalesforce) | None => None,
+            },
+            keep_free: written.keep_free.0.0,
+            assume: written.assume.map(|calls| calls.0),
+            before_first_reading: written.before_first_reading.0,
+            first_reading_within,
+        }
+    }
+
+    /// Whether any caller is promised or denied anything.
+    pub(super) fn shared(file: &ConfigFile) -> bool {
+        file.callers.iter().any(|caller| caller.daily.floor.0 > 0 || caller.daily.ceiling.is_some())
+    }
+
+    pub(super) fn share(&mut self, at: &At, written: &ShareFile) -> Share {
+        let (floor, ceiling) = (written.floor.0, written.ceiling.map(|ceiling| ceiling.0));
+        if let Some(ceiling) = ceiling
+            && ceiling < floor
+        {
+            let fault = Fault::new(format!("the ceiling of {ceiling} is below the floor of {floor}"));
+            self.wrong(&at.key("ceiling"), fault.hint("a caller cannot be guaranteed more than it may use"));
+        }
+        Share { floor, ceiling, weight: written.weight.as_u32() }
+    }
+
+    /// Floors together must fit into what every org with a number for its limit has to give. What Salesforce's own limit
+    /// is, nobody knows yet: if it turns out to be too low, floors scale down together, with a warning.
+    pub(super) fn floors_fit(&mut self, at: &At, file: &ConfigFile, orgs: &[Org]) {
+        let floors: u64 = file.callers.iter().map(|caller| caller.daily.floor.0).sum();
+        for org in orgs {
+            let Some(limit) = org.daily.limit.or(org.daily.assume) else { continue };
+            let pool = limit - limit * u64::from(org.daily.keep_free.min(1_000)) / 1_000;
+            let Some(place) =
+                file.orgs.iter().position(|written| written.name.as_ref().is_some_and(|name| name.0.0 == org.name))
+            else {
+                continue;
+            };
+            if floors > pool {
+                let fault = Fault::new(format!(
+                    "the floors of all callers add up to {floors} calls, and {} has {pool} to give (limit less keep_free)",
+                    org.name
+                ));
+                self.wrong(&at.index(place).key("daily"), fault.hint("lower some callers[].daily.floor"));
+            }
+        }
+    }
+
+    pub(super) fn ladder(&mut self, at: &At, written: &LadderFile) -> Ladder {
+        let steps = [
+            ("lean", written.lean),
+            ("pace_batch", written.pace_batch),
+            ("stop_batch", written.stop_batch),
+            ("stop_standard", written.stop_standard),
+        ];
+        for pair in steps.windows(2) {
+            let [(lower, Text(before)), (upper, Text(after))] = pair else { continue };
+            if before > after {
+                let fault = Fault::new(format!("{} is below {lower}, {}", after.write(), before.write()));
+                self.wrong(
+                    &at.key(upper),
+                    fault.hint("each step narrows more than the one before and comes no sooner"),
+                );
+            }
+        }
+        let Percent(back_below) = written.back_below.0;
+        if back_below > written.lean.0.0 {
+            let fault = Fault::new("the first step would never be left again");
+            self.wrong(&at.key("back_below"), fault.hint("use less than lean"));
+        }
+        Ladder {
+            lean: written.lean.0.0,
+            pace_batch: written.pace_batch.0.0,
+            stop_batch: written.stop_batch.0.0,
+            stop_standard: written.stop_standard.0.0,
+            back_below,
+        }
+    }
+
+    pub(super) fn state(&mut self, at: &At, written: Option<&StateFile>, orgs: &[Org]) -> State {
+        match written {
+            Some(StateFile::Folder(folder)) => {
+                let Some(path) = &folder.path else {
+                    self.missing(&at.key("path"), "write a folder on a local disk, such as ./data, or state: memory");
+                    return State::Memory;
+                };
+                State::Folder { path: self.path(path), on_loss: folder.on_loss }
+            }
+            None if orgs.iter().any(|org| org.daily.mode == DailyMode::Enforce) => {
+                State::Folder { path: self.base.join(FOLDER), on_loss: crate::config::OnLoss::default() }
+            }
+            Some(StateFile::Memory) | None => State::Memory,
+        }
+    }
+}

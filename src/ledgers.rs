@@ -1,0 +1,197 @@
+//! One ledger for each org, for as long as the process lives, and the bank that remembers them.
+//!
+//! A reload finds the ledger of an org that stays by its name and changes its rules; what was used stays.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+use smol_str::SmolStr;
+use tokio::sync::watch;
+
+use crate::admin::{Order, Unknown, Whom};
+use crate::admission::bank::sqlite::{OpenError, SqliteBank};
+use crate::admission::bank::{Bank as _, BankEvent, Keeping, keep};
+use crate::admission::{self, AccountId, Blind, Funding, Ledger, Mode, OrgSettings, PerMille, Timeline};
+use crate::clock::Clock;
+use crate::config::{Caller, Config, DailyMode, OnLoss, Org, State};
+use crate::tasks::Tasks;
+use crate::telemetry::{Level, Log};
+
+/// How often calls that have come back are released where no bank is told.
+const TICK: Duration = Duration::from_secs(1);
+
+/// All ledgers of a process. Cloning is one reference count.
+#[derive(Debug, Clone)]
+pub struct Ledgers(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    clock: Clock,
+    log: Log,
+    bank: Option<(Arc<SqliteBank>, Keeping)>,
+    open: Mutex<HashMap<SmolStr, Ledger>>,
+    stop: watch::Sender<bool>,
+    keepers: Tasks,
+}
+
+impl Ledgers {
+    /// Ledgers that begin empty and are forgotten with the process.
+    pub fn forgetful(clock: Clock, log: Log) -> Self {
+        Self::new(clock, log, None)
+    }
+
+    /// Ledgers remembered as `state` says. What an earlier process left there is read, and the leases it did not give
+    /// back are counted as spent.
+    pub fn open(state: &State, clock: Clock, log: Log) -> Result<Self, OpenError> {
+        let State::Folder { path, on_loss } = state else { return Ok(Self::forgetful(clock, log)) };
+        let bank = SqliteBank::open(path, clock.wall(clock.now()))?;
+        let on_loss = match on_loss {
+            OnLoss::Refuse => admission::OnLoss::Refuse,
+            OnLoss::Continue => admission::OnLoss::Continue,
+        };
+        Ok(Self::new(clock, log, Some((Arc::new(bank), Keeping { on_loss, ..Keeping::default() }))))
+    }
+
+    fn new(clock: Clock, log: Log, bank: Option<(Arc<SqliteBank>, Keeping)>) -> Self {
+        let (stop, _) = watch::channel(false);
+        Self(Arc::new(Inner { clock, log, bank, open: Mutex::default(), stop, keepers: Tasks::new() }))
+    }
+
+    /// The ledger of each org of `config`, in the order of their ids. An org met for the first time gets one, which goes
+    /// on where an earlier process left off; the others keep their rules. Runs inside the control runtime.
+    pub fn of(&self, config: &Config) -> Vec<Ledger> {
+        let shares = shares(config);
+        let mut open = self.0.open.lock();
+        config
+            .orgs
+            .iter()
+            .map(|org| {
+                if let Some(ledger) = open.get(&org.name) {
+                    return ledger.clone();
+                }
+                let ledger = self.0.first(&org.name, settings(org, config), &shares);
+                open.insert(org.name.clone(), ledger.clone());
+                ledger
+            })
+            .collect()
+    }
+
+    /// Puts the rules of `config` in force, for the orgs that [`Self::of`] knows; returns the accounts of its callers with
+    /// each of them, in the order of their ids.
+    pub fn put(&self, config: &Config) -> Vec<Vec<AccountId>> {
+        let (shares, now) = (shares(config), self.0.clock.now());
+        let open = self.0.open.lock();
+        let put = |org: &Org| {
+            open.get(&org.name)
+                .map(|ledger| ledger.reconfigure(settings(org, config), &shares, now))
+                .unwrap_or_default()
+        };
+        config.orgs.iter().map(put).collect()
+    }
+
+    /// Pauses or resumes what `order` names. It is written down within a second, and so outlasts a restart.
+    pub fn pause(&self, order: &Order) -> Result<(), Unknown> {
+        let ledger = self.0.open.lock().get(order.org.as_str()).cloned().ok_or(Unknown::Org)?;
+        let (now, paused) = (self.0.clock.now(), order.paused);
+        match &order.whom {
+            Whom::Class(class) => ledger.pause_class(*class, paused, now),
+            Whom::Caller(caller) if ledger.pause_caller(caller, paused, now) => {}
+            Whom::Caller(_) => return Err(Unknown::Caller),
+        }
+        let (kind, name) = match &order.whom {
+            Whom::Caller(caller) => ("caller", caller.as_str()),
+            Whom::Class(class) => ("class", class.as_str()),
+        };
+        let event = if paused { "paused" } else { "resumed" };
+        self.0.log.event(Level::Info, event, &[("org", order.org.as_str().into()), (kind, name.into())]);
+        Ok(())
+    }
+
+    /// Stops admitting, writes down what was spent, and gives back what was leased.
+    pub async fn close(&self) {
+        self.0.stop.send_replace(true);
+        self.0.keepers.idle().await;
+    }
+}
+
+impl Inner {
+    fn first(&self, org: &SmolStr, settings: OrgSettings, shares: &[admission::Share]) -> Ledger {
+        let (clock, now) = (self.clock, self.clock.now());
+        let mut stop = self.stop.subscribe();
+        let stopped = async move {
+            // The sender lives as long as the process.
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        let Some((bank, keeping)) = &self.bank else {
+            let timeline = Timeline::start(clock, now, Duration::ZERO);
+            let ledger = Ledger::new(settings, shares, Funding::Unbounded, timeline, now);
+            self.keepers.spawn_background(tick(ledger.clone(), clock, stopped));
+            return ledger;
+        };
+        // The file was read when it was opened, so this is answered at once.
+        let past = bank.open(org).now_or_never().and_then(Result::ok).unwrap_or_default();
+        let ledger = Ledger::resume(settings, shares, &past, clock, now);
+        let (log, name) = (self.log.clone(), org.clone());
+        let report = move |event: BankEvent<'_>| announce(&log, &name, event);
+        let (bank, org) = (Arc::clone(bank), Arc::from(org.as_str()));
+        self.keepers.spawn(keep(ledger.clone(), org, bank, clock, *keeping, stopped, report));
+        ledger
+    }
+}
+
+async fn tick(ledger: Ledger, clock: Clock, stopped: impl Future<Output = ()>) {
+    let mut stopped = std::pin::pin!(stopped);
+    while tokio::time::timeout(TICK, stopped.as_mut()).await.is_err() {
+        ledger.tick(clock.now());
+    }
+    ledger.stop(clock.now());
+}
+
+fn announce(log: &Log, org: &str, event: BankEvent<'_>) {
+    let (level, name, error) = match event {
+        BankEvent::Lost(error) => (Level::Error, "bank_lost", error.to_string()),
+        BankEvent::Back => (Level::Info, "bank_back", String::new()),
+        BankEvent::NotClosed(error) => (Level::Error, "bank_not_closed", error.to_string()),
+    };
+    log.event(level, name, &[("org", org.into()), ("error", error.as_str().into())]);
+}
+
+/// What the configuration says of callers, in the ledger's words.
+fn shares(config: &Config) -> Vec<admission::Share> {
+    let share = |caller: &Caller| admission::Share {
+        name: caller.name.as_str().into(),
+        floor: caller.daily.floor,
+        ceiling: caller.daily.ceiling,
+        weight: caller.daily.weight,
+    };
+    config.callers.iter().map(share).collect()
+}
+
+/// What the configuration says of `org`, in the ledger's words.
+fn settings(org: &Org, config: &Config) -> OrgSettings {
+    let (daily, ladder) = (&org.daily, &config.ladder);
+    let minutes = u32::try_from(daily.first_reading_within.as_secs().div_ceil(60)).unwrap_or(u32::MAX);
+    OrgSettings {
+        mode: match daily.mode {
+            DailyMode::Off => Mode::Off,
+            DailyMode::Observe => Mode::Observe,
+            DailyMode::Enforce => Mode::Enforce,
+        },
+        limit: daily.limit,
+        keep_free: PerMille::new(daily.keep_free),
+        before_reading: daily.before_first_reading,
+        patience: minutes,
+        blind: daily.assume.map_or(Blind::Observe, Blind::Assume),
+        ladder: admission::Ladder {
+            lean: PerMille::new(ladder.lean),
+            pace_batch: PerMille::new(ladder.pace_batch),
+            stop_batch: PerMille::new(ladder.stop_batch),
+            stop_standard: PerMille::new(ladder.stop_standard),
+            back_below: PerMille::new(ladder.back_below),
+        },
+        ..OrgSettings::default()
+    }
+}

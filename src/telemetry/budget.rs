@@ -1,0 +1,65 @@
+//! The metrics of budgets.
+
+use smol_str::SmolStr;
+
+use super::BudgetSnapshot;
+use super::metrics::{CallerLabels, Gauges, OrgLabels, ViewLabels, WithinLabels};
+use crate::admission::Warning;
+
+/// The name of all callers beyond the bound.
+const OTHER: &str = "other";
+
+impl Gauges {
+    /// Adds one org's budget; `max_callers` are named.
+    pub(super) fn add_budget(&mut self, snapshot: &BudgetSnapshot, max_callers: usize) {
+        let (org, budget) = (SmolStr::from(&snapshot.org), &snapshot.budget);
+        let labels = || OrgLabels { org: org.clone() };
+        if let Some(limit) = budget.limit {
+            self.budget_limit.set(labels(), limit as f64);
+        }
+        if let Some(headroom) = budget.headroom {
+            self.budget_headroom.set(labels(), headroom as f64);
+        }
+        let views = [
+            ("own", Some(budget.own)),
+            ("salesforce", budget.reading.map(|reading| reading.used)),
+            ("estimate", Some(budget.used)),
+        ];
+        for (view, used) in views {
+            if let Some(used) = used {
+                self.budget_used.set(ViewLabels { org: org.clone(), view }, used as f64);
+            }
+        }
+        let forecast = &budget.forecast;
+        for (within, calls) in
+            [("1h", forecast.returning_1h), ("6h", forecast.returning_6h), ("24h", forecast.returning_24h)]
+        {
+            self.budget_returning.set(WithinLabels { org: org.clone(), within }, calls as f64);
+        }
+        if let Some(at) = forecast.runs_out {
+            let left = at.begins().saturating_sub(budget.now.begins());
+            self.budget_exhaustion_seconds.set(labels(), left.as_secs_f64());
+        }
+        self.dark_api_calls.set(labels(), budget.dark as f64);
+        self.degradation_level.set(labels(), budget.level.index() as f64);
+        let lost = budget.warnings.contains(&Warning::BankLost);
+        self.bank_up.set(labels(), f64::from(u8::from(!lost)));
+
+        let mut others = 0;
+        for (place, caller) in snapshot.callers.iter().enumerate() {
+            if place >= max_callers {
+                others += caller.used;
+                continue;
+            }
+            let labels = || CallerLabels { org: org.clone(), caller: SmolStr::from(&*caller.name) };
+            self.caller_used.set(labels(), caller.used as f64);
+            self.caller_floor.set(labels(), caller.floor as f64);
+            if let Some(ceiling) = caller.ceiling {
+                self.caller_ceiling.set(labels(), ceiling as f64);
+            }
+        }
+        if others > 0 {
+            self.caller_used.set(CallerLabels { org, caller: OTHER.into() }, others as f64);
+        }
+    }
+}

@@ -1,10 +1,12 @@
-//! What connections read into and write from.
+//! What connections read into and write from, and the shapes of what they read.
 //!
 //! A connection holds a buffer only while there is something in it: one that waits, for an answer or for its next call,
 //! holds none. The few that are in use at a moment go round.
 
 use bytes::BytesMut;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::shapes::Shapes;
 
 /// Size of a buffer that is read into. An answer and its head usually fit several times; what is read keeps the
 /// buffer alive until it has been passed on.
@@ -16,7 +18,7 @@ const KEPT: usize = 8;
 
 /// The buffers nobody uses at the moment.
 #[derive(Debug, Default)]
-pub(in crate::exchange) struct Buffers(Mutex<Spare>);
+pub(in crate::exchange) struct Buffers(Mutex<Spare>, Mutex<Shapes>);
 
 #[derive(Debug, Default)]
 struct Spare {
@@ -36,6 +38,11 @@ impl Buffers {
         if spare.read.len() < KEPT {
             spare.read.push(buffer);
         }
+    }
+
+    /// The shapes of answers, for as long as one is read.
+    pub(super) fn shapes(&self) -> MutexGuard<'_, Shapes> {
+        self.1.lock()
     }
 
     /// An empty buffer to write from.

@@ -3,6 +3,7 @@
 //! ```text
 //! request.rs   the head of a request, and how its body is framed        pure
 //! head.rs      the head of an answer, and how its body is framed         pure
+//! shapes.rs    the fields answers usually have                          pure
 //! body.rs      the body of an answer                                     pure
 //! buffers.rs   what connections read into and write from
 //! sending.rs   a request on its way out
@@ -18,12 +19,14 @@ mod buffers;
 mod head;
 mod request;
 mod sending;
+mod shapes;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 pub use body::{Decoder, Malformed, Step};
 pub use head::{Framing, Garbage, Head, HeadReader};
+pub use shapes::Shapes;
 
 pub(super) use buffers::Buffers;
 pub(super) use wire::Connection;

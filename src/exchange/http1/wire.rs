@@ -103,7 +103,7 @@ impl<S: Stream> Connection<S> {
         self.send(cx)?;
         loop {
             if !self.read.is_empty() {
-                match self.head.read(&mut self.read) {
+                match self.head.read(&mut self.read, &mut self.buffers.shapes()) {
                     Ok(Some(head)) => {
                         self.keep &= head.keep_alive;
                         self.body = Decoder::new(head.framing);

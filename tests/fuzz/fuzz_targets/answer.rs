@@ -4,7 +4,7 @@
 
 use http::{HeaderMap, Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
-use weirkeeper::exchange::http1::{Decoder, Framing, HeadReader, Step};
+use weirkeeper::exchange::http1::{Decoder, Framing, HeadReader, Shapes, Step};
 
 /// What was made of all bytes.
 #[derive(Debug, Default, PartialEq)]
@@ -18,7 +18,7 @@ struct Seen {
     rest: Vec<u8>,
 }
 
-fn read<'a>(method: &Method, pieces: impl Iterator<Item = &'a [u8]>) -> Seen {
+fn read<'a>(method: &Method, shapes: &mut Shapes, pieces: impl Iterator<Item = &'a [u8]>) -> Seen {
     let (mut seen, mut buffer) = (Seen::default(), bytes::BytesMut::new());
     let (mut reader, mut decoder) = (HeadReader::new(method), Decoder::new(Framing::Length(0)));
     for piece in pieces {
@@ -27,7 +27,7 @@ fn read<'a>(method: &Method, pieces: impl Iterator<Item = &'a [u8]>) -> Seen {
             continue;
         }
         if seen.head.is_none() {
-            match reader.read(&mut buffer) {
+            match reader.read(&mut buffer, shapes) {
                 Err(_) => seen.broken = true,
                 Ok(None) => continue,
                 Ok(Some(head)) => {
@@ -64,8 +64,10 @@ fn read<'a>(method: &Method, pieces: impl Iterator<Item = &'a [u8]>) -> Seen {
 fuzz_target!(|data: &[u8]| {
     let Some((&seed, input)) = data.split_first() else { return };
     let method = if seed & 0x80 == 0 { Method::GET } else { Method::HEAD };
-    let whole = read(&method, std::iter::once(input));
-    let cut = read(&method, input.chunks(usize::from(seed % 64) + 1));
+    let mut shapes = Shapes::default();
+    let whole = read(&method, &mut shapes, std::iter::once(input));
+    // The shape of its head is known now.
+    let cut = read(&method, &mut shapes, input.chunks(usize::from(seed % 64) + 1));
     assert_eq!(whole, cut);
     if let Some((_, _, Framing::Length(length), _)) = whole.head {
         assert!(whole.body.len() as u64 <= length);

@@ -22,6 +22,9 @@ pub struct InstructionOptions {
     /// Calls of the longer run.
     #[arg(long, default_value_t = 6000)]
     more: u64,
+    /// Each run is made so often, and the smallest count is taken: what the clock sets off only ever adds.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
+    rounds: u8,
     /// Connections of the caller.
     #[arg(long, default_value_t = 16)]
     connections: u32,
@@ -32,7 +35,7 @@ pub struct InstructionOptions {
     /// than a call that brings its own session.
     #[arg(long)]
     gate_identity: Option<f64>,
-    /// Keep the longer run's callgrind output here, to read with `callgrind_annotate`; the identity's ends in `.identity`.
+    /// Keep the last longer run's callgrind output here, to read with `callgrind_annotate`; the identity's ends in `.identity`.
     #[arg(long)]
     profile: Option<PathBuf>,
     /// Write the figures here.
@@ -72,8 +75,11 @@ pub fn instructions(common: &Common, options: &InstructionOptions) -> Outcome<bo
         kinds.insert(1, Kind::Identity);
     }
     for kind in kinds {
-        let fewer = instructions_of(&stage, &kind, options.fewer, options.connections)?;
-        let more = instructions_of(&stage, &kind, options.more, options.connections)?;
+        let (mut fewer, mut more) = (u64::MAX, u64::MAX);
+        for _ in 0..options.rounds {
+            fewer = fewer.min(instructions_of(&stage, &kind, options.fewer, options.connections)?);
+            more = more.min(instructions_of(&stage, &kind, options.more, options.connections)?);
+        }
         let file = match (&kind, &options.profile) {
             (Kind::Gateway | Kind::Command(_), Some(file)) => Some(file.clone()),
             (Kind::Identity, Some(file)) => Some(file.with_added_extension("identity")),

@@ -3,13 +3,13 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 use smallvec::SmallVec;
 use thiserror::Error;
 
-use super::shapes::{Shape, Shapes};
+use crate::http1::{Framing, Role, Shapes, length};
 
 /// Largest head.
 pub(super) const HEAD_BYTES: usize = 64 * 1_024;
@@ -25,17 +25,6 @@ const ADDED: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("not an HTTP answer")]
 pub struct Garbage;
-
-/// How the end of a body is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// After this many bytes.
-    Length(u64),
-    /// After the last chunk.
-    Chunked,
-    /// Where the connection ends.
-    UntilClose,
-}
 
 /// The head of an answer.
 #[derive(Debug)]
@@ -63,27 +52,6 @@ struct Span {
     value: (u32, u32),
 }
 
-/// What a field is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    Length,
-    Coding,
-    Connection,
-    /// Nothing this connection needs to know.
-    Other,
-}
-
-impl Role {
-    pub(super) fn of(name: &HeaderName) -> Self {
-        match *name {
-            header::CONTENT_LENGTH => Self::Length,
-            header::TRANSFER_ENCODING => Self::Coding,
-            header::CONNECTION => Self::Connection,
-            _ => Self::Other,
-        }
-    }
-}
-
 /// What the fields of a head say about its body and its connection.
 #[derive(Default)]
 struct Says {
@@ -104,6 +72,20 @@ impl HeadReader {
     /// Takes the head from the front of `buffer`. `None`: its end has not arrived, and `buffer` is as it was but for
     /// interim answers. `shapes` makes it faster, and changes nothing.
     pub fn read(&mut self, buffer: &mut BytesMut, shapes: &mut Shapes) -> Result<Option<Head>, Garbage> {
+        if let Some((status, from)) = usual_start(buffer)
+            && let Some(fitting) = buffer.get(from..HEAD_BYTES.min(buffer.len())).and_then(|fields| shapes.read(fields))
+        {
+            let bytes = buffer.split_to(from + fitting.length).freeze();
+            let mut says = Says::default();
+            let headers = fitting.headers(&bytes, from, |role, value| {
+                says.hear(role, value);
+                Ok::<_, Garbage>(())
+            });
+            match headers {
+                Some(headers) => return says.head(status, Version::HTTP_11, headers?, self.bodiless).map(Some),
+                None => put_back(buffer, &bytes),
+            }
+        }
         loop {
             let mut fields = [const { MaybeUninit::uninit() }; HEAD_FIELDS];
             let mut parsed = httparse::Response::new(&mut []);
@@ -129,26 +111,36 @@ impl HeadReader {
             let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
             let reason = parsed.reason.filter(|reason| status.canonical_reason() != Some(reason));
             let reason = reason.map(|reason| ReasonPhrase::try_from(reason.as_bytes())).transpose();
-            let shape = shapes.of(parsed.headers, ADDED);
+            shapes.learn(parsed.headers.iter().map(|field| field.name.as_bytes()), ADDED);
             let spans: SmallVec<[Span; 32]> = parsed.headers.iter().map(|field| span(buffer, field)).collect();
             let bytes = buffer.split_to(length).freeze();
             let mut says = Says::default();
-            let headers = match shape {
-                Some(shape) => shaped(shape, &bytes, &spans, &mut says)?,
-                None => collected(&bytes, &spans, &mut says)?,
-            };
-            let framing = says.framing(status, version, self.bodiless)?;
-            let keep_alive = version == Version::HTTP_11 && !says.close && framing != Framing::UntilClose;
-            let mut response = Response::new(());
-            *response.status_mut() = status;
-            *response.version_mut() = version;
-            *response.headers_mut() = headers;
+            let headers = collected(&bytes, &spans, &mut says)?;
+            let mut head = says.head(status, version, headers, self.bodiless)?;
             if let Some(reason) = reason.map_err(|_| Garbage)? {
-                response.extensions_mut().insert(reason);
+                head.response.extensions_mut().insert(reason);
             }
-            return Ok(Some(Head { response, framing, keep_alive }));
+            return Ok(Some(head));
         }
     }
+}
+
+/// The status of an answer that begins as nearly all do, and where its fields begin.
+fn usual_start(buffer: &[u8]) -> Option<(StatusCode, usize)> {
+    const VERSION: &[u8] = b"HTTP/1.1 ";
+    let (code, rest) = buffer.strip_prefix(VERSION)?.split_at_checked(3)?;
+    let status = StatusCode::from_bytes(code).ok().filter(|status| !status.is_informational())?;
+    let reason = status.canonical_reason()?;
+    let ends = rest.strip_prefix(b" ")?.strip_prefix(reason.as_bytes())?.starts_with(b"\r\n");
+    ends.then_some((status, VERSION.len() + 3 + 1 + reason.len() + 2))
+}
+
+/// Puts `bytes` before what is in `buffer`.
+#[cold]
+fn put_back(buffer: &mut BytesMut, bytes: &[u8]) {
+    let rest = buffer.split();
+    buffer.extend_from_slice(bytes);
+    buffer.extend_from_slice(&rest);
 }
 
 fn span(buffer: &[u8], field: &httparse::Header<'_>) -> Span {
@@ -166,16 +158,6 @@ fn range((start, end): (u32, u32)) -> std::ops::Range<usize> {
 
 fn value(bytes: &Bytes, span: &Span) -> Result<HeaderValue, Garbage> {
     HeaderValue::from_maybe_shared(bytes.slice(range(span.value))).map_err(|_| Garbage)
-}
-
-/// The fields of a head of a known shape.
-fn shaped(shape: &Shape, bytes: &Bytes, spans: &[Span], says: &mut Says) -> Result<HeaderMap, Garbage> {
-    let mut headers = shape.headers();
-    for (place, (field, role)) in headers.values_mut().zip(shape.fields()) {
-        *place = value(bytes, spans.get(field).ok_or(Garbage)?)?;
-        says.hear(role, place.as_bytes());
-    }
-    Ok(headers)
 }
 
 /// The fields of any head.
@@ -212,8 +194,18 @@ impl Says {
                 self.close |= tokens.any(|token| token.eq_ignore_ascii_case(b"close"));
                 true
             }
-            Role::Other => true,
+            Role::Host | Role::Expect | Role::Other => true,
         }
+    }
+
+    fn head(&self, status: StatusCode, version: Version, headers: HeaderMap, bodiless: bool) -> Result<Head, Garbage> {
+        let framing = self.framing(status, version, bodiless)?;
+        let keep_alive = version == Version::HTTP_11 && !self.close && framing != Framing::UntilClose;
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        *response.version_mut() = version;
+        *response.headers_mut() = headers;
+        Ok(Head { response, framing, keep_alive })
     }
 
     fn framing(&self, status: StatusCode, version: Version, bodiless: bool) -> Result<Framing, Garbage> {
@@ -230,34 +222,6 @@ impl Says {
             None => Framing::UntilClose,
         })
     }
-}
-
-/// A Content-Length: digits, and nothing else.
-pub(super) fn length(value: &[u8]) -> Option<u64> {
-    if value.is_empty() {
-        return None;
-    }
-    value.iter().try_fold(0_u64, |length, byte| match byte {
-        b'0'..=b'9' => length.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
-        _ => None,
-    })
-}
-
-/// The trailer fields in `section`, which ends with an empty line.
-pub(super) fn trailers(section: &[u8]) -> Option<HeaderMap> {
-    let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS];
-    let Ok(httparse::Status::Complete((end, fields))) = httparse::parse_headers(section, &mut fields) else {
-        return None;
-    };
-    if end != section.len() {
-        return None;
-    }
-    let mut trailers = HeaderMap::with_capacity(fields.len());
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        trailers.append(name, HeaderValue::from_bytes(field.value).ok()?);
-    }
-    Some(trailers)
 }
 
 #[cfg(test)]

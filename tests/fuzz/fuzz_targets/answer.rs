@@ -4,7 +4,8 @@
 
 use http::{HeaderMap, Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
-use weirkeeper::exchange::http1::{Decoder, Framing, HeadReader, Shapes, Step};
+use weirkeeper::exchange::http1::HeadReader;
+use weirkeeper::http1::{Decoder, Framing, Rules, Shapes, Step};
 
 /// What was made of all bytes.
 #[derive(Debug, Default, PartialEq)]
@@ -20,7 +21,7 @@ struct Seen {
 
 fn read<'a>(method: &Method, shapes: &mut Shapes, pieces: impl Iterator<Item = &'a [u8]>) -> Seen {
     let (mut seen, mut buffer) = (Seen::default(), bytes::BytesMut::new());
-    let (mut reader, mut decoder) = (HeadReader::new(method), Decoder::new(Framing::Length(0)));
+    let (mut reader, mut decoder) = (HeadReader::new(method), Decoder::new(Framing::Length(0), Rules::ANSWERS));
     for piece in pieces {
         buffer.extend_from_slice(piece);
         if seen.broken || seen.ended {
@@ -31,7 +32,7 @@ fn read<'a>(method: &Method, shapes: &mut Shapes, pieces: impl Iterator<Item = &
                 Err(_) => seen.broken = true,
                 Ok(None) => continue,
                 Ok(Some(head)) => {
-                    decoder = Decoder::new(head.framing);
+                    decoder = Decoder::new(head.framing, Rules::ANSWERS);
                     let (parts, ()) = head.response.into_parts();
                     seen.head = Some((parts.status, parts.headers, head.framing, head.keep_alive));
                 }

@@ -98,10 +98,10 @@ where
         match pace.ask(&passage) {
             Asked::Go => self.admit(passage),
             Asked::Refused(refusal) => Way::refused(refusal),
-            Asked::Waits(place) => {
+            Asked::Waits(turn) => {
                 let (mut admit, mut passage) = (self.clone(), passage);
                 Way::waits(async move {
-                    place.turn(&mut passage, admit.clock).await?;
+                    turn.come(&mut passage, admit.clock).await?;
                     admit.admit(passage).await
                 })
             }

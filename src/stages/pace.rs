@@ -30,7 +30,7 @@ pub enum Asked {
     /// It goes.
     Go,
     /// It waits for its turn.
-    Waits(Place),
+    Waits(Turn),
     /// It is refused.
     Refused(Refusal),
 }
@@ -70,7 +70,7 @@ impl Pace {
             }
             Verdict::Wait(_) => {
                 let patience = time_left.map_or(settings.patience, |left| left.min(settings.patience));
-                Asked::Waits(Place { pace: self.clone(), since: now, until: now + patience, gone: false })
+                Asked::Waits(Turn { pace: self.clone(), since: now, until: now + patience, gone: false })
             }
             Verdict::Refused(too_fast) => {
                 passage.record.lock().pace_left = Some(0);
@@ -82,7 +82,7 @@ impl Pace {
 
 /// A place among the calls that wait; gives itself back.
 #[derive(Debug)]
-pub struct Place {
+pub struct Turn {
     pace: Pace,
     since: Instant,
     until: Instant,
@@ -90,9 +90,9 @@ pub struct Place {
     gone: bool,
 }
 
-impl Place {
+impl Turn {
     /// Waits until the call of `passage` may go, or there is no more time.
-    pub async fn turn(mut self, passage: &mut Passage, clock: Clock) -> Result<(), Refusal> {
+    pub async fn come(mut self, passage: &mut Passage, clock: Clock) -> Result<(), Refusal> {
         let pace = self.pace.clone();
         if let Ok(Ok(_turn)) = tokio::time::timeout_at(self.until, pace.0.turn.acquire()).await {
             loop {
@@ -130,7 +130,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for Turn {
     fn drop(&mut self) {
         if !self.gone {
             self.pace.0.pacer.lock().leave();

@@ -132,8 +132,8 @@ impl Counting {
         let now = Minute::containing(self.shared.clock.wall(ended));
         if let Some(agent) = outcome.agent.as_deref().filter(|_| charged > 0) {
             let [a, b, c, d, ..] = outcome.principal.0;
-            let client = word(outcome.client.as_deref().unwrap_or_default());
-            spenders.spent(&Client { client, agent: word(agent), principal: [a, b, c, d] }, charged, now);
+            let name = word(outcome.client.as_deref().unwrap_or_default());
+            spenders.spent(&Client { name, agent: word(agent), principal: [a, b, c, d] }, charged, now);
         }
         let batches = bulk_batches(outcome);
         if batches > 0 {

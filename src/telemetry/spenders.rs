@@ -57,7 +57,7 @@ pub struct BulkBatches {
 /// One client, as far as it can be told from others.
 #[derive(Debug)]
 pub(super) struct Client<'a> {
-    pub(super) client: &'a str,
+    pub(super) name: &'a str,
     pub(super) agent: &'a str,
     pub(super) principal: [u8; 4],
 }
@@ -91,7 +91,7 @@ impl Spenders {
         }
         // What ends a little late counts where we are.
         if let Some(pane) = panes.back_mut() {
-            pane.clients.add(client.client.into(), calls);
+            pane.clients.add(client.name.into(), calls);
             pane.agents.add(client.agent.into(), calls);
             pane.principals.add(client.principal, calls);
         }
@@ -163,8 +163,8 @@ fn largest<'a, K: Clone + Eq + Hash + 'a>(
 mod tests {
     use super::*;
 
-    fn client<'a>(client: &'a str, agent: &'a str, principal: u8) -> Client<'a> {
-        Client { client, agent, principal: [principal; 4] }
+    fn client<'a>(name: &'a str, agent: &'a str, principal: u8) -> Client<'a> {
+        Client { name, agent, principal: [principal; 4] }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod classes;
 mod identities;
+mod paces;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use crate::admission::slots::{QueueSettings, SlotSettings, Slots};
 use crate::admission::{self, AccountId, Ledger};
 use crate::call::{CallerId, Class, Family, OrgId};
 use crate::clock::Clock;
-use crate::config::{Allow, Apex, Caller, Config, Org, PolicyMode, Roots, Secret, SlotMode, Upstream};
+use crate::config::{Allow, Apex, Caller, Config, Match, Org, PolicyMode, Roots, Secret, SlotMode, Upstream};
 use crate::edge::callers::Callers;
 use crate::edge::facade::Facade;
 use crate::edge::facade::token::Sealer;
@@ -34,7 +35,9 @@ use crate::exchange::{self, Connector, Limits, MemoryDial, Origin, Target, Timeo
 use crate::ledgers::{self, Ledgers};
 use crate::salesforce::{Costs, PrincipalKey};
 use crate::stages::admit::Waiting;
+use crate::stages::pace::Pace;
 use crate::stages::policy::{Mode, Rules};
+use crate::stages::share::Advertised;
 use crate::telemetry::{Names, Telemetry};
 
 /// The one place that holds the configuration in force.
@@ -92,6 +95,8 @@ pub struct LiveOrg {
     pub ledger: Ledger,
     /// The account of each caller with it, in the order of callers.
     accounts: Vec<AccountId>,
+    /// The pace of each caller with it, in the order of callers; nothing if no caller has one.
+    paces: Vec<Option<Pace>>,
     /// The calls that wait for it.
     pub waiting: Waiting,
     /// Which calls may be in the air.
@@ -135,6 +140,11 @@ impl LiveOrg {
         config.callers.get(place).map(|caller| caller.name.as_str())
     }
 
+    /// How fast `caller` may send, if it has a pace.
+    pub fn pace(&self, caller: CallerId) -> Option<&Pace> {
+        self.paces.get(usize::from(caller.0))?.as_ref()
+    }
+
     /// The identity `caller` acts as.
     pub fn identity(&self, caller: CallerId) -> Option<&Arc<Identity>> {
         let place = self.acts_as.get(usize::from(caller.0)).copied().flatten()?;
@@ -169,6 +179,10 @@ pub struct LiveCaller {
     pub in_flight: Option<usize>,
     /// `client=<name>`, ready for `Sforce-Call-Options`.
     pub stamp: HeaderValue,
+    /// It is everybody whom nothing else matches.
+    pub anybody: bool,
+    /// What it is told of its share with every answer.
+    pub advertised: Option<Advertised>,
 }
 
 /// Why a checked configuration cannot be put in force.
@@ -223,6 +237,7 @@ impl Live {
                 costs: costs(org),
                 ledger,
                 accounts: Vec::new(),
+                paces: Vec::new(),
                 waiting: before.map_or_else(Waiting::default, |org| org.waiting.clone()),
                 slots: before.map_or_else(|| Slots::new(slots, now), |org| org.slots.clone()),
                 apex: apex(org, &config).map(|settings| {
@@ -279,6 +294,7 @@ impl Live {
         // Nothing can fail any more: ledgers have one set of rules, those of the configuration in force.
         for (org, accounts) in orgs.iter_mut().zip(lasting.ledgers.put(&config)) {
             org.accounts = accounts;
+            org.paces = paces::of(&org.name, &config, earlier, lasting.clock.now());
         }
         for (live, org) in orgs.iter().zip(&config.orgs) {
             live.slots.reconfigure(slots(org, &config), now);
@@ -305,7 +321,7 @@ impl Live {
             read_ahead: config.upstream.read_ahead,
             hosts: hosts.collect(),
             only_org,
-            by_caller: config.callers.iter().map(LiveCaller::new).collect(),
+            by_caller: config.callers.iter().map(|caller| LiveCaller::new(caller, config.rate_limit_headers)).collect(),
             orgs,
             targets,
             names,
@@ -335,8 +351,8 @@ impl Live {
 }
 
 impl LiveCaller {
-    /// Arranges one caller.
-    pub fn new(caller: &Caller) -> Self {
+    /// Arranges one caller, who is told of its share if `told`.
+    pub fn new(caller: &Caller, told: bool) -> Self {
         let Allow { families, objects, operations } = &caller.allow;
         Self {
             name: caller.name.clone(),
@@ -346,6 +362,8 @@ impl LiveCaller {
             weight: caller.daily.weight,
             in_flight: caller.in_flight,
             stamp: headers::call_options_for(&caller.name),
+            anybody: caller.matches == Match::Any,
+            advertised: Advertised::new(caller).filter(|_| told),
         }
     }
 }

@@ -351,7 +351,8 @@ fn query_of(client: &str) -> String {
 async fn ten_thousand_callers_leaving_at_random_points_leak_nothing() {
     let yaml = format!("orgs: [{{name: prod, instance_url: 'http://{ORIGIN}', in_flight: 60}}]\n{CALLERS}");
     let world = World::new(&yaml);
-    staged(&world, DAY);
+    // Long enough for the gateway to notice that somebody has left.
+    staged(&world, Play { interactive_takes: Duration::from_secs(5), ..DAY });
     let mut random = fastrand::Rng::with_seed(5);
     for _ in 0..100 {
         let callers: Vec<_> = (0..100)
@@ -381,7 +382,7 @@ async fn ten_thousand_callers_leaving_at_random_points_leak_nothing() {
          ghosts at the end",
         view.ghost
     );
-    assert!(left > 1_000 && left_queue > 1_000, "{left} {left_queue}");
+    assert!(left > 300 && left_queue > 300, "{left} {left_queue}");
     // Ghosts go when Salesforce is done with them, or has surely ended them.
     tokio::time::sleep(Duration::from_mins(33)).await;
     let view = world.telemetry.snapshot().slots.remove(0).view;
@@ -442,7 +443,8 @@ async fn a_sent_call_keeps_its_slot_when_its_caller_leaves_and_salesforce_is_bel
     etl.write_all(query_of("etl").as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     drop(etl);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Who only closes its side of the connection looks the same for a while.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let slots = |state| world.metric("weirkeeper_long_running_slots", &[("state", state)]);
     assert!((slots("ghost") - 1.0).abs() < f64::EPSILON);
     let shown = serde_json::to_value(&world.telemetry.snapshot().slots[0]).unwrap();

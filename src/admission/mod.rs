@@ -13,7 +13,8 @@
 //! | `account` | one caller's calls and what is held for it |
 //! | `usage` | what the org used, from Salesforce's readings |
 //! | `gate` | closing and careful reopening after Salesforce refused |
-//! | `ladder`, `fair` | what may be borrowed when calls are scarce |
+//! | `ladder`, `fair`, `terms` | what may be borrowed when calls are scarce, and what was |
+//! | `pace` | how fast one caller may send, and who waits for it |
 //! | `lease`, `allotment`, `statement`, `bank` | what may be spent without asking the store, and the stores |
 //! | `forecast`, `snapshot` | what comes back when, and everything there is to see |
 //! | [`slots`] | which calls may be in the air, who waits, and who is next |
@@ -32,11 +33,13 @@ mod gate;
 mod ladder;
 mod lease;
 mod ledger;
+mod pace;
 pub mod ring;
 pub mod settings;
 pub mod slots;
 mod snapshot;
 mod statement;
+mod terms;
 #[cfg(test)]
 mod tests;
 pub mod time;
@@ -49,7 +52,9 @@ pub use gate::Door;
 pub use ladder::Level;
 pub use lease::OnLoss;
 pub use ledger::{Funding, LeaseEnded, Ledger, Reservation, Spent};
+pub use pace::{Hurry, PaceBudget, PaceSettings, Pacer, TooFast, Verdict};
 pub use settings::{AccountId, Blind, Ladder, Lending, Mode, OrgSettings, PerMille, Share};
 pub use snapshot::{CallerBudget, CallerForecast, OrgBudget, Warning};
+pub use terms::{Paid, Terms};
 pub use time::{Minute, Timeline};
 pub use usage::{Footing, Misread, Reading};

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::admission::slots::presumed;
 use crate::call::{Call, CallerId, Class, Meaning, OrgId, Principal};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Pace, PaceMode};
 use crate::live::{Classes, LiveCaller};
 use crate::salesforce::{self, Costs};
 
@@ -93,7 +93,7 @@ fn rules(config: &Config, meaning: &Meaning, path: &str) -> Vec<Value> {
         .iter()
         .enumerate()
         .map(|(place, caller)| {
-            let live = LiveCaller::new(caller);
+            let live = LiveCaller::new(caller, false);
             let class = classes.of(caller.class, meaning, path);
             let call = Call {
                 org: OrgId(0),
@@ -108,11 +108,19 @@ fn rules(config: &Config, meaning: &Meaning, path: &str) -> Vec<Value> {
                 "caller": caller.name.as_str(),
                 "class": class,
                 "presumed_length": presumed(class, meaning),
+                "pace": caller.pace.filter(|pace| pace.mode != PaceMode::Off).map(pace),
                 "allowed": verdict.is_ok(),
                 "why": verdict.err(),
             })
         })
         .collect()
+}
+
+/// A caller's pace in words.
+fn pace(pace: Pace) -> String {
+    let Pace { mode, per_second, burst, queue, wait } = pace;
+    let observed = if mode == PaceMode::Observe { ", only observed" } else { "" };
+    format!("{per_second} a second, {burst} at once, {queue} may wait up to {} s{observed}", wait.as_secs_f64())
 }
 
 fn described(meaning: &Meaning, rules: Option<&[Value]>, notes: &[String]) -> Value {
@@ -179,7 +187,8 @@ fn table(explained: &Value) -> String {
             Some(why) => format!("refused: {why}"),
         };
         let (class, length) = (plain(&caller["class"]), plain(&caller["presumed_length"]));
-        lines.push(format!("caller {:<11}{verdict} ({class}, presumed {length})", plain(&caller["caller"])));
+        let pace = caller["pace"].as_str().map(|pace| format!("; {pace}")).unwrap_or_default();
+        lines.push(format!("caller {:<11}{verdict} ({class}, presumed {length}{pace})", plain(&caller["caller"])));
     }
     for note in explained["notes"].as_array().into_iter().flatten() {
         lines.push(format!("note: {}", plain(note)));

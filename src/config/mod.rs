@@ -15,6 +15,7 @@ mod file;
 pub mod key;
 mod model;
 mod outside;
+mod pace;
 mod problem;
 mod read;
 mod schema;
@@ -33,15 +34,16 @@ pub use daily::{DailyMode, OnLoss};
 pub use file::{AccessTo, PolicyMode, Roots};
 pub use key::KeyDigest;
 pub use model::{
-    Admin, Allow, Apex, Caller, CertificateName, ClassRule, Config, Costs, Daily, EgressProxy, Flow, GatewayTokens,
-    Identity, Jwks, JwtMatch, KeyPair, Ladder, Limits, Listener, Log, LongRunning, Match, MetricCaps, Org, Origin,
-    Queue, ServerTls, Share, State, Totals, Upstream,
+    Admin, Allow, Caller, CertificateName, Config, Costs, Daily, EgressProxy, Flow, GatewayTokens, Identity, Jwks,
+    JwtMatch, KeyPair, Ladder, Limits, Listener, Log, Match, MetricCaps, Org, Origin, ServerTls, Share, State, Totals,
+    Upstream,
 };
 pub use outside::{Outside, System};
+pub use pace::{Pace, PaceMode};
 pub use problem::{Place, Problem, Problems};
 pub use schema::schema;
 pub use secret::Secret;
-pub use slots::SlotMode;
+pub use slots::{Apex, ClassRule, LongRunning, Queue, SlotMode};
 
 use check::{Rejected, check};
 use file::ConfigFile;

@@ -17,8 +17,9 @@ use smol_str::SmolStr;
 use super::daily::{DailyMode, OnLoss};
 use super::file::{AccessTo, ConfigFile, PolicyMode, Roots};
 use super::key::KeyDigest;
+use super::pace::Pace;
 use super::secret::Secret;
-use super::slots::SlotMode;
+use super::slots::{ClassRule, LongRunning, Queue};
 use crate::call::{ApiCalls, CallerId, Class, Family, ObjectName, Operation, OrgId};
 
 /// A configuration without mistakes. Share it by `Arc`; a reload makes a new one.
@@ -40,6 +41,8 @@ pub struct Config {
     pub orgs: Vec<Org>,
     /// The callers; `callers[id.0]` is the caller with [`CallerId`] `id`, in the order in which they are tried.
     pub callers: Vec<Caller>,
+    /// Whether callers are told of their shares with every answer.
+    pub rate_limit_headers: bool,
     /// What the allow-rules of callers do.
     pub policy: PolicyMode,
     /// What lowers the class of some calls.
@@ -281,60 +284,6 @@ pub struct Daily {
     pub first_reading_within: Duration,
 }
 
-/// An org's slots for calls that run long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LongRunning {
-    /// What they do.
-    pub mode: SlotMode,
-    /// How many there are; at least 2.
-    pub slots: u32,
-    /// The age from which a call takes one.
-    pub after: Duration,
-    /// How many class batch may hold; less than `slots`.
-    pub batch_at_most: u32,
-    /// How many are left to class interactive; less than `slots`.
-    pub reserve: u32,
-    /// The same for Apex, if that is guarded.
-    pub apex: Option<Apex>,
-}
-
-/// An org's slots for Apex that runs long; the members mean what those of [`LongRunning`] do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Apex {
-    /// How many there are; at least 2.
-    pub slots: u32,
-    /// The age from which a call takes one.
-    pub after: Duration,
-    /// How many class batch may hold; less than `slots`.
-    pub batch_at_most: u32,
-    /// How many are left to class interactive; less than `slots`.
-    pub reserve: u32,
-}
-
-/// How calls wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Queue {
-    /// How many may, for each org.
-    pub places: usize,
-    /// How long those of class interactive do.
-    pub interactive: Duration,
-    /// How long those of class standard do.
-    pub standard: Duration,
-    /// How long those of class batch do.
-    pub batch: Duration,
-}
-
-/// Lowers the class of the calls it matches.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClassRule {
-    /// Families it matches.
-    pub families: Vec<Family>,
-    /// Beginnings of paths or routes it matches, in lower case, without a slash at the end.
-    pub paths: Vec<SmolStr>,
-    /// The class such calls have at most.
-    pub class: Class,
-}
-
 /// A caller's share of every org's daily allowance, in API calls of any 24 hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Share {
@@ -524,6 +473,8 @@ pub struct Caller {
     pub in_flight: Option<usize>,
     /// Its share of every org's daily allowance.
     pub daily: Share,
+    /// How fast it may send to each org; `None`: as fast as it likes.
+    pub pace: Option<Pace>,
     /// What it may do.
     pub allow: Allow,
 }

@@ -1,7 +1,11 @@
-//! What a configuration says of calls that run long, of calls that wait, and of classes: a part of [`super::file`].
+//! What a configuration says of calls that run long, of calls that wait, and of classes: a part of [`super::file`], and what it
+//! means: a part of [`super::model`].
+
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use smol_str::SmolStr;
 
 use super::value::{Count, Period, Phrase, Text};
 use crate::call::{Class, Family};
@@ -45,7 +49,7 @@ pub struct ApexFile {
 
 impl Default for ApexFile {
     fn default() -> Self {
-        let after = Text(Period(std::time::Duration::from_secs(5)));
+        let after = Text(Period(Duration::from_secs(5)));
         Self { slots: Count(10), after, batch_at_most: None, reserve: None }
     }
 }
@@ -55,7 +59,7 @@ impl Default for LongRunningFile {
         Self {
             mode: SlotMode::Enforce,
             slots: Count(25),
-            after: Text(Period(std::time::Duration::from_secs(20))),
+            after: Text(Period(Duration::from_secs(20))),
             batch_at_most: None,
             reserve: None,
             apex: None,
@@ -105,7 +109,7 @@ pub struct WaitFile {
 
 impl Default for WaitFile {
     fn default() -> Self {
-        let seconds = |count| Text(Period(std::time::Duration::from_secs(count)));
+        let seconds = |count| Text(Period(Duration::from_secs(count)));
         Self { interactive: seconds(5), standard: seconds(15), batch: seconds(60) }
     }
 }
@@ -122,4 +126,58 @@ pub struct ClassRuleFile {
     /// The class such calls have at most.
     #[schemars(required)]
     pub class: Option<Class>,
+}
+
+/// An org's slots for calls that run long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LongRunning {
+    /// What they do.
+    pub mode: SlotMode,
+    /// How many there are; at least 2.
+    pub slots: u32,
+    /// The age from which a call takes one.
+    pub after: Duration,
+    /// How many class batch may hold; less than `slots`.
+    pub batch_at_most: u32,
+    /// How many are left to class interactive; less than `slots`.
+    pub reserve: u32,
+    /// The same for Apex, if that is guarded.
+    pub apex: Option<Apex>,
+}
+
+/// An org's slots for Apex that runs long; the members mean what those of [`LongRunning`] do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Apex {
+    /// How many there are; at least 2.
+    pub slots: u32,
+    /// The age from which a call takes one.
+    pub after: Duration,
+    /// How many class batch may hold; less than `slots`.
+    pub batch_at_most: u32,
+    /// How many are left to class interactive; less than `slots`.
+    pub reserve: u32,
+}
+
+/// How calls wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queue {
+    /// How many may, for each org.
+    pub places: usize,
+    /// How long those of class interactive do.
+    pub interactive: Duration,
+    /// How long those of class standard do.
+    pub standard: Duration,
+    /// How long those of class batch do.
+    pub batch: Duration,
+}
+
+/// Lowers the class of the calls it matches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassRule {
+    /// Families it matches.
+    pub families: Vec<Family>,
+    /// Beginnings of paths or routes it matches, in lower case, without a slash at the end.
+    pub paths: Vec<SmolStr>,
+    /// The class such calls have at most.
+    pub class: Class,
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::body::UpstreamBody;
@@ -24,7 +24,10 @@ use crate::body::Payload;
 use crate::call::ApiCalls;
 use crate::hold::Hold;
 use crate::outcome::{Exchange, FailureKind, Record};
-use crate::salesforce::{Costs, charged};
+use crate::salesforce::{Costs, LimitInfo, charged};
+
+/// Says what the org has used (facts 1.7).
+const LIMIT_INFO: &str = "sforce-limit-info";
 
 /// The line of the record that belongs to one attempt, and what is held for it.
 #[derive(Debug)]
@@ -42,6 +45,11 @@ impl Attempt {
         outcome.exchanges.push(Exchange::sent(now, cost));
         drop(outcome);
         Self { record: record.clone(), index, hold }
+    }
+
+    /// The same line, to write to beside who holds the attempt.
+    fn line(&self) -> Self {
+        Self { record: self.record.clone(), index: self.index, hold: None }
     }
 
     /// The same attempt for whoever goes on with it.
@@ -93,6 +101,12 @@ impl Attempt {
     pub(super) fn failed(&mut self, now: Instant, kind: Option<FailureKind>) {
         self.cut(now);
         self.write(|exchange| exchange.failure = kind);
+    }
+
+    /// Keeps what the answer says has been used: its caller has left, and nobody reads it.
+    fn unread(&self, headers: &HeaderMap) {
+        let said = headers.get(LIMIT_INFO).and_then(|value| LimitInfo::parse(value.as_bytes()).org);
+        self.write(|exchange| exchange.unread = said);
     }
 
     /// Nobody will know when Salesforce is done with it.
@@ -303,7 +317,9 @@ impl<S: Stream> Pending<S> {
         };
         common.tasks.spawn(async move {
             let _place = place;
+            let attempt = orphan.attempt.line();
             if let Ok(response) = orphan.await {
+                attempt.unread(response.headers());
                 response.into_body().drain().await;
             }
         });

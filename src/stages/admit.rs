@@ -1,9 +1,9 @@
 //! Admit: may this call be sent now, and who pays for it?
 //!
-//! The org's ledger decides, and then its slots. A call they admit carries its [`Fare`] onward: reserved here, spent when the
-//! message is handed to a connection, given back if it is not, settled by what the answer says. A call that waits, for an
-//! answer that is on its way (the first reading, a lease) or for its turn, is one of a bounded number and waits for a bounded
-//! time.
+//! Before anything else, a call that exceeds its caller's pace waits for its turn. Then the org's ledger decides, and then its
+//! slots. A call they admit carries its [`Fare`] onward: reserved here, spent when the message is handed to a connection, given
+//! back if it is not, settled by what the answer says. A call that waits, for an answer that is on its way (the first reading, a
+//! lease) or for a slot, is one of a bounded number and waits for a bounded time.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use crate::admission::{AccountId, Cause, Denied, Ledger, Level, Reading, Reservation, Spent};
+use crate::admission::{AccountId, Cause, Denied, Ledger, Level, Reading, Reservation, Spent, Terms};
 use crate::body::Payload;
 use crate::call::{ApiCalls, Call, Class};
 use crate::clock::Clock;
@@ -23,6 +23,7 @@ use crate::hold::Hold;
 use crate::live::{Live, LiveOrg};
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::Usage;
+use crate::stages::pace::Asked;
 use crate::stages::way::Way;
 use crate::stages::{Passage, Reply, turn};
 
@@ -86,6 +87,29 @@ where
             // Its body may have taken a while.
             passage.now = self.clock.now();
         }
+        let org = passage.live.org(passage.call.org);
+        let Some(pace) = org.and_then(|org| org.pace(passage.call.caller)) else { return self.admit(passage) };
+        match pace.ask(&passage) {
+            Asked::Go => self.admit(passage),
+            Asked::Refused(refusal) => Way::refused(refusal),
+            Asked::Waits(turn) => {
+                let (mut admit, mut passage) = (self.clone(), passage);
+                Way::waits(async move {
+                    turn.come(&mut passage, admit.clock).await?;
+                    admit.admit(passage).await
+                })
+            }
+        }
+    }
+}
+
+impl<S> Admit<S>
+where
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    /// Asks the ledger, and then the slots.
+    fn admit(&mut self, mut passage: Box<Passage>) -> Way<S::Future> {
         let Some(org) = passage.live.org(passage.call.org) else { return Way::onward(self.inner.call(passage)) };
         let mut fare = Fare::of(org, &passage.call);
         let (turn, place) = match fare.reserve(passage.now) {
@@ -196,6 +220,14 @@ impl Fare {
         Ok(would_deny)
     }
 
+    /// On what terms the call was let in, until it is sent.
+    pub fn terms(&self) -> Option<Terms> {
+        match &self.held {
+            Held::Reserved(reservation) => reservation.terms(),
+            Held::Nothing | Held::Spent(_) => None,
+        }
+    }
+
     /// Why the message could not be handed over, if that is why there is no answer.
     pub fn denied(&self) -> Option<Denied> {
         self.denied
@@ -203,9 +235,7 @@ impl Fare {
 
     /// Tells the ledger what Salesforce said, in an answer that came at `now`, about the org's use.
     pub fn read(&self, usage: Usage, now: Instant) {
-        let reading = Reading { used: u64::from(usage.used), limit: u64::from(usage.limit) };
-        // What is not believed is counted by the ledger itself.
-        let _ = self.ledger.read(reading, now);
+        learn(&self.ledger, usage, now);
     }
 
     /// It was answered at `now`, and charged this.
@@ -221,6 +251,13 @@ impl Fare {
             spent.limit_exceeded(charged, now);
         }
     }
+}
+
+/// Tells `ledger` what Salesforce said, in an answer that came at `now`, about the org's use.
+pub fn learn(ledger: &Ledger, usage: Usage, now: Instant) {
+    let reading = Reading { used: u64::from(usage.used), limit: u64::from(usage.limit) };
+    // What is not believed is counted by the ledger itself.
+    let _ = ledger.read(reading, now);
 }
 
 impl Payer for Fare {

@@ -105,11 +105,12 @@ impl Book {
     pub(super) fn advance(&mut self, now: Instant) {
         self.now = self.now.max(now);
         let now = self.now;
+        let mut freed = self.air.expire(now) | self.capacity.recover(now);
         while let Some(old) = self.air.grow_old(now) {
             // How long it will take is not known, but longer than this.
             self.estimates.add(old.fingerprint, self.settings.after);
+            freed = true;
         }
-        let freed = self.air.expire(now) | self.capacity.recover(now);
         if self.line.len() > 0 {
             self.line.lift(&self.settings.queue.patience, now);
             if freed {

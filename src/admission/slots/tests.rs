@@ -120,7 +120,7 @@ async fn a_kind_that_grows_old_is_learnt_while_it_still_runs() {
 async fn a_flood_of_an_unknown_kind_holds_slots_until_a_few_have_told_how_long_it_takes() {
     let start = Clock::start().now();
     let mut book = Book::new(SlotSettings::default(), start);
-    let mut asks = |book: &mut Book, class| book.enter(&ask(77, class), || Length::Short, start);
+    let asks = |book: &mut Book, class| book.enter(&ask(77, class), || Length::Short, start);
     let said: Vec<Said> = (0..60).map(|_| asks(&mut book, Class::Standard)).collect();
     let places: Vec<u32> =
         said.iter().filter_map(|said| if let Said::Go { place, .. } = said { Some(*place) } else { None }).collect();

@@ -77,6 +77,7 @@ pub fn check(
         upstream,
         orgs,
         callers,
+        rate_limit_headers: file.rate_limit_headers,
         policy: file.policy.mode,
         classes,
         ladder,

@@ -1,9 +1,8 @@
 //! Slots, the queue and class rules.
 
 use super::{At, Check};
-use crate::config::model::{Apex, ClassRule, LongRunning, Queue};
 use crate::config::problem::Fault;
-use crate::config::slots::{ClassRuleFile, LongRunningFile, QueueFile};
+use crate::config::slots::{Apex, ClassRule, ClassRuleFile, LongRunning, LongRunningFile, Queue, QueueFile};
 use crate::config::value::Count;
 
 impl Check<'_> {

@@ -181,7 +181,7 @@ pub fn slots(live: &Live, now: Instant) -> Vec<SlotsSnapshot> {
     let seen = |org: &LiveOrg, slots: &Slots| {
         let mut view = slots.view(now);
         for call in &mut view.calls {
-            call.caller = org.holder(call.account, &live.config).unwrap_or(UNKNOWN).to_owned();
+            org.holder(call.account, &live.config).unwrap_or(UNKNOWN).clone_into(&mut call.caller);
         }
         view
     };

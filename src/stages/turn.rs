@@ -39,7 +39,7 @@ impl Door {
 pub(super) struct Turn {
     door: Door,
     ticket: Ticket,
-    held: Option<Hold>,
+    behind: Option<Hold>,
 }
 
 /// What became of a call that asked.
@@ -61,8 +61,8 @@ pub(super) fn enter(org: &LiveOrg, passage: &Passage) -> Passed {
     pass(org, passage, if apex { Door::Apex } else { Door::Org }, None)
 }
 
-/// Asks at `door` and at those behind it; `held` is what it holds already.
-fn pass(org: &LiveOrg, passage: &Passage, door: Door, held: Option<Hold>) -> Passed {
+/// Asks at `door` and at those that follow; `behind` is what it holds of those behind it.
+fn pass(org: &LiveOrg, passage: &Passage, door: Door, behind: Option<Hold>) -> Passed {
     let Passage { call, head, live, now, .. } = passage;
     let Call { class, deadline, ref meaning, .. } = *call;
     let (weight, caller_at_most) =
@@ -81,7 +81,7 @@ fn pass(org: &LiveOrg, passage: &Passage, door: Door, held: Option<Hold>) -> Pas
     };
     match slots.enter(&ask, || presumed(class, meaning), *now) {
         Entered::Free(Admitted { hold, length, would_wait }) => {
-            let hold = hold.map(|own| own.beside(held));
+            let hold = hold.map(|own| own.beside(behind));
             match door {
                 Door::Org => Passed::Free(Admitted { hold, length, would_wait }),
                 Door::Apex => match pass(org, passage, Door::Org, hold) {
@@ -92,7 +92,7 @@ fn pass(org: &LiveOrg, passage: &Passage, door: Door, held: Option<Hold>) -> Pas
                 },
             }
         }
-        Entered::Waits(ticket) => Passed::Waits(Turn { door, ticket, held }),
+        Entered::Waits(ticket) => Passed::Waits(Turn { door, ticket, behind }),
         Entered::Busy(length, busy) => Passed::Busy(door, length, busy),
     }
 }
@@ -122,12 +122,11 @@ pub(super) async fn wait(
     let Some(org) = live.org(passage.call.org) else {
         return Err(Refusal::new(Reason::UnknownOrg, "The org was removed from the configuration."));
     };
-    let mut passed = match turn {
-        Some(turn) => Passed::Waits(turn),
-        None => {
-            admit::funds(passage, &mut fare, org, clock).await?;
-            enter(org, passage)
-        }
+    let mut passed = if let Some(turn) = turn {
+        Passed::Waits(turn)
+    } else {
+        admit::funds(passage, &mut fare, org, clock).await?;
+        enter(org, passage)
     };
     loop {
         match passed {
@@ -152,13 +151,13 @@ pub(super) async fn wait(
 
 /// Waits before one door; what became of it there and behind it.
 async fn queue(passage: &mut Passage, org: &LiveOrg, turn: Turn, clock: Clock) -> Result<Passed, Refusal> {
-    let Turn { door, mut ticket, held } = turn;
+    let Turn { door, mut ticket, behind } = turn;
     let (position, length) = (ticket.position, ticket.length);
     let measured = Measured { record: &passage.record, clock, since: passage.now, position, length };
     let granted = ticket.granted(clock).await;
     drop(measured);
     passage.now = clock.now();
-    let hold = granted.map_err(|busy| refusal(&passage.call, org, door, length, busy))?.beside(held);
+    let hold = granted.map_err(|busy| refusal(&passage.call, org, door, length, busy))?.beside(behind);
     Ok(match door {
         Door::Org => Passed::Free(Admitted { hold: Some(hold), length, would_wait: false }),
         Door::Apex => pass(org, passage, Door::Org, Some(hold)),

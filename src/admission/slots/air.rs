@@ -3,7 +3,7 @@
 //! All calls grow old after the same time, so they do so in the order in which they were sent: a list in that order, and
 //! growing old is a look at its head. Coming, going and growing old cost the same however many calls are in the air.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -36,11 +36,11 @@ pub(super) struct About {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Awaited {
     /// Its caller.
-    ByCaller,
+    Caller,
     /// Nobody but us.
-    ByUs,
+    Us,
     /// Nobody: when it ends will not be known.
-    ByNobody,
+    Nobody,
 }
 
 /// A call in the air.
@@ -60,7 +60,7 @@ pub(super) struct Flight {
 impl Flight {
     /// Its caller has left.
     pub(super) fn is_ghost(&self) -> bool {
-        self.awaited != Awaited::ByCaller
+        self.awaited != Awaited::Caller
     }
 
     /// Salesforce counts it, and it holds no slot.
@@ -91,7 +91,7 @@ pub(super) struct Air {
     first_young: u32,
     last_young: u32,
     /// When a call without its caller has surely ended; in this order.
-    expiries: BTreeMap<(Instant, u32), ()>,
+    expiries: BTreeSet<(Instant, u32)>,
     lost: usize,
     flying: usize,
     /// Calls that hold a slot, by class.
@@ -109,7 +109,7 @@ impl Air {
             free: Vec::new(),
             first_young: NONE,
             last_young: NONE,
-            expiries: BTreeMap::new(),
+            expiries: BTreeSet::new(),
             lost: 0,
             flying: 0,
             held: [0; Class::ALL.len()],
@@ -171,31 +171,21 @@ impl Air {
                 *held = held.saturating_add_signed(by);
             }
         } else if flight.old {
-            let sum = if flight.awaited == Awaited::ByNobody { &mut self.lost_overdraft } else { &mut self.overdraft };
+            let sum = if flight.awaited == Awaited::Nobody { &mut self.lost_overdraft } else { &mut self.overdraft };
             *sum = sum.saturating_add_signed(by);
         }
     }
 
     /// A call that is admitted at `now`.
     pub(super) fn enter(&mut self, about: About, now: Instant) -> u32 {
-        let flight = Flight {
-            about,
-            since: now,
-            awaited: Awaited::ByCaller,
-            old: false,
-            expired: false,
-            prev: NONE,
-            next: NONE,
-        };
+        let flight =
+            Flight { about, since: now, awaited: Awaited::Caller, old: false, expired: false, prev: NONE, next: NONE };
         self.count(&flight, 1);
         self.flying += 1;
-        let place = match self.free.pop() {
-            Some(place) => place,
-            None => {
-                self.flights.push(None);
-                self.flights.len() as u32 - 1
-            }
-        };
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.flights.push(None);
+            self.flights.len() as u32 - 1
+        });
         if let Some(room) = self.flights.get_mut(place as usize) {
             *room = Some(flight);
         }
@@ -267,23 +257,23 @@ impl Air {
     /// The caller of the call at `place` has left; somebody tells its end.
     pub(super) fn left(&mut self, place: u32) {
         if let Some(flight) = self.get_mut(place)
-            && flight.awaited == Awaited::ByCaller
+            && flight.awaited == Awaited::Caller
         {
-            flight.awaited = Awaited::ByUs;
+            flight.awaited = Awaited::Us;
             let expires = flight.since + longest(flight.about.family);
-            self.expiries.insert((expires, place), ());
+            self.expiries.insert((expires, place));
         }
     }
 
     /// Nobody will tell when the call at `place` ends.
     pub(super) fn lost(&mut self, place: u32, now: Instant) {
         self.left(place);
-        let Some(mut flight) = self.get(place).copied().filter(|flight| flight.awaited == Awaited::ByUs) else {
+        let Some(mut flight) = self.get(place).copied().filter(|flight| flight.awaited == Awaited::Us) else {
             return;
         };
         let expires = flight.since + longest(flight.about.family);
         self.count(&flight, -1);
-        flight.awaited = Awaited::ByNobody;
+        flight.awaited = Awaited::Nobody;
         self.count(&flight, 1);
         if let Some(known) = self.get_mut(place) {
             *known = flight;
@@ -294,8 +284,8 @@ impl Air {
             self.remove(place);
         } else if self.lost > MOST_LOST {
             // The oldest, which is the likeliest to have ended.
-            let nobody = |place: &u32| self.get(*place).is_some_and(|flight| flight.awaited == Awaited::ByNobody);
-            let oldest = self.expiries.keys().map(|(_, place)| *place).find(nobody);
+            let nobody = |place: &u32| self.get(*place).is_some_and(|flight| flight.awaited == Awaited::Nobody);
+            let oldest = self.expiries.iter().map(|(_, place)| *place).find(nobody);
             if let Some(place) = oldest {
                 self.remove(place);
             }
@@ -305,13 +295,13 @@ impl Air {
     /// Lets go of calls without a caller that Salesforce has surely ended; says whether there were any.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         let mut any = false;
-        while let Some((&(expires, place), ())) = self.expiries.first_key_value()
+        while let Some((expires, place)) = self.expiries.first().copied()
             && expires <= now
         {
             any = true;
             self.expiries.pop_first();
             let Some(flight) = self.get(place).copied() else { continue };
-            if flight.awaited == Awaited::ByNobody {
+            if flight.awaited == Awaited::Nobody {
                 self.remove(place);
                 continue;
             }
@@ -330,8 +320,8 @@ impl Air {
         self.unlink(&flight);
         self.count(&flight, -1);
         match flight.awaited {
-            Awaited::ByCaller | Awaited::ByUs => self.flying = self.flying.saturating_sub(1),
-            Awaited::ByNobody => self.lost = self.lost.saturating_sub(1),
+            Awaited::Caller | Awaited::Us => self.flying = self.flying.saturating_sub(1),
+            Awaited::Nobody => self.lost = self.lost.saturating_sub(1),
         }
         if flight.is_ghost() {
             self.expiries.remove(&(flight.since + longest(flight.about.family), place));
@@ -384,8 +374,8 @@ impl Air {
         let overdraft = all().filter(|flight| flight.is_overdraft()).count();
         held && overdraft == self.overdraft + self.lost_overdraft
             && all().filter(|flight| !flight.old).count() == young
-            && all().filter(|flight| flight.awaited == Awaited::ByNobody).count() == self.lost
-            && all().filter(|flight| flight.awaited != Awaited::ByNobody).count() == self.flying
+            && all().filter(|flight| flight.awaited == Awaited::Nobody).count() == self.lost
+            && all().filter(|flight| flight.awaited != Awaited::Nobody).count() == self.flying
             && all().count() + self.free.len() == self.flights.len()
     }
 }

@@ -19,7 +19,7 @@ use crate::admission::settings::Mode;
 use crate::call::{Class, Family, Length};
 use crate::hold::Fate;
 
-/// So many calls of a kind of which nothing is known may be in the air without a slot.
+/// So many calls of a kind of which nothing is known may be in the air without a slot, unless they are interactive.
 const PROBES: usize = super::sketch::ENOUGH as usize;
 
 /// A call that asks.
@@ -155,7 +155,7 @@ impl Book {
         // Calls that timed out may have ended long ago: that they might run on never takes more than half.
         let overdraft = self.air.overdraft() + self.air.lost_overdraft().min(usable / 2);
         // Of an unknown kind a few are in the air without a slot: should they grow old, there has to be room for them.
-        let margin = if about.unknown && about.class != Class::Batch { PROBES.min(usable / 2) } else { 0 };
+        let margin = if about.unknown && about.class == Class::Standard { PROBES.min(usable / 2) } else { 0 };
         let taken = self.air.held() + overdraft + margin;
         match about.class {
             Class::Interactive => taken < usable,
@@ -182,8 +182,11 @@ impl Book {
         let length = match known {
             Some(true) => Length::Long,
             Some(false) => Length::Short,
-            // A few find out how long their kind takes; until then further ones may be as long as any.
-            None if self.estimates.probing(ask.fingerprint) >= PROBES => Length::Long,
+            // A few find out how long their kind takes; until then further ones may be as long as any. Interactive calls
+            // are given the benefit of the doubt.
+            None if ask.class != Class::Interactive && self.estimates.probing(ask.fingerprint) >= PROBES => {
+                Length::Long
+            }
             None => presumed(),
         };
         let Ask { fingerprint, account, class, family, template, .. } = *ask;
@@ -246,10 +249,11 @@ impl Book {
         Some(*left.get(place)? + mean * u32::try_from(rounds).unwrap_or(u32::MAX))
     }
 
-    /// One who waits leaves.
+    /// One who waits leaves. Who stood behind it may fit where it did not.
     pub(super) fn leave(&mut self, number: u64) {
         if self.line.take(number, false).is_some() {
             self.steps.at(self.line.len() as u64);
+            self.pump();
         }
     }
 

@@ -184,7 +184,7 @@ fn bulk_json(refusal: &Refusal) -> String {
 
 /// The exception code of Bulk API 1.0 (facts 2.5).
 const fn bulk_code(reason: Reason) -> &'static str {
-    if matches!(reason, Reason::CallerCeiling | Reason::OrgAllowance) {
+    if matches!(reason, Reason::CallerCeiling | Reason::OrgAllowance | Reason::Pace | Reason::CallerPace) {
         return "ExceededQuota";
     }
     match reason.status() {

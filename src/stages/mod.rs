@@ -24,9 +24,11 @@ pub mod identify;
 mod inflate;
 pub mod observe;
 mod own;
+pub mod pace;
 pub mod policy;
 pub mod rewrite;
 pub mod send;
+pub mod share;
 pub mod understand;
 pub mod way;
 

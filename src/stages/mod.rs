@@ -25,6 +25,7 @@ mod inflate;
 pub mod observe;
 mod own;
 pub mod policy;
+pub mod poll;
 pub mod rewrite;
 pub mod send;
 pub mod understand;

@@ -15,6 +15,7 @@ mod file;
 pub mod key;
 mod model;
 mod outside;
+mod pace;
 mod problem;
 mod read;
 mod schema;
@@ -37,6 +38,7 @@ pub use model::{
     Totals, Upstream,
 };
 pub use outside::{Outside, System};
+pub use pace::{Pace, PaceMode};
 pub use problem::{Place, Problem, Problems};
 pub use schema::schema;
 pub use secret::Secret;

@@ -17,6 +17,7 @@ use smol_str::SmolStr;
 use super::daily::{DailyMode, OnLoss};
 use super::file::{AccessTo, ConfigFile, PolicyMode, Roots};
 use super::key::KeyDigest;
+use super::pace::Pace;
 use super::secret::Secret;
 use crate::call::{ApiCalls, CallerId, Class, Family, ObjectName, Operation, OrgId};
 
@@ -39,6 +40,8 @@ pub struct Config {
     pub orgs: Vec<Org>,
     /// The callers; `callers[id.0]` is the caller with [`CallerId`] `id`, in the order in which they are tried.
     pub callers: Vec<Caller>,
+    /// Whether callers are told of their shares with every answer.
+    pub rate_limit_headers: bool,
     /// What the allow-rules of callers do.
     pub policy: PolicyMode,
     /// What happens as an org's daily allowance runs out.
@@ -470,6 +473,8 @@ pub struct Caller {
     pub deadline: Option<Duration>,
     /// Its share of every org's daily allowance.
     pub daily: Share,
+    /// How fast it may send to each org; `None`: as fast as it likes.
+    pub pace: Option<Pace>,
     /// What it may do.
     pub allow: Allow,
 }

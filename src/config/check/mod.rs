@@ -74,6 +74,7 @@ pub fn check(
         upstream,
         orgs,
         callers,
+        rate_limit_headers: file.rate_limit_headers,
         policy: file.policy.mode,
         ladder,
         state,

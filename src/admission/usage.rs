@@ -16,9 +16,9 @@
 //!   that, and to go on at their pace where the day before is not known. Otherwise they could pass the ceiling unseen,
 //!   and the first call of ours that comes back would be sent beyond it.
 //!
-//! Org used = max(own + dark, last reading + own calls it may not contain) + the dark calls that readings do not
-//! show yet at the pace of the last hour, in which a single burst counts for nothing: it is over, as far as anyone can
-//! tell, and is itself booked.
+//! Org used = max(own + dark, last reading + own calls it may not contain) + twice the dark calls that readings do not
+//! show yet at the pace of the last hour: others may use more now than lately, and nobody would see it in time. A single
+//! burst counts for nothing in that pace: it is over, as far as anyone can tell, and is itself booked.
 
 use serde::Serialize;
 
@@ -103,7 +103,7 @@ pub(super) struct Truth {
     renewed: Ring,
     /// Dark calls booked in this minute or before it say nothing about the pace.
     unpaced: Minute,
-    /// Dark calls no reading shows yet.
+    /// Dark calls no reading shows yet, and as many again for the case that others use more now than lately.
     unseen: u64,
     /// Further ones that are feared in a silence of our own doing.
     feared: u64,
@@ -177,10 +177,10 @@ impl Truth {
         self.last.map(|last| (last.reading, last.at))
     }
 
-    /// The dark calls there should be: those known of, half of those that may not be shown yet, and those that are feared
-    /// without the quarter that is added for safety.
+    /// The dark calls there should be: those known of, half of those that are expected not to be shown yet, and those that
+    /// are feared without the quarter that is added for safety.
     pub(super) fn dark(&self) -> u64 {
-        self.dark.sum() + self.unseen / 2 + self.feared - self.feared / 5
+        self.dark.sum() + self.unseen / 4 + self.feared - self.feared / 5
     }
 
     pub(super) fn dark_ring(&self) -> &Ring {
@@ -431,7 +431,7 @@ impl Truth {
     }
 
     fn look_ahead(&mut self) {
-        self.unseen = self.dark_pace(self.settings.lag_at_most);
+        self.unseen = 2 * self.dark_pace(self.settings.lag_at_most);
     }
 }
 

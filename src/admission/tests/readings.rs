@@ -61,7 +61,7 @@ fn a_jump_is_believed_when_the_next_reading_agrees() {
     assert_eq!(stage.read(9_000, 10_000), Err(Misread::Jump));
     stage.read(9_010, 10_000).unwrap();
     let used = stage.org().used;
-    assert!((9_010..9_100).contains(&used), "{used}");
+    assert!((9_010..9_150).contains(&used), "{used}");
     assert_eq!(stage.read(9_010, 100_000), Err(Misread::Jump));
     stage.read(9_011, 100_000).unwrap();
     assert_eq!(stage.org().limit, Some(100_000));
@@ -216,7 +216,7 @@ fn no_look_passes_the_ceiling() {
         assert!(970 + looks <= 1_000, "{looks} calls of ours");
         stage.minutes(1);
     }
-    assert!((10..=30).contains(&looks), "{looks}");
+    assert!((5..=30).contains(&looks), "{looks}");
     // Others alone are past it: nobody looks, however long it takes.
     let mut stage = Stage::new(read_settings(), &one());
     stage.read(1_001, 1_000).unwrap();

@@ -62,6 +62,7 @@ pub struct World {
     pub buffers: ByteBudget,
     pub in_force: InForce,
     lasting: Lasting,
+    shared: Shared,
     pub edge: Arc<Edge>,
     line: Arc<Mutex<Line>>,
     way: send::Send,
@@ -183,6 +184,7 @@ impl World {
             buffers,
             in_force,
             lasting,
+            shared,
             edge,
             line,
             way,
@@ -245,6 +247,11 @@ impl World {
         let earlier = self.in_force.load_full();
         let live = Live::new(Arc::new(configuration(yaml)), &self.lasting, Some(&earlier)).unwrap();
         self.in_force.store(Arc::new(live));
+    }
+
+    /// Lets the gateway ask for itself what is used, where the configuration says so.
+    pub fn poll(&self) {
+        gateway::poll::keep(self.shared.clone(), &self.clients);
     }
 
     /// A text that must never be seen in log, metrics, status or a refusal.

@@ -26,6 +26,7 @@ pub mod observe;
 mod own;
 pub mod pace;
 pub mod policy;
+pub mod poll;
 pub mod rewrite;
 pub mod send;
 pub mod share;

@@ -8,7 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::Method;
 use tokio::time::Instant;
 use weirkeeper::admission::AccountId;
-use weirkeeper::admission::slots::{Ask, Entered, SlotSettings, Slots, presumed};
+use weirkeeper::admission::slots::{Ask, Entered, Presumed, SlotSettings, Slots, presumed};
 use weirkeeper::call::{CallerId, Class, Family};
 use weirkeeper::clock::Clock;
 use weirkeeper::hold::Hold;
@@ -31,8 +31,7 @@ fn ask(fingerprint: u64) -> Ask {
 }
 
 fn hold(slots: &Slots, ask: &Ask, now: Instant) -> Hold {
-    let meaning = || weirkeeper::call::Length::Short;
-    match slots.enter(ask, meaning, now) {
+    match slots.enter(ask, || Presumed::Short, now) {
         Entered::Free(admitted) => admitted.hold.unwrap(),
         other => panic!("{other:?}"),
     }

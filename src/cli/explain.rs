@@ -107,7 +107,7 @@ fn rules(config: &Config, meaning: &Meaning, path: &str) -> Vec<Value> {
             json!({
                 "caller": caller.name.as_str(),
                 "class": class,
-                "presumed_length": presumed(class, meaning),
+                "presumed_length": presumed(class, meaning).length(),
                 "pace": caller.pace.filter(|pace| pace.mode != PaceMode::Off).map(pace),
                 "allowed": verdict.is_ok(),
                 "why": verdict.err(),
@@ -130,7 +130,7 @@ fn described(meaning: &Meaning, rules: Option<&[Value]>, notes: &[String]) -> Va
         .map(|part| json!({"family": part.family, "operation": part.operation, "object": part.object}))
         .collect();
     let lengths: serde_json::Map<String, Value> =
-        Class::ALL.iter().map(|class| (class.to_string(), json!(presumed(*class, meaning)))).collect();
+        Class::ALL.iter().map(|class| (class.to_string(), json!(presumed(*class, meaning).length()))).collect();
     json!({
         "family": meaning.family,
         "operation": meaning.operation,

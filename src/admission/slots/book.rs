@@ -12,6 +12,7 @@ use super::air::{About, Air, Flight};
 use super::capacity::Capacity;
 use super::estimates::Estimates;
 use super::line::{Line, Waiter};
+use super::presume::Presumed;
 use super::settings::SlotSettings;
 use crate::admission::AccountId;
 use crate::admission::ladder::{Level, Steps};
@@ -175,23 +176,28 @@ impl Book {
     }
 
     /// May this call fly now?
-    pub(super) fn enter(&mut self, ask: &Ask, presumed: impl FnOnce() -> Length, now: Instant) -> Said {
+    pub(super) fn enter(&mut self, ask: &Ask, presumed: impl FnOnce() -> Presumed, now: Instant) -> Said {
         self.advance(now);
         let after = self.settings.after;
         let known = self.estimates.get(ask.fingerprint).and_then(|sketch| sketch.is_long(after));
-        let length = match known {
-            Some(true) => Length::Long,
-            Some(false) => Length::Short,
-            // A few find out how long their kind takes; until then further ones may be as long as any. Interactive calls
-            // are given the benefit of the doubt.
-            None if ask.class != Class::Interactive && self.estimates.probing(ask.fingerprint) >= PROBES => {
-                Length::Long
-            }
-            None => presumed(),
+        let (length, unknown) = match known {
+            Some(true) => (Length::Long, false),
+            Some(false) => (Length::Short, false),
+            None => match presumed() {
+                Presumed::Quick => (Length::Short, false),
+                Presumed::Long => (Length::Long, true),
+                // A few find out how long their kind takes; until then further ones may be as long as any. Interactive
+                // calls are given the benefit of the doubt.
+                Presumed::Short
+                    if ask.class != Class::Interactive && self.estimates.probing(ask.fingerprint) >= PROBES =>
+                {
+                    (Length::Long, true)
+                }
+                Presumed::Short => (Length::Short, true),
+            },
         };
         let Ask { fingerprint, account, class, family, template, .. } = *ask;
         let (slot, capped) = (length == Length::Long, ask.caller_at_most.is_some());
-        let unknown = known.is_none();
         let about = About { fingerprint, account, class, family, template, slot, capped, unknown };
         let fits = self.fits(&about, ask.caller_at_most);
         if fits || self.settings.mode != Mode::Enforce {
@@ -305,6 +311,8 @@ impl Book {
     pub(super) fn refused(&mut self, sent: Instant, now: Instant) {
         self.advance(now);
         self.capacity.refused(sent, now);
+        // With less room, less of it is kept for calls that may have ended long ago.
+        self.pump();
     }
 
     /// Puts other rules in force. What is in the air and who waits stays.

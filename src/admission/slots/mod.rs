@@ -45,7 +45,7 @@ use crate::hold::{Fate, Hold, Keeper};
 use book::{Book, Said};
 
 pub use book::{Ask, Busy};
-pub use presume::{is_weightless, presumed};
+pub use presume::{Presumed, is_weightless, presumed};
 pub use settings::{QueueSettings, SlotSettings};
 pub use view::{LongCall, SlotsView, WaitingView};
 
@@ -127,7 +127,7 @@ impl Slots {
     }
 
     /// May this call fly at `now`? `presumed` says how long it is presumed to take if nothing is known of its kind.
-    pub fn enter(&self, ask: &Ask, presumed: impl FnOnce() -> Length, now: Instant) -> Entered {
+    pub fn enter(&self, ask: &Ask, presumed: impl FnOnce() -> Presumed, now: Instant) -> Entered {
         let mut state = self.0.state.lock();
         if state.book.settings.mode == Mode::Off {
             return Entered::Free(Admitted { hold: None, length: Length::Short, would_wait: false });

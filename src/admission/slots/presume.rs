@@ -2,13 +2,38 @@
 
 use crate::call::{Class, Family, Length, Meaning, Operation};
 
+/// What is presumed of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presumed {
+    /// It is short: Salesforce has little to do.
+    Quick,
+    /// It is short, as most are.
+    Short,
+    /// It is long.
+    Long,
+}
+
+impl Presumed {
+    /// How long it is expected to run.
+    pub const fn length(self) -> Length {
+        match self {
+            Self::Quick | Self::Short => Length::Short,
+            Self::Long => Length::Long,
+        }
+    }
+}
+
 /// What is presumed of a call of `class`: interactive calls are short, batch calls long, standard calls long where they carry
 /// the data of bulk jobs or run reports; and nobody's calls where Salesforce has little to do.
-pub fn presumed(class: Class, meaning: &Meaning) -> Length {
-    if class == Class::Interactive || is_quick(meaning) {
-        return Length::Short;
+pub fn presumed(class: Class, meaning: &Meaning) -> Presumed {
+    if is_quick(meaning) {
+        return Presumed::Quick;
     }
-    if class == Class::Batch || is_heavy(meaning) { Length::Long } else { Length::Short }
+    match class {
+        Class::Interactive => Presumed::Short,
+        Class::Standard if !is_heavy(meaning) => Presumed::Short,
+        Class::Standard | Class::Batch => Presumed::Long,
+    }
 }
 
 /// Whether a call takes no place among those in the air: log-ins go elsewhere, and long polls are not counted (facts 6.7).
@@ -16,13 +41,13 @@ pub fn is_weightless(meaning: &Meaning) -> bool {
     meaning.long_poll || meaning.family == Family::Oauth
 }
 
-/// Lists, descriptions and single rows that are read.
+/// Rows, lists and descriptions that are read, and steps of jobs.
 fn is_quick(meaning: &Meaning) -> bool {
     match meaning.family {
         Family::Versions | Family::Oauth | Family::Cometd => true,
         Family::Rest => match meaning.operation {
             Operation::Limits | Operation::Describe => true,
-            Operation::Read => meaning.object.is_some(),
+            Operation::Read => !is_heavy(meaning),
             _ => false,
         },
         // A step of a job answers at once; only its data takes time.
@@ -64,6 +89,7 @@ mod tests {
             ("GET", "/services/data/v62.0/limits", [Short, Short, Short]),
             ("GET", "/services/data/v62.0/sobjects/Account/describe", [Short, Short, Short]),
             ("GET", "/services/data/", [Short, Short, Short]),
+            ("GET", "/services/data/v62.0/recent", [Short, Short, Short]),
             ("GET", "/services/data/v62.0/query?q=SELECT+Id+FROM+Account", [Short, Short, Long]),
             ("POST", "/services/data/v62.0/sobjects/Account", [Short, Short, Long]),
             ("POST", "/services/data/v62.0/composite", [Short, Short, Long]),
@@ -76,7 +102,7 @@ mod tests {
             ("GET", "/services/data/v62.0/analytics/reports/00O000000000001", [Short, Long, Long]),
         ] {
             let meaning = understand(&method.parse().unwrap(), path, &Costs::default());
-            let found = Class::ALL.iter().map(|class| presumed(*class, &meaning)).collect::<Vec<_>>();
+            let found = Class::ALL.iter().map(|class| presumed(*class, &meaning).length()).collect::<Vec<_>>();
             assert_eq!(found, [interactive, standard, batch], "{method} {path} {}", meaning.template);
         }
     }

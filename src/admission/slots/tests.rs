@@ -110,9 +110,9 @@ async fn a_kind_that_grows_old_is_learnt_while_it_still_runs() {
     let mut book = Book::new(SlotSettings::default(), start);
     let unknown = ask(77, Class::Interactive);
     for _ in 0..5 {
-        assert!(matches!(book.enter(&unknown, || Length::Short, start), Said::Go { length: Length::Short, .. }));
+        assert!(matches!(book.enter(&unknown, || Presumed::Short, start), Said::Go { length: Length::Short, .. }));
     }
-    let said = book.enter(&unknown, || Length::Short, start + seconds(20));
+    let said = book.enter(&unknown, || Presumed::Short, start + seconds(20));
     assert!(matches!(said, Said::Go { length: Length::Long, .. }), "{said:?}");
 }
 
@@ -120,7 +120,7 @@ async fn a_kind_that_grows_old_is_learnt_while_it_still_runs() {
 async fn a_flood_of_an_unknown_kind_holds_slots_until_a_few_have_told_how_long_it_takes() {
     let start = Clock::start().now();
     let mut book = Book::new(SlotSettings::default(), start);
-    let asks = |book: &mut Book, class| book.enter(&ask(77, class), || Length::Short, start);
+    let asks = |book: &mut Book, class| book.enter(&ask(77, class), || Presumed::Short, start);
     let said: Vec<Said> = (0..60).map(|_| asks(&mut book, Class::Standard)).collect();
     let places: Vec<u32> =
         said.iter().filter_map(|said| if let Said::Go { place, .. } = said { Some(*place) } else { None }).collect();
@@ -192,7 +192,7 @@ async fn a_full_queue_sheds_batch_first_then_standard_and_takes_them_again_only_
     let mut asks = |book: &mut Book, class| {
         caller += 1;
         let asks = Ask { account: AccountId::from(CallerId(caller)), ..ask(77, class) };
-        book.enter(&asks, || Length::Long, start)
+        book.enter(&asks, || Presumed::Long, start)
     };
     let mut numbers: Vec<u64> = (0..90).map(|_| waits(asks(&mut book, Class::Interactive)).0).collect();
     assert!(matches!(asks(&mut book, Class::Batch), Said::No(_, Busy::Shed)));
@@ -216,7 +216,7 @@ async fn one_caller_does_not_keep_others_out_of_the_queue() {
         goes(enter(&mut book, &ask(LONG, Class::Batch), start));
     }
     let by = |caller| Ask { account: AccountId::from(CallerId(caller)), ..ask(77, Class::Batch) };
-    let mut asks = |caller| book.enter(&by(caller), || Length::Long, start);
+    let mut asks = |caller| book.enter(&by(caller), || Presumed::Long, start);
     waits(asks(2));
     for _ in 0..69 {
         waits(asks(1));
@@ -278,7 +278,7 @@ async fn a_ticket_is_granted_or_leaves_without_a_trace() {
     let clock = Clock::start();
     let slots = Slots::new(SlotSettings { slots: 2, batch_at_most: 1, ..SlotSettings::default() }, clock.now());
     let long = ask(LONG, Class::Batch);
-    let enter = || slots.enter(&long, || Length::Long, clock.now());
+    let enter = || slots.enter(&long, || Presumed::Long, clock.now());
     let Entered::Free(first) = enter() else { panic!("it is free") };
     let (Entered::Waits(mut next), Entered::Waits(leaves), Entered::Waits(mut last)) = (enter(), enter(), enter())
     else {
@@ -315,7 +315,7 @@ async fn a_grant_that_nobody_takes_goes_to_the_next() {
     let clock = Clock::start();
     let slots = Slots::new(SlotSettings { slots: 2, batch_at_most: 1, ..SlotSettings::default() }, clock.now());
     let long = ask(LONG, Class::Batch);
-    let enter = || slots.enter(&long, || Length::Long, clock.now());
+    let enter = || slots.enter(&long, || Presumed::Long, clock.now());
     let Entered::Free(first) = enter() else { panic!("it is free") };
     let (Entered::Waits(granted), Entered::Waits(mut next)) = (enter(), enter()) else { panic!("they wait") };
     drop(first);
@@ -368,7 +368,7 @@ proptest! {
                 Step::Comes { class, kind, deadline } => {
                     let class = Class::ALL[class];
                     let asks = Ask { deadline: deadline.map(|after| now + seconds(after)), ..ask(kind, class) };
-                    let presumed = if kind % 2 == 0 { Length::Long } else { Length::Short };
+                    let presumed = if kind % 2 == 0 { Presumed::Long } else { Presumed::Short };
                     match book.enter(&asks, || presumed, now) {
                         Said::Go { place, .. } => flying.push(place),
                         Said::Wait { number, .. } => waiting.push(number),

@@ -1,7 +1,7 @@
 //! The road: what happens to a request, in order.
 //!
 //! ```text
-//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Authorize -> Admit ----> Send
+//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Recall -> Authorize -> Admit ----> Send
 //!                record     org and     Call,         may he?   URLs in    token of     ledger:    message, connection,
 //!                metrics,   caller      complete      (and each answers    the          may it     answer, cost
 //!                log                    body          part)     that       identity     now, who
@@ -28,6 +28,7 @@ use crate::stages::facade::Desk;
 use crate::stages::identify::IdentifyLayer;
 use crate::stages::observe::{ObserveLayer, ObservedBody};
 use crate::stages::policy::PolicyLayer;
+use crate::stages::recall::RecallLayer;
 use crate::stages::rewrite::RewriteLayer;
 use crate::stages::send::Send;
 use crate::stages::understand::UnderstandLayer;
@@ -89,6 +90,8 @@ pub fn build(
         .layer(PolicyLayer)
         // URLs in a few answers point to the gateway, not past it.
         .layer(RewriteLayer)
+        // Was it answered a short while ago; what does a write make old.
+        .layer(RecallLayer { clock: shared.clock, buffers: shared.buffers.clone() })
         // The token of the identity the caller acts as; a new one, once, if Salesforce rejects it.
         .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
         // May it be sent now, and who pays; waits for what is on its way. A second attempt pays again.

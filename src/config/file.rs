@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::auth::{GatewayTokensFile, IdentityFile};
+use super::cache::CacheFile;
 use super::daily::{DailyFile, LadderFile, ShareFile, StateFile};
 use super::key::KeyDigest;
 use super::model::Origin;
@@ -43,6 +44,8 @@ pub struct ConfigFile {
     pub callers: Vec<CallerFile>,
     /// What the `allow` rules of callers do.
     pub policy: PolicyFile,
+    /// Which answers may be given from memory.
+    pub cache: CacheFile,
     /// What happens as an org's daily allowance runs out.
     pub ladder: LadderFile,
     /// Where it is remembered what was spent. Default: the folder `data` beside this file if any org enforces a budget,
@@ -76,6 +79,7 @@ impl Default for ConfigFile {
             orgs: Vec::new(),
             callers: Vec::new(),
             policy: PolicyFile::default(),
+            cache: CacheFile::default(),
             ladder: LadderFile::default(),
             state: None,
             log: LogFile::default(),

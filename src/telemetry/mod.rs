@@ -37,10 +37,10 @@ pub use self::output::{Memory, Output};
 pub use self::process::ProcessSnapshot;
 pub use self::render::TEXT_FORMAT;
 pub use self::snapshot::{
-    BudgetSnapshot, BufferedBytes, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot, RuntimeSnapshot,
-    Snapshot, UpstreamSnapshot,
+    BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot,
+    RuntimeSnapshot, Snapshot, UpstreamSnapshot,
 };
-pub use self::status::{CallerStatus, InFlightStatus, Status, Totals};
+pub use self::status::{CacheEvents, CacheStatus, CallerStatus, InFlightStatus, Saved, Status, Totals};
 use crate::clock::Clock;
 use crate::outcome::Outcome;
 use crate::refusal::Reason;

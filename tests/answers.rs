@@ -10,6 +10,7 @@ use http::Response;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use weirkeeper::answers::{Touch, lower};
+use weirkeeper::edge::Connection;
 use weirkeeper::sim::{Fault, FaultAction, SimConfig, SimRows, SimUser};
 
 use crate::client::{Answer, Client, encoded, envelope, head, token};
@@ -736,5 +737,38 @@ async fn a_key_without_the_principal_would_be_noticed() {
         answers.push(world.client().user(user).query("SELECT Id, Name FROM Account ORDER BY Id").await.json());
     }
     assert!(answers[0] != answers[1] && answers[1] != answers[2] && answers[0] != answers[2]);
+    world.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_of_one_identity_share_its_answers_as_far_as_their_rules_go() {
+    let world = World::new(&format!(
+        "{ROWS}orgs:
+- name: prod
+  instance_url: 'http://127.0.0.1:8081'
+  auth: {{integration: {{flow: client_credentials, client_id: 3MVGsim.app, client_secret: {{file: sim-app-secret.secret}}}}}}
+callers:
+- {{name: one, match: {{network: 192.0.2.0/24}}, act_as: integration}}
+- {{name: two, match: {{network: 198.51.100.0/24}}, act_as: integration}}
+- {{name: three, match: {{network: 203.0.113.0/24}}, act_as: integration, allow: {{objects: [Contact]}}}}
+- {{name: anyone, match: any}}
+"
+    ));
+    let of = |network: [u8; 4]| world.client_on(move || Connection::new((network, 40_000).into(), 0));
+    let (mut one, mut two) = (of([192, 0, 2, 1]), of([198, 51, 100, 1]));
+    let (mut three, mut own) = (of([203, 0, 113, 1]), of([127, 0, 0, 9]).user("integration"));
+    // Who it is, is not known before its first log-in.
+    one.get("sobjects/Account/describe").await;
+    assert_eq!(world.last_line().await["cache"], "uncacheable");
+    let row = format!("sobjects/Account/{}", one.any("Account").await);
+    assert!(!from_memory(&one.get(&row).await));
+    assert!(from_memory(&two.get(&row).await));
+    three.get(&row).await.is_refusal(403, "forbidden", "INSUFFICIENT_ACCESS");
+    assert!(!from_memory(&own.get(&row).await), "the same user by a session of its own");
+    assert_eq!(two.patch(&row, &json!({"Name": "new"})).await.code(), 204);
+    for client in [&mut one, &mut two] {
+        assert_eq!(client.get(&row).await.json()["Name"], "new");
+    }
+    assert_eq!(own.get(&row).await.json()["Name"], "new");
     world.close().await;
 }

@@ -19,7 +19,7 @@ use super::sessions::SessionId;
 use super::touch::Deps;
 
 /// Longest plain body that is looked into or made again from a compressed one.
-const LONGEST_PLAIN: usize = 16 << 20;
+const LONGEST_PLAIN: usize = 4 << 20;
 
 /// What an answer's map entry and fields take besides their texts, in bytes.
 const OVERHEAD: usize = 512;

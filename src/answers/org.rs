@@ -31,7 +31,7 @@ struct State {
 /// What one look found.
 #[derive(Debug, Clone, Copy)]
 pub struct Look {
-    /// The number a call that is sent now has: see [`Generations::count`].
+    /// The number of the last change so far: a call that is sent now knows of no later one.
     pub as_of: u64,
     /// What an answer would depend on is being changed, or may be.
     pub busy: bool,

@@ -85,21 +85,34 @@ impl Rules {
         self.keeps_rows
     }
 
+    /// Whether any entry may cover a question of this kind, from what is known of every call.
+    pub fn may_cover(&self, kind: Kind, call: &Call) -> bool {
+        let named = |names: &Vec<Lower>| {
+            let object = call.meaning.object.as_deref();
+            object.is_some_and(|object| names.iter().any(|name| name.eq_ignore_ascii_case(object)))
+        };
+        self.of(kind, call).any(|(_, objects)| objects.as_ref().is_none_or(named))
+    }
+
     /// The first entry that covers `question`, which is what `call` asks.
     pub fn entry(&self, call: &Call, question: &Question) -> Option<&Entry> {
-        let covers = |(entry, objects): &&(Entry, Option<Vec<Lower>>)| {
-            listed(entry.orgs.as_ref(), &call.org)
-                && listed(entry.callers.as_ref(), &call.caller)
-                && listed(entry.families.as_ref(), &call.meaning.family)
-                && listed(entry.operations.as_ref(), &call.meaning.operation)
-                && match objects {
-                    // The list of all objects is about no single one.
-                    Some(_) if question.kind == Kind::Global => false,
-                    Some(names) => question.deps.objects().iter().all(|object| names.contains(object)),
-                    None => !question.kind.is_of_rows(),
-                }
-        };
-        self.entries.iter().find(covers).map(|(entry, _)| entry)
+        let asked = question.deps.objects();
+        let covers =
+            |objects: &Option<Vec<Lower>>| objects.as_ref().is_none_or(|names| asked.iter().all(|name| names.contains(name)));
+        self.of(question.kind, call).find(|(_, objects)| covers(objects)).map(|(entry, _)| entry)
+    }
+
+    /// The entries about such calls, whatever their objects.
+    fn of(&self, kind: Kind, call: &Call) -> impl Iterator<Item = &(Entry, Option<Vec<Lower>>)> {
+        let (org, caller, family, operation) = (call.org, call.caller, call.meaning.family, call.meaning.operation);
+        self.entries.iter().filter(move |(entry, objects)| {
+            listed(entry.orgs.as_ref(), &org)
+                && listed(entry.callers.as_ref(), &caller)
+                && listed(entry.families.as_ref(), &family)
+                && listed(entry.operations.as_ref(), &operation)
+                // The list of all objects is about no single one; rows are kept of none that is not named.
+                && if objects.is_some() { kind != Kind::Global } else { !kind.is_of_rows() }
+        })
     }
 
     /// Objects that change along with `name`.

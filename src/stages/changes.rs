@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::answers::{DOUBT, JOB, Job, Touch, Touches, Writing, ingest_job, job_of_path, with_what_changes_along};
@@ -54,7 +55,7 @@ pub(super) fn settled(
             Err(refusal)
         }
         // It may have happened, or may happen yet.
-        Ok(reply) if reply.status().is_server_error() => Ok(reply),
+        Ok(reply) if is_doubtful(&reply) => Ok(reply),
         Ok(reply) if kind == Kind::AtHead || reply.body().is_end_stream() => {
             writing.ended();
             Ok(reply)
@@ -65,6 +66,17 @@ pub(super) fn settled(
                 .map(|body| ReplyBody::Stream(Answer::Changing(Box::new(Changing { body, writing: Some(writing) })))))
         }
     }
+}
+
+/// Whether an answer leaves open what became of its call: it comes from something in front of Salesforce, which may be at
+/// work still. What failed in Salesforce itself says so in the form of its API, with 500.
+fn is_doubtful(reply: &Reply) -> bool {
+    let status = reply.status();
+    let own = |kind: &HeaderValue| {
+        [&b"application/json"[..], b"text/xml", b"application/xml"].iter().any(|form| kind.as_bytes().starts_with(form))
+    };
+    let says = status == StatusCode::INTERNAL_SERVER_ERROR && reply.headers().get(CONTENT_TYPE).is_some_and(own);
+    status.is_server_error() && !says
 }
 
 /// The answer to a call that may still be changing something.
@@ -168,7 +180,7 @@ impl JobCall {
             return result;
         };
         if !reply.status().is_success() {
-            let unknown = reply.status().is_server_error();
+            let unknown = is_doubtful(&reply);
             match self.writing.take() {
                 Some(writing) if unknown => self.doubt(&writing),
                 Some(writing) => writing.ended(),

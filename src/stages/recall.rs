@@ -200,6 +200,9 @@ where
         let (Some(cache), Some(org)) = (&live.cache, live.org(call.org)) else {
             return Way::onward(self.inner.call(passage));
         };
+        if !cache.rules.may_cover(kind, call) {
+            return Way::onward(self.inner.call(passage));
+        }
         let plain = passage.head.method == Method::GET && matches!(passage.payload, Payload::Empty);
         // Until it is known which user an identity is, nobody can say whose its answers are.
         let known = org.identity(call.caller).is_none_or(|identity| identity.is_known());
@@ -278,7 +281,7 @@ where
             };
             passage.now = self.clock.now();
             match state {
-                State::Landed(landed) => match joined(&landed, &asked) {
+                State::Landed(landed) => match joined(&landed, &asked, passage.now) {
                     Some(reply) => return Ok(reply),
                     None => break None,
                 },
@@ -488,14 +491,13 @@ fn tell_usage(headers: &mut HeaderMap, org: &LiveOrg, now: Instant) {
 }
 
 /// The answer another request got.
-fn joined(landed: &Landed, asked: &Asked) -> Option<Reply> {
+fn joined(landed: &Landed, asked: &Asked, now: Instant) -> Option<Reply> {
     let (_, org) = asked.who.org()?;
     let mut reply = landed.whole.answer(&asked.question.wish)?.map(ReplyBody::Whole);
     reply.headers_mut().append(CACHE_STATUS, HeaderValue::from_static("weirkeeper;fwd=miss;collapsed"));
     let mut outcome = asked.who.record.lock();
     outcome.source = Source::Joined;
     outcome.saved = landed.cost;
-    let now = outcome.started;
     drop(outcome);
     tell_usage(reply.headers_mut(), org, now);
     Some(reply)

@@ -22,7 +22,7 @@
 //!
 //! | module | what it decides |
 //! |---|---|
-//! | [`call`], [`outcome`], [`refusal`], [`body`], [`clock`], [`tasks`] | the words every stage shares |
+//! | [`call`], [`outcome`], [`refusal`], [`body`], [`clock`], [`tasks`], [`http1`] | the words every stage shares |
 //! | [`edge`] | how a caller's connection is read, who is calling, how the gateway's own answers look |
 //! | [`salesforce`] | what a request means and costs: pure knowledge, no I/O |
 //! | [`stages`] | the Tower layers: thin, each around a pure core |
@@ -58,6 +58,7 @@ pub mod config;
 pub mod edge;
 pub mod exchange;
 pub mod gateway;
+pub mod http1;
 pub mod ledgers;
 pub mod live;
 pub mod outcome;

@@ -4,6 +4,7 @@
 //! (connections, metrics, the hash key of principals, tokens of identities) is handed from one to the next.
 
 mod identities;
+mod paces;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::admission::{AccountId, Ledger};
 use crate::answers::{Answers, DOUBT, Entry, Flights, OrgAnswers, Rules as CacheRules, Store, Touch};
 use crate::call::{CallerId, Class, Family, OrgId};
 use crate::clock::Clock;
-use crate::config::{self, Allow, Caller, Config, Org, PolicyMode, Roots, Secret, Upstream};
+use crate::config::{self, Allow, Caller, Config, Match, Org, PolicyMode, Roots, Secret, Upstream};
 use crate::edge::callers::Callers;
 use crate::edge::facade::Facade;
 use crate::edge::facade::token::Sealer;
@@ -31,7 +32,9 @@ use crate::exchange::{self, Connector, Limits, MemoryDial, Origin, Target, Timeo
 use crate::ledgers::Ledgers;
 use crate::salesforce::{Costs, PrincipalKey};
 use crate::stages::admit::Waiting;
+use crate::stages::pace::Pace;
 use crate::stages::policy::{Mode, Rules};
+use crate::stages::share::Advertised;
 use crate::telemetry::{Names, Telemetry};
 
 /// The one place that holds the configuration in force.
@@ -89,6 +92,8 @@ pub struct LiveOrg {
     pub ledger: Ledger,
     /// The account of each caller with it, in the order of callers.
     accounts: Vec<AccountId>,
+    /// The pace of each caller with it, in the order of callers; nothing if no caller has one.
+    paces: Vec<Option<Pace>>,
     /// The calls that wait for it.
     pub waiting: Waiting,
     /// The target its callers' own log-ins go to.
@@ -131,6 +136,11 @@ impl LiveOrg {
         self.accounts.get(usize::from(caller.0)).copied().unwrap_or(AccountId::NOBODY)
     }
 
+    /// How fast `caller` may send, if it has a pace.
+    pub fn pace(&self, caller: CallerId) -> Option<&Pace> {
+        self.paces.get(usize::from(caller.0))?.as_ref()
+    }
+
     /// The identity `caller` acts as.
     pub fn identity(&self, caller: CallerId) -> Option<&Arc<Identity>> {
         let place = self.acts_as.get(usize::from(caller.0)).copied().flatten()?;
@@ -161,6 +171,10 @@ pub struct LiveCaller {
     pub deadline: Option<Duration>,
     /// `client=<name>`, ready for `Sforce-Call-Options`.
     pub stamp: HeaderValue,
+    /// It is everybody whom nothing else matches.
+    pub anybody: bool,
+    /// What it is told of its share with every answer.
+    pub advertised: Option<Advertised>,
 }
 
 /// Why a checked configuration cannot be put in force.
@@ -215,6 +229,7 @@ impl Live {
                 costs: costs(org),
                 ledger,
                 accounts: Vec::new(),
+                paces: Vec::new(),
                 waiting: before.map_or_else(Waiting::default, |org| org.waiting.clone()),
                 login: OrgId(targets.len() as u16 - 1),
                 facade: None,
@@ -266,6 +281,7 @@ impl Live {
         // Nothing can fail any more: ledgers have one set of rules, those of the configuration in force.
         for (org, accounts) in orgs.iter_mut().zip(lasting.ledgers.put(&config)) {
             org.accounts = accounts;
+            org.paces = paces::of(&org.name, &config, earlier, lasting.clock.now());
         }
         let cache = cache(&config, lasting, earlier, &orgs);
         Ok(Self {
@@ -287,7 +303,7 @@ impl Live {
             read_ahead: config.upstream.read_ahead,
             hosts: hosts.collect(),
             only_org,
-            by_caller: config.callers.iter().map(LiveCaller::new).collect(),
+            by_caller: config.callers.iter().map(|caller| LiveCaller::new(caller, config.rate_limit_headers)).collect(),
             orgs,
             targets,
             names,
@@ -317,8 +333,8 @@ impl Live {
 }
 
 impl LiveCaller {
-    /// Arranges one caller.
-    pub fn new(caller: &Caller) -> Self {
+    /// Arranges one caller, who is told of its share if `told`.
+    pub fn new(caller: &Caller, told: bool) -> Self {
         let Allow { families, objects, operations } = &caller.allow;
         Self {
             name: caller.name.clone(),
@@ -326,6 +342,8 @@ impl LiveCaller {
             class: caller.class,
             deadline: caller.deadline,
             stamp: headers::call_options_for(&caller.name),
+            anybody: caller.matches == Match::Any,
+            advertised: Advertised::new(caller).filter(|_| told),
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::HeaderValue;
 use parking_lot::{Mutex, MutexGuard};
@@ -14,10 +15,12 @@ use smallvec::SmallVec;
 use smol_str::SmolStr;
 use tokio::time::Instant;
 
+use crate::admission::Terms;
 use crate::call::{
     ApiCalls, ApiVersion, CallerId, Class, Family, ObjectName, Operation, OrgId, Principal, closed_list,
 };
 use crate::refusal::{Reason, Wants};
+use crate::salesforce::Usage;
 
 closed_list! {
     /// Where an answer came from.
@@ -156,6 +159,8 @@ pub struct Exchange {
     pub status: Option<u16>,
     /// What Salesforce charges for it, as far as its status says (facts 1.3).
     pub charged: ApiCalls,
+    /// What Salesforce said has been used, in an answer that came after its caller had left: nobody else read it.
+    pub unread: Option<Usage>,
     /// How it failed.
     pub failure: Option<FailureKind>,
     /// Salesforce's `errorCode`, where the answer was an error and was looked at.
@@ -165,7 +170,16 @@ pub struct Exchange {
 impl Exchange {
     /// An attempt handed over at `sent`, charged `cost` until its answer says otherwise.
     pub fn sent(sent: Instant, cost: ApiCalls) -> Self {
-        Self { sent, head: None, ended: None, status: None, charged: cost, failure: None, error_code: None }
+        Self {
+            sent,
+            head: None,
+            ended: None,
+            status: None,
+            charged: cost,
+            unread: None,
+            failure: None,
+            error_code: None,
+        }
     }
 }
 
@@ -202,6 +216,9 @@ pub struct Outcome {
     pub version: Option<ApiVersion>,
     /// The client name the caller itself sent in `Sforce-Call-Options`.
     pub client: Option<SmolStr>,
+    /// The product in its `User-Agent`, if it was sent in the name of the caller that everybody is whom nothing else
+    /// matches; empty if there is none.
+    pub agent: Option<SmolStr>,
     /// Where the request comes from, trusted proxies left out.
     pub remote: Option<IpAddr>,
     /// In which form its caller wants to be refused.
@@ -220,6 +237,12 @@ pub struct Outcome {
     pub refusal: Option<Reason>,
     /// What policy would have refused in `mode: observe`.
     pub would_refuse: Option<Reason>,
+    /// On what terms the ledger let it go, the last time it was sent.
+    pub terms: Option<Terms>,
+    /// How long it waited because its caller exceeded its pace.
+    pub paced: Duration,
+    /// How many calls its caller's pace would have let follow at once; `None` for a caller without a pace.
+    pub pace_left: Option<u32>,
     /// The answer may hold URLs that point past the gateway, because it was too large or could not be read.
     pub urls_kept: bool,
     /// How it ended.
@@ -255,6 +278,7 @@ impl Outcome {
             template: "",
             version: None,
             client: None,
+            agent: None,
             remote: None,
             wants: Wants::default(),
             http: http::Version::HTTP_11,
@@ -264,6 +288,9 @@ impl Outcome {
             saved: 0,
             refusal: None,
             would_refuse: None,
+            terms: None,
+            paced: Duration::ZERO,
+            pace_left: None,
             urls_kept: false,
             ending: Ending::CallerLeft,
             answered: None,

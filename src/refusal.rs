@@ -40,6 +40,8 @@ closed_list! {
         Shed = "shed",
         /// Calls are scarce, and the call came sooner than calls come back.
         Pace = "pace",
+        /// The caller exceeds its pace, and the call cannot wait for its turn.
+        CallerPace = "caller_pace",
         /// What may be spent is not known yet, or cannot be written down.
         BudgetUnready = "budget_unready",
         /// Two different credentials in one request, or one that cannot be read.
@@ -147,7 +149,7 @@ impl Reason {
             | Self::CallerCeiling
             | Self::OrgAllowance => StatusCode::FORBIDDEN,
             Self::SessionInvalid => StatusCode::UNAUTHORIZED,
-            Self::LoginLimited | Self::Pace => StatusCode::TOO_MANY_REQUESTS,
+            Self::LoginLimited | Self::Pace | Self::CallerPace => StatusCode::TOO_MANY_REQUESTS,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BuffersFull
             | Self::TooManyConnections
@@ -183,7 +185,9 @@ impl Reason {
             }
             Self::SessionInvalid => "INVALID_SESSION_ID",
             Self::BodyTooLarge => "OPERATION_TOO_LARGE",
-            Self::LoginLimited | Self::CallerCeiling | Self::OrgAllowance | Self::Pace => "REQUEST_LIMIT_EXCEEDED",
+            Self::LoginLimited | Self::CallerCeiling | Self::OrgAllowance | Self::Pace | Self::CallerPace => {
+                "REQUEST_LIMIT_EXCEEDED"
+            }
             Self::Paused
             | Self::Shed
             | Self::BudgetUnready
@@ -217,7 +221,7 @@ impl Reason {
             Self::CallerCeiling => "Wait, ask for more at once, or ask the gateway's operator for a higher ceiling.",
             Self::OrgAllowance => "Wait, or ask the gateway's operator who uses it.",
             Self::Shed => "Try again later; the operator can guarantee this caller a floor.",
-            Self::Pace => "Go slower.",
+            Self::Pace | Self::CallerPace => "Go slower.",
             Self::BadCredential => "Send exactly one credential.",
             Self::SessionInvalid => "Log in again.",
             Self::LoginLimited => "Use the token a log-in gave until it expires; check the key if log-ins fail.",

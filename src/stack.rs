@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Recall -> Authorize -> Admit ----> Send
-//!                record     org and     Call,         may he?   URLs in    token of     ledger:    message, connection,
-//!                metrics,   caller      complete      (and each answers    the          may it     answer, cost
-//!                log                    body          part)     that       identity     now, who
-//!                                                               leave us                pays
+//!                record     org and     Call,         may he?   URLs in    from      token of     ledger:    message,
+//!                metrics,   caller      complete      (and each answers    memory?   the          may it     connection,
+//!                log                    body          part)     that       what is   identity     now, who   answer, cost
+//!                                                               leave us   old now?               pays
 //! ```
 //!
 //! Every stage may end the journey with a `Refusal`, which Observe turns into an answer. All stages are always ready, so a

@@ -8,12 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Response;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt as _;
 use weirkeeper::answers::{Touch, lower};
 use weirkeeper::edge::Connection;
 use weirkeeper::sim::{Fault, FaultAction, SimConfig, SimRows, SimUser};
 
-use crate::client::{Answer, Client, encoded, envelope, head, token};
+use crate::client::{Answer, Client, encoded, envelope, token};
 use crate::world::{Line, World, small};
 
 /// Rows, queries and descriptions are kept.
@@ -351,8 +350,11 @@ async fn if_the_one_who_asks_leaves_another_asks() {
     let row = format!("sobjects/Account/{}", world.client().any("Account").await);
     let before = world.sim.counts().charged;
     world.sim.script().latency(2_000, 0);
-    let mut leader = world.raw();
-    leader.write_all(head("GET", &row, "").as_bytes()).await.unwrap();
+    let mut leader = world.client().with("x-request-timeout-ms", "1000");
+    let leading = {
+        let row = row.clone();
+        world.beside(async move { assert_eq!(leader.get(&row).await.code(), 504) })
+    };
     tokio::time::sleep(Duration::from_millis(100)).await;
     let all: Vec<_> = (0..100)
         .map(|_| {
@@ -360,8 +362,7 @@ async fn if_the_one_who_asks_leaves_another_asks() {
             world.beside(async move { assert_eq!(client.get(&row).await.code(), 200) })
         })
         .collect();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    drop(leader);
+    leading.await.unwrap();
     for one in all {
         one.await.unwrap();
     }
@@ -534,7 +535,7 @@ async fn nobody_gets_what_salesforce_would_not_give_him() {
     // Nothing changes, so that Salesforce's own answer is asked for once.
     let mut known: HashMap<(usize, String, usize), (u16, String, String)> = HashMap::new();
     let mut by_memory = 0;
-    for round in 0..20_000 {
+    for round in 0..6_000 {
         let who = rng.usize(..names.len());
         let with = rng.usize(..headers.len());
         let target = match rng.u8(..10) {
@@ -566,7 +567,7 @@ async fn nobody_gets_what_salesforce_would_not_give_him() {
             tokio::time::sleep(Duration::from_secs(20)).await;
         }
     }
-    assert!(by_memory > 5_000, "{by_memory}");
+    assert!(by_memory > 1_000, "{by_memory}");
     world.close().await;
 }
 
@@ -669,7 +670,7 @@ async fn writers_and_readers(seed: u64) {
         ("GET", FaultAction::Trickle { piece_bytes: 40, pause_ms: 150 }),
     ] {
         // What is lost leaves its object in doubt for longer than this goes on.
-        let skip = if method == "GET" { rng.u64(50..500) } else { rng.u64(150..250) };
+        let skip = if method == "GET" { rng.u64(50..300) } else { rng.u64(60..110) };
         script.fault(Fault {
             method: Some(method.into()),
             skip,
@@ -683,16 +684,16 @@ async fn writers_and_readers(seed: u64) {
     let mut tasks = Vec::new();
     for (id, known) in &all {
         let client = patient(world.client());
-        tasks.push(world.beside(write(client, id.clone(), Arc::clone(known), rng.fork(), 150)));
+        tasks.push(world.beside(write(client, id.clone(), Arc::clone(known), rng.fork(), 60)));
     }
     for user in ["admin", "integration", "admin", "integration", "admin", "admin"] {
         let client = patient(world.client().user(user));
-        tasks.push(world.beside(read(client, all.clone(), rng.fork(), 700, Arc::clone(&kept))));
+        tasks.push(world.beside(read(client, all.clone(), rng.fork(), 300, Arc::clone(&kept))));
     }
     for task in tasks {
         task.await.unwrap();
     }
-    assert!(kept.load(Ordering::Relaxed) > 100, "seed {seed}: {} of 4200", kept.load(Ordering::Relaxed));
+    assert!(kept.load(Ordering::Relaxed) > 20, "seed {seed}: {} of 1800", kept.load(Ordering::Relaxed));
     world.sim.script().clear_faults();
     world.close().await;
 }
@@ -746,6 +747,7 @@ async fn callers_of_one_identity_share_its_answers_as_far_as_their_rules_go() {
         "{ROWS}orgs:
 - name: prod
   instance_url: 'http://127.0.0.1:8081'
+  hosts: [sf.internal]
   auth: {{integration: {{flow: client_credentials, client_id: 3MVGsim.app, client_secret: {{file: sim-app-secret.secret}}}}}}
 callers:
 - {{name: one, match: {{network: 192.0.2.0/24}}, act_as: integration}}

@@ -92,7 +92,7 @@ fn explain_tells_what_a_row_and_a_query_are() {
 fn explain_reads_the_body_of_a_composite_and_applies_rules() {
     let setup = Setup::new(
         "127.0.0.1:1".parse().unwrap(),
-        "callers:\n- {name: reader, match: {host: a.example}, allow: {operations: [read]}}\n- {name: anyone, match: any, class: batch}\n",
+        "callers:\n- {name: reader, match: {host: a.example}, allow: {operations: [read]}}\n- {name: anyone, match: any, class: batch, pace: {per_second: 5, burst: 9}}\n",
     );
     let body = json!({"compositeRequest": [
         {"method": "GET", "url": "/services/data/v62.0/sobjects/Account/001000000000001AAA", "referenceId": "a"},
@@ -114,7 +114,10 @@ fn explain_reads_the_body_of_a_composite_and_applies_rules() {
 
     let table = stdout(&[&["explain", method, path], with_body.as_slice()].concat());
     assert!(table.contains("caller reader     refused: "), "{table}");
-    assert!(table.contains("caller anyone     allowed (batch)"), "{table}");
+    assert!(
+        table.contains("caller anyone     allowed (batch; 5 a second, 9 at once, 100 may wait up to 5 s)"),
+        "{table}"
+    );
     let without = stdout(&["explain", method, path]);
     assert!(without.contains("note: its body says what it does; give it with --body"), "{without}");
 

@@ -314,7 +314,12 @@ async fn no_secret_is_told_wherever_it_stands() {
         ("GET", "limits", &[("authorization", "CANARY")], ""),
         ("GET", "limits", &[("x-sfdc-session", "CANARY")], ""),
         ("GET", "limits", &[("weirkeeper-key", "wk_CANARY")], ""),
-        ("GET", "limits", &[("cookie", "sid=CANARY"), ("user-agent", "CANARY"), ("x-forwarded-for", "CANARY")], ""),
+        (
+            "GET",
+            "limits",
+            &[("cookie", "sid=CANARY"), ("user-agent", "00DC4N4RY000001CANARY"), ("x-forwarded-for", "CANARY")],
+            "",
+        ),
         ("GET", "limits", &[("sforce-call-options", "client=00DC4N4RY000001CANARY")], ""),
         ("GET", "limits", &[("traceparent", "00-CANARY"), ("x-request-timeout-ms", "CANARY")], ""),
         ("GET", "limits", &[("weirkeeper-class", "CANARY"), ("accept", "application/CANARY")], ""),

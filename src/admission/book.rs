@@ -19,6 +19,7 @@ use super::ladder::{Level, Steps};
 use super::lease::{Common, Funds, Lease};
 use super::ring::{Ring, WINDOW_MINUTES};
 use super::settings::{AccountId, Mode, OrgSettings, PerMille};
+use super::terms::{Paid, Terms};
 use super::time::Minute;
 use super::usage::{Footing, Misread, Reading, Truth};
 
@@ -42,6 +43,7 @@ pub(super) struct Pass {
     pub(super) allotted: bool,
     pub(super) probe: bool,
     pub(super) borrowed: bool,
+    pub(super) terms: Terms,
     /// What enforcement would have said, in `mode: observe`.
     pub(super) would_deny: Option<Denied>,
 }
@@ -209,12 +211,19 @@ impl Book {
         };
         account.reserved += u64::from(cost.0);
         let generation = account.generation;
+        let judged = cost.0 > 0 && self.settings.mode != Mode::Off;
+        let terms = Terms {
+            cost,
+            paid: judged.then_some(if borrowed { Paid::Borrowed } else { Paid::Floor }),
+            level: self.steps.level(),
+            left: account.ceiling.map(|ceiling| ceiling.saturating_sub(account.load())),
+        };
         self.rehold(slot);
         if borrowed && class == Class::Batch && self.lent.0 == self.now {
             self.lent.1 += u64::from(cost.0);
         }
         let slot = slot as u32;
-        Ok(Pass { slot, generation, class, cost: cost.0, leased, allotted, probe, borrowed, would_deny })
+        Ok(Pass { slot, generation, class, cost: cost.0, leased, allotted, probe, borrowed, terms, would_deny })
     }
 
     /// Whether decisions are enforced. Where they are only observed nothing is refused or delayed, not even for want

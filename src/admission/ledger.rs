@@ -23,6 +23,7 @@ use super::book::{Book, Pass};
 use super::denied::{Cause, Denied};
 use super::lease::{Lease as Leased, OnLoss};
 use super::settings::{AccountId, OrgSettings, Share};
+use super::terms::Terms;
 use super::time::{Minute, Timeline};
 use super::usage::{Misread, Reading};
 
@@ -253,6 +254,11 @@ impl Reservation {
             return Err(LeaseEnded);
         };
         Ok(Spent { ledger, pass, minute, open: true })
+    }
+
+    /// On what terms it was let in; `None` once spent or given back.
+    pub fn terms(&self) -> Option<Terms> {
+        self.held.as_ref().map(|(_, pass)| pass.terms)
     }
 
     /// Whether it goes beyond the caller's floor.

@@ -13,7 +13,8 @@
 //! | `account` | one caller's calls and what is held for it |
 //! | `usage` | what the org used, from Salesforce's readings |
 //! | `gate` | closing and careful reopening after Salesforce refused |
-//! | `ladder`, `fair` | what may be borrowed when calls are scarce |
+//! | `ladder`, `fair`, `terms` | what may be borrowed when calls are scarce, and what was |
+//! | `pace` | how fast one caller may send, and who waits for it |
 //! | `lease`, `allotment`, `statement`, `bank` | what may be spent without asking the store, and the stores |
 //! | `forecast`, `snapshot` | what comes back when, and everything there is to see |
 //!
@@ -31,10 +32,12 @@ mod gate;
 mod ladder;
 mod lease;
 mod ledger;
+mod pace;
 pub mod ring;
 pub mod settings;
 mod snapshot;
 mod statement;
+mod terms;
 #[cfg(test)]
 mod tests;
 pub mod time;
@@ -47,7 +50,9 @@ pub use gate::Door;
 pub use ladder::Level;
 pub use lease::OnLoss;
 pub use ledger::{Funding, LeaseEnded, Ledger, Reservation, Spent};
+pub use pace::{Hurry, PaceBudget, PaceSettings, Pacer, TooFast, Verdict};
 pub use settings::{AccountId, Blind, Ladder, Lending, Mode, OrgSettings, PerMille, Share};
 pub use snapshot::{CallerBudget, CallerForecast, OrgBudget, Warning};
+pub use terms::{Paid, Terms};
 pub use time::{Minute, Timeline};
 pub use usage::{Footing, Misread, Reading};

@@ -226,7 +226,7 @@ mod tests {
     fn rows_are_touched_as_narrowly_as_they_are_named() {
         let id = "001D000000IqhSLIAZ";
         let row = Touch::Row(lower("Lead"), RowId::parse(id).unwrap());
-        assert_eq!(of(&Method::PATCH, &format!("sobjects/LEAD/{id}"), "{}"), [row.clone()]);
+        assert_eq!(of(&Method::PATCH, &format!("sobjects/LEAD/{id}"), "{}"), std::slice::from_ref(&row));
         assert_eq!(of(&Method::POST, &format!("sobjects/Lead/{id}?_HttpMethod=PATCH"), "{}"), [row]);
         assert_eq!(of(&Method::POST, "sobjects/Lead", "{}"), [Touch::New(lower("lead"))]);
         assert_eq!(of(&Method::DELETE, &format!("sobjects/Lead/{id}"), ""), [Touch::Rows]);

@@ -59,7 +59,7 @@ pub struct Flights(Mutex<AHashMap<Key, Arc<Flight>>>);
 #[derive(Debug)]
 pub enum Boarding {
     /// It leads.
-    Leads(Leader),
+    Leads(Box<Leader>),
     /// It waits.
     Waits(Seat),
     /// It goes alone.
@@ -92,7 +92,7 @@ impl Flights {
         let (state, _) = watch::channel(State::InAir);
         let flight = Arc::new(Flight { as_of, class, state, waiting: AtomicUsize::new(0) });
         flights.insert(key.clone(), Arc::clone(&flight));
-        Boarding::Leads(Leader { flights: Arc::clone(self), key: key.clone(), flight, ended: false })
+        Boarding::Leads(Box::new(Leader { flights: Arc::clone(self), key: key.clone(), flight, ended: false }))
     }
 
     /// Flights in the air.
@@ -191,7 +191,7 @@ mod tests {
 
     fn lead(flights: &Arc<Flights>) -> Leader {
         match flights.board(&key(), 5, Class::Standard, |_| true) {
-            Boarding::Leads(leader) => leader,
+            Boarding::Leads(leader) => *leader,
             other => panic!("{other:?}"),
         }
     }

@@ -445,11 +445,10 @@ mod tests {
             };
             let concerns = |touch: &Touch, deps: &Deps| match (touch, deps) {
                 (Touch::Everything, _) => true,
-                (_, Deps::Metadata(_)) => false,
-                (Touch::Rows, _) => true,
+                (Touch::Rows, deps) => !matches!(deps, Deps::Metadata(_)),
+                (_, Deps::Metadata(_)) | (Touch::New(_), Deps::Row(..)) => false,
                 (Touch::Row(o, i), Deps::Row(p, j)) => o == p && i == j,
                 (Touch::Object(o), Deps::Row(p, _)) => o == p,
-                (Touch::New(_), Deps::Row(..)) => false,
                 (Touch::Row(o, _) | Touch::Object(o) | Touch::New(o), Deps::Objects(all)) => all.contains(o),
             };
             // Of each kept answer: when it was fetched, whether anything has touched it since.

@@ -72,6 +72,7 @@ pub struct Question {
 
 /// What a request says about how it wants to be answered.
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is said on its own")]
 pub struct Wish {
     /// Salesforce is to be asked.
     pub no_cache: bool,

@@ -97,8 +97,9 @@ impl Rules {
     /// The first entry that covers `question`, which is what `call` asks.
     pub fn entry(&self, call: &Call, question: &Question) -> Option<&Entry> {
         let asked = question.deps.objects();
-        let covers =
-            |objects: &Option<Vec<Lower>>| objects.as_ref().is_none_or(|names| asked.iter().all(|name| names.contains(name)));
+        let covers = |objects: &Option<Vec<Lower>>| {
+            objects.as_ref().is_none_or(|names| asked.iter().all(|name| names.contains(name)))
+        };
         self.of(question.kind, call).find(|(_, objects)| covers(objects)).map(|(entry, _)| entry)
     }
 

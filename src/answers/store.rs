@@ -16,8 +16,7 @@ pub struct Store {
 impl Store {
     /// Room for `bytes`, keys and heads counted.
     pub fn new(bytes: u64) -> Self {
-        let weigh = |key: &Box<[u8]>, kept: &Arc<Kept>| u32::try_from(kept.weight(key.len())).unwrap_or(u32::MAX);
-        let kept = Cache::builder().max_capacity(bytes).weigher(weigh).build_with_hasher(ahash::RandomState::new());
+        let kept = Cache::builder().max_capacity(bytes).weigher(weight).build_with_hasher(ahash::RandomState::new());
         Self { kept, bytes }
     }
 
@@ -48,4 +47,10 @@ impl Store {
         self.kept.invalidate_all();
         self.kept.run_pending_tasks();
     }
+}
+
+/// Bytes an answer takes, in the form the cache wants to be told.
+#[expect(clippy::borrowed_box, reason = "the cache shows the key as it holds it")]
+fn weight(key: &Box<[u8]>, kept: &Arc<Kept>) -> u32 {
+    u32::try_from(kept.weight(key.len())).unwrap_or(u32::MAX)
 }

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::admin_client::AdminArguments;
 
+/// Clients printed of each kind.
+const CLIENTS: usize = 5;
+
 /// The arguments of `budget`.
 #[derive(Debug, clap::Args)]
 pub struct BudgetArguments {
@@ -72,6 +75,9 @@ fn one(text: &mut String, org: &Value) {
     ] {
         let _ = writeln!(text, "  {name:<20} {value:>14}");
     }
+    let batches = &org["bulk_batches"];
+    let _ =
+        writeln!(text, "  {:<20} {:>14} of {}", "Bulk batches", number(&batches["used"]), number(&batches["limit"]));
     for class in org["paused_classes"].as_array().into_iter().flatten() {
         let _ = writeln!(text, "  class {} is paused", word(class));
     }
@@ -86,6 +92,52 @@ fn one(text: &mut String, org: &Value) {
             number(&caller["floor"]),
             number(&caller["ceiling"]),
             number(&caller["pace_per_hour"]),
+        );
+    }
+    paces(text, org);
+    top_clients(text, org);
+}
+
+/// Who spends in nobody's name.
+fn top_clients(text: &mut String, org: &Value) {
+    let kinds = [("client name", "by_client"), ("user agent", "by_user_agent"), ("principal", "by_principal")];
+    for (title, kind) in kinds {
+        let clients = org["top_clients"][kind].as_array().map(Vec::as_slice).unwrap_or_default();
+        if clients.is_empty() {
+            continue;
+        }
+        let _ = writeln!(text, "\n  {:<24} {:>12}", format!("unnamed, by {title}"), "calls");
+        for client in clients.iter().take(CLIENTS) {
+            let calls = client["calls"].as_u64().map_or_else(|| "-".to_owned(), grouped);
+            let _ = writeln!(text, "  {:<24} {calls:>12}", client["name"].as_str().unwrap_or("-"));
+        }
+    }
+}
+
+/// Who has a pace, and how it stands.
+fn paces(text: &mut String, org: &Value) {
+    let paces: Vec<&Value> = org["paces"].as_array().into_iter().flatten().collect();
+    if paces.is_empty() {
+        return;
+    }
+    let _ = writeln!(
+        text,
+        "\n  {:<24} {:>12} {:>12} {:>12} {:>12} {:>12}",
+        "pace", "per second", "burst", "left", "waiting", "refused"
+    );
+    for pace in paces {
+        let number = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), grouped);
+        let refused = pace["refused"].as_array().into_iter().flatten().filter_map(|count| count[1].as_u64()).sum();
+        let _ = writeln!(
+            text,
+            "  {:<24} {:>12} {:>12} {:>12} {:>12} {:>12}{}",
+            pace["caller"].as_str().unwrap_or("-"),
+            number(&pace["per_second"]),
+            number(&pace["burst"]),
+            number(&pace["left"]),
+            number(&pace["waiting"]),
+            grouped(refused),
+            if pace["mode"] == "observe" { "  observed" } else { "" },
         );
     }
 }
@@ -129,6 +181,11 @@ mod tests {
             "forecast": {"returning_1h": 1_200, "returning_6h": 9_000, "pace_per_hour": 4_000, "runs_out": 29_000_860},
             "paused_classes": ["batch"],
             "callers": [{"name": "etl", "used": 50_000, "floor": 0, "ceiling": null, "pace_per_hour": 3_000, "paused": true}],
+            "paces": [{"caller": "etl", "mode": "observe", "per_second": 50, "burst": 100, "left": 7, "waiting": 0,
+                "places": 100, "waited": 3, "refused": [["places", 40], ["deadline", 2]]}],
+            "top_clients": {"by_client": [{"name": "loader", "calls": 12_345, "at_least": 12_000}], "by_user_agent": [],
+                "by_principal": []},
+            "bulk_batches": {"used": 1_204, "limit": 15_000},
         }]});
         let text = table(&budget);
         for line in [
@@ -138,8 +195,12 @@ mod tests {
             "50,000",
             "  paused",
             "class batch is paused",
+            "Bulk batches                  1,204 of 15,000",
+            "  etl                                50          100            7            0           42  observed",
+            "  unnamed, by client name         calls\n  loader                         12,345",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }
+        assert!(!text.contains("by principal"), "what is empty is not shown:\n{text}");
     }
 }

@@ -1,5 +1,6 @@
 //! `weirkeeper cache purge`: makes answers that are kept in memory old.
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -42,7 +43,7 @@ pub fn run(arguments: &CacheArguments) -> ExitCode {
     let mut path = format!("/api/v1/cache/purge?org={}", encoded(&arguments.org));
     for (name, value) in [("object", &arguments.object), ("principal", &arguments.principal)] {
         if let Some(value) = value {
-            path.push_str(&format!("&{name}={}", encoded(value)));
+            let _ = write!(path, "&{name}={}", encoded(value));
         }
     }
     match arguments.admin.post(&path) {

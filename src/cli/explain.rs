@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use crate::call::{Call, CallerId, Meaning, OrgId, Principal};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Pace, PaceMode};
 use crate::live::LiveCaller;
 use crate::salesforce::{self, Costs};
 
@@ -91,7 +91,7 @@ fn rules(config: &Config, meaning: &Meaning) -> Vec<Value> {
         .iter()
         .enumerate()
         .map(|(place, caller)| {
-            let live = LiveCaller::new(caller);
+            let live = LiveCaller::new(caller, false);
             let call = Call {
                 org: OrgId(0),
                 caller: CallerId(place as u16),
@@ -104,11 +104,19 @@ fn rules(config: &Config, meaning: &Meaning) -> Vec<Value> {
             json!({
                 "caller": caller.name.as_str(),
                 "class": caller.class,
+                "pace": caller.pace.filter(|pace| pace.mode != PaceMode::Off).map(pace),
                 "allowed": verdict.is_ok(),
                 "why": verdict.err(),
             })
         })
         .collect()
+}
+
+/// A caller's pace in words.
+fn pace(pace: Pace) -> String {
+    let Pace { mode, per_second, burst, queue, wait } = pace;
+    let observed = if mode == PaceMode::Observe { ", only observed" } else { "" };
+    format!("{per_second} a second, {burst} at once, {queue} may wait up to {} s{observed}", wait.as_secs_f64())
 }
 
 fn described(meaning: &Meaning, rules: Option<&[Value]>, notes: &[String]) -> Value {
@@ -168,7 +176,8 @@ fn table(explained: &Value) -> String {
             None => "allowed".to_owned(),
             Some(why) => format!("refused: {why}"),
         };
-        lines.push(format!("caller {:<11}{} ({})", plain(&caller["caller"]), verdict, plain(&caller["class"])));
+        let pace = caller["pace"].as_str().map(|pace| format!("; {pace}")).unwrap_or_default();
+        lines.push(format!("caller {:<11}{verdict} ({}{pace})", plain(&caller["caller"]), plain(&caller["class"])));
     }
     for note in explained["notes"].as_array().into_iter().flatten() {
         lines.push(format!("note: {}", plain(note)));

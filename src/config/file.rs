@@ -19,6 +19,7 @@ use super::cache::CacheFile;
 use super::daily::{DailyFile, LadderFile, ShareFile, StateFile};
 use super::key::KeyDigest;
 use super::model::Origin;
+use super::pace::PaceFile;
 use super::secret::SecretRef;
 use super::value::{ApiName, Count, HostName, Name, OneOrMany, Period, Phrase, ProxyUrl, Size, Text, WebUrl};
 use crate::call::{Class, Family, Operation};
@@ -42,6 +43,9 @@ pub struct ConfigFile {
     pub orgs: Vec<OrgFile>,
     /// The apps that use this gateway. Without any, everybody is let in as `anyone`, class `standard`.
     pub callers: Vec<CallerFile>,
+    /// Whether callers with a ceiling or a pace are told what is left of it with every answer: `RateLimit` and
+    /// `RateLimit-Policy`.
+    pub rate_limit_headers: bool,
     /// What the `allow` rules of callers do.
     pub policy: PolicyFile,
     /// Which answers may be given from memory.
@@ -78,6 +82,7 @@ impl Default for ConfigFile {
             upstream: UpstreamFile::default(),
             orgs: Vec::new(),
             callers: Vec::new(),
+            rate_limit_headers: true,
             policy: PolicyFile::default(),
             cache: CacheFile::default(),
             ladder: LadderFile::default(),
@@ -382,6 +387,9 @@ pub struct CallerFile {
     pub deadline: Option<Text<Period>>,
     /// Its share of every org's daily allowance.
     pub daily: ShareFile,
+    /// How fast it may send; default: as fast as it likes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pace: Option<PaceFile>,
     /// What it may do; default: everything.
     pub allow: AllowFile,
 }

@@ -16,6 +16,7 @@ mod file;
 pub mod key;
 mod model;
 mod outside;
+mod pace;
 mod problem;
 mod read;
 mod schema;
@@ -39,6 +40,7 @@ pub use model::{
     Upstream,
 };
 pub use outside::{Outside, System};
+pub use pace::{Pace, PaceMode};
 pub use problem::{Place, Problem, Problems};
 pub use schema::schema;
 pub use secret::Secret;

@@ -18,6 +18,7 @@ use super::cache::Cache;
 use super::daily::{DailyMode, OnLoss};
 use super::file::{AccessTo, ConfigFile, PolicyMode, Roots};
 use super::key::KeyDigest;
+use super::pace::Pace;
 use super::secret::Secret;
 use crate::call::{ApiCalls, CallerId, Class, Family, ObjectName, Operation, OrgId};
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub orgs: Vec<Org>,
     /// The callers; `callers[id.0]` is the caller with [`CallerId`] `id`, in the order in which they are tried.
     pub callers: Vec<Caller>,
+    /// Whether callers are told of their shares with every answer.
+    pub rate_limit_headers: bool,
     /// What the allow-rules of callers do.
     pub policy: PolicyMode,
     /// Which answers may be given from memory; `None`: none.
@@ -462,6 +465,8 @@ pub struct Caller {
     pub deadline: Option<Duration>,
     /// Its share of every org's daily allowance.
     pub daily: Share,
+    /// How fast it may send to each org; `None`: as fast as it likes.
+    pub pace: Option<Pace>,
     /// What it may do.
     pub allow: Allow,
 }

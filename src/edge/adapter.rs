@@ -1,4 +1,4 @@
-//! Between hyper and the road: one small boxed future for each request, and the count of what is in service.
+//! Between hyper's HTTP/2 and the road: one small boxed future for each request, and the count of what is in service.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH};
-use http::{HeaderValue, Request, Response};
+use http::header::CONTENT_LENGTH;
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -17,11 +17,12 @@ use pin_project_lite::pin_project;
 use crate::body::BodyFault;
 use crate::clock::Clock;
 use crate::edge::connection::{Arrival, Connection};
-use crate::edge::framing::Fault;
+use crate::edge::fault::Fault;
 use crate::edge::inbound::Inbound;
 use crate::edge::limits::Edge;
 use crate::edge::pace::Pace;
 use crate::edge::serve::refusal;
+use crate::edge::wire::Wire;
 
 /// What the edge hands requests to. Implemented by every fitting [`tower::Service`].
 pub trait EdgeService:
@@ -49,12 +50,13 @@ where
 pub(super) struct Adapter<S> {
     service: S,
     connection: Arc<Connection>,
+    wire: Arc<Mutex<Wire>>,
     edge: Arc<Edge>,
 }
 
 impl<S> Adapter<S> {
-    pub(super) fn new(service: S, connection: Arc<Connection>, edge: Arc<Edge>) -> Self {
-        Self { service, connection, edge }
+    pub(super) fn new(service: S, connection: Arc<Connection>, wire: Arc<Mutex<Wire>>, edge: Arc<Edge>) -> Self {
+        Self { service, connection, wire, edge }
     }
 }
 
@@ -70,20 +72,20 @@ impl<S: EdgeService> hyper::service::Service<Request<Incoming>> for Adapter<S> {
         let (mut head, body) = request.into_parts();
         // Nothing is ever upgraded.
         head.extensions.clear();
-        let (in_service, http2) = InService::begin(&self.connection, self.edge.clock);
-        if http2 && let Some(fault) = http2_fault(&head, &self.edge) {
+        let in_service = InService::begin(&self.wire, self.edge.clock);
+        if let Some(fault) = fault_of(&head, &self.edge) {
             self.edge.counts.refuse(fault.reason());
             return Answering::Refused(Some((refusal(fault), in_service)));
         }
-        let body = Inbound::from_peer(body, self.edge.limits.body_bytes, self.edge.rate(), self.edge.clock);
+        let body = Inbound::from_stream(body, self.edge.limits.body_bytes, self.edge.rate(), self.edge.clock);
         let arrival = Arrival { head, body, connection: Arc::clone(&self.connection) };
         let future = Box::pin(self.service.clone().call(arrival));
         Answering::Serving { future, in_service: Some(in_service) }
     }
 }
 
-/// What the framing guard checks on HTTP/1 and h2 does not.
-fn http2_fault(head: &http::request::Parts, edge: &Edge) -> Option<Fault> {
+/// What is checked on HTTP/1 and h2 does not check.
+fn fault_of(head: &http::request::Parts, edge: &Edge) -> Option<Fault> {
     if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
         return Some(Fault::TwoLengths);
     }
@@ -101,46 +103,28 @@ fn http2_fault(head: &http::request::Parts, edge: &Edge) -> Option<Fault> {
 /// One request in service, from its head to the last byte of its answer.
 #[derive(Debug)]
 pub(super) struct InService {
-    connection: Arc<Connection>,
+    wire: Arc<Mutex<Wire>>,
     clock: Clock,
-    /// How fast the peer takes this answer; for HTTP/1 the connection's own pace says that.
-    pace: Option<Arc<Mutex<Pace>>>,
+    /// How fast the peer takes this answer.
+    pace: Arc<Mutex<Pace>>,
 }
 
 impl InService {
-    fn begin(connection: &Arc<Connection>, clock: Clock) -> (Self, bool) {
-        let mut wire = connection.wire.lock();
-        wire.in_service += 1;
-        wire.idle_since = None;
-        let pace = if wire.http2 {
-            let pace = Arc::new(Mutex::new(Pace::new()));
-            wire.stream_pace = Some(Arc::clone(&pace));
-            Some(pace)
-        } else {
-            wire.calls = wire.calls.wrapping_add(1);
-            None
-        };
-        let http2 = wire.http2;
-        drop(wire);
-        (Self { connection: Arc::clone(connection), clock, pace }, http2)
-    }
-}
-
-impl InService {
-    /// Whether the request's body is still under way, or broken.
-    fn body_is_open(&self) -> bool {
-        let wire = self.connection.wire.lock();
-        !wire.http2 && wire.in_body
+    fn begin(wire: &Arc<Mutex<Wire>>, clock: Clock) -> Self {
+        let pace = Arc::new(Mutex::new(Pace::new()));
+        let mut state = wire.lock();
+        state.in_service += 1;
+        state.idle_since = None;
+        state.stream_pace = Some(Arc::clone(&pace));
+        drop(state);
+        Self { wire: Arc::clone(wire), clock, pace }
     }
 }
 
 impl Drop for InService {
     fn drop(&mut self) {
-        let mut wire = self.connection.wire.lock();
+        let mut wire = self.wire.lock();
         wire.in_service = wire.in_service.saturating_sub(1);
-        if wire.head_since.is_some() {
-            wire.answered = Some(self.clock.now());
-        }
     }
 }
 
@@ -161,12 +145,8 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
             Self::Serving { future, in_service } => {
-                let Ok(mut response) = ready!(future.as_mut().poll(cx));
+                let Ok(response) = ready!(future.as_mut().poll(cx));
                 let in_service = in_service.take();
-                if in_service.as_ref().is_some_and(InService::body_is_open) {
-                    // hyper closes a connection whose body nobody read to its end, but does not say so.
-                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
                 Poll::Ready(Ok(response.map(|body| Answer { kind: Kind::Road { body }, in_service, fault: None })))
             }
             Self::Refused(refused) => match refused.take() {
@@ -212,7 +192,7 @@ where
         if let Some(fault) = this.fault.take() {
             return Poll::Ready(Some(Err(fault)));
         }
-        let paced = this.in_service.as_ref().and_then(|in_service| Some((in_service.pace.as_ref()?, in_service.clock)));
+        let paced = this.in_service.as_ref().map(|in_service| (&in_service.pace, in_service.clock));
         if let Some((pace, clock)) = paced {
             // Being polled means that the peer has room for more.
             pace.lock().resume(clock.now());

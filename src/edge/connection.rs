@@ -7,7 +7,6 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::edge::inbound::Inbound;
 use crate::edge::remembered::Remembered;
-use crate::edge::wire::Wire;
 
 /// A request as it arrived. The head is the caller's own: no rule of [`crate::edge::headers`] was applied to it.
 #[derive(Debug)]
@@ -33,21 +32,14 @@ pub struct Connection {
     pub certificate: Option<PeerCertificate>,
     /// What its requests proved about their sender.
     remembered: Mutex<Remembered>,
-    /// State shared by the raw stream, hyper and the driver.
-    pub(super) wire: Mutex<Wire>,
+    /// Whether HTTP/2 was agreed on by ALPN.
+    http2: bool,
 }
 
 impl Connection {
     /// A connection from `peer`, accepted by the listener at `listener`.
     pub fn new(peer: SocketAddr, listener: usize) -> Self {
-        Self {
-            peer,
-            listener,
-            secure: false,
-            certificate: None,
-            remembered: Mutex::default(),
-            wire: Mutex::new(Wire::default()),
-        }
+        Self { peer, listener, secure: false, certificate: None, remembered: Mutex::default(), http2: false }
     }
 
     /// The same, encrypted, with the certificate the client showed.
@@ -60,14 +52,14 @@ impl Connection {
 
     /// The same, with HTTP/2 agreed on by ALPN.
     #[must_use]
-    pub fn speaking_http2(self) -> Self {
-        self.wire.lock().http2 = true;
+    pub fn speaking_http2(mut self) -> Self {
+        self.http2 = true;
         self
     }
 
-    /// Whether the connection speaks HTTP/2; known before the first request.
+    /// Whether HTTP/2 was agreed on by ALPN; a plain connection may speak it all the same.
     pub fn http2(&self) -> bool {
-        self.wire.lock().http2
+        self.http2
     }
 
     /// What its requests proved so far. Never held across an await.

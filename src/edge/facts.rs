@@ -29,6 +29,7 @@ pub struct Facts<'a> {
     pub foreign: Foreign,
     call_options: Sole<'a>,
     accept: Option<&'a HeaderValue>,
+    user_agent: Option<&'a HeaderValue>,
     content_type: Option<&'a HeaderValue>,
 }
 
@@ -75,6 +76,7 @@ impl<'a> Facts<'a> {
                     continue;
                 }
                 6 if name == "accept" => &mut facts.accept,
+                10 if name == "user-agent" => &mut facts.user_agent,
                 11 if name == "traceparent" => &mut facts.traceparent,
                 12 if name == "content-type" => &mut facts.content_type,
                 14 if name == "weirkeeper-key" => &mut facts.key,
@@ -96,6 +98,12 @@ impl<'a> Facts<'a> {
     /// The client name the caller gave itself in `Sforce-Call-Options`; `headers` are those these facts are of.
     pub fn client(&self, headers: &'a HeaderMap) -> Option<&'a str> {
         self.call_options.first.and_then(|_| headers::client_of(headers))
+    }
+
+    /// The first product in `User-Agent`, without its version.
+    pub fn agent(&self) -> Option<&'a str> {
+        let product = self.user_agent?.to_str().ok()?.split(['/', ' ']).next()?;
+        Some(product).filter(|product| !product.is_empty())
     }
 
     /// What stands in `Authorization`, if that is the only credential of the head.
@@ -144,6 +152,21 @@ mod tests {
         assert_eq!(facts.only_credential(), None);
         let once = map(&[("authorization", "Bearer x")]);
         assert_eq!(Facts::of(&once).only_credential(), Some(&b"Bearer x"[..]));
+    }
+
+    #[test]
+    fn an_agent_is_its_first_product() {
+        for (shown, product) in [
+            ("python-requests/2.31.0", Some("python-requests")),
+            ("Mozilla/5.0 (X11; Linux)", Some("Mozilla")),
+            ("jsforce", Some("jsforce")),
+            ("Data Loader", Some("Data")),
+            ("/x", None),
+            ("", None),
+        ] {
+            assert_eq!(Facts::of(&map(&[("user-agent", shown)])).agent(), product, "{shown}");
+        }
+        assert_eq!(Facts::of(&HeaderMap::new()).agent(), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ enum Scope {
     Connection,
     /// Between two neighbours only (RFC 9110 section 7.6.1), between a proxy and its client, or the gateway's own.
     Hop,
-    /// Nothing for Salesforce: proxy credentials, the HTTP/2 offer, what hyper has already answered, and who stands before
+    /// Nothing for Salesforce: proxy credentials, the HTTP/2 offer, what the edge has already answered, and who stands before
     /// us, which is none of Salesforce's business and could be forged.
     NotUpstream,
     /// Nothing for the caller.

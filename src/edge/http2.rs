@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,22 +18,24 @@ use crate::edge::adapter::{Adapter, EdgeService};
 use crate::edge::connection::Connection;
 use crate::edge::limits::Edge;
 use crate::edge::pace::Pace;
-use crate::edge::wire::Guarded;
+use crate::edge::wire::{Paced, Wire};
 
 /// Bytes a peer may send on one stream before they are read.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// Bytes a peer may send on all streams before they are read.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// Serves one HTTP/2 connection to its end.
-pub(super) async fn serve<IO, S>(raw: Guarded<IO>, connection: Arc<Connection>, service: S, edge: Arc<Edge>)
+/// Serves one HTTP/2 connection to its end; `read` has been read from it.
+pub(super) async fn serve<IO, S>(io: IO, read: Bytes, connection: Arc<Connection>, service: S, edge: Arc<Edge>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: EdgeService,
 {
     let limits = &edge.limits;
     let rate = edge.rate();
-    let streams = StreamTasks { connection: Arc::clone(&connection), edge: Arc::clone(&edge) };
+    let wire = Arc::new(Mutex::new(Wire::default()));
+    let raw = Paced::new(io, read, Arc::clone(&wire), edge.clock);
+    let streams = StreamTasks { wire: Arc::clone(&wire), edge: Arc::clone(&edge) };
     let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
@@ -46,7 +49,7 @@ where
         .max_send_buf_size(limits.write_buffer)
         .keep_alive_interval(limits.ping_after)
         .keep_alive_timeout(limits.ping_timeout);
-    let adapter = Adapter::new(service, Arc::clone(&connection), Arc::clone(&edge));
+    let adapter = Adapter::new(service, connection, Arc::clone(&wire), Arc::clone(&edge));
     let mut http = pin!(builder.serve_connection(TokioIo::new(raw), adapter));
     let mut drained = pin!(edge.drain.listen());
     let mut timer = pin!(tokio::time::sleep(limits.idle));
@@ -61,7 +64,7 @@ where
                 http.as_mut().graceful_shutdown();
                 continue;
             }
-            let mut wire = connection.wire.lock();
+            let mut wire = wire.lock();
             let (at, reader) = if let Some(at) = wire.pace.due(rate) {
                 (at, true)
             } else if wire.in_service > 0 {
@@ -97,7 +100,7 @@ where
 /// Runs the tasks of one connection's streams.
 #[derive(Clone)]
 struct StreamTasks {
-    connection: Arc<Connection>,
+    wire: Arc<Mutex<Wire>>,
     edge: Arc<Edge>,
 }
 
@@ -106,7 +109,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, future: F) {
-        let pace = self.connection.wire.lock().stream_pace.take();
+        let pace = self.wire.lock().stream_pace.take();
         let edge = Arc::clone(&self.edge);
         self.edge.tasks.spawn(async move {
             match pace {

@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 
 use crate::body::{BodyFault, ByteBudget, HeldBytes, Pieces};
 use crate::clock::Clock;
+use crate::edge::http1::Demand;
 use crate::edge::pace::{MinimumRate, Pace};
 use crate::edge::room::{Full, Room};
 use crate::outcome::Record;
@@ -41,7 +42,10 @@ pub struct Inbound {
 enum Source {
     Done,
     Whole(Bytes),
-    Peer(Incoming),
+    /// As HTTP/1.1 connections read it.
+    Asked(Demand),
+    /// As HTTP/2 connections read it.
+    Stream(Incoming),
     #[cfg(test)]
     Frames(tokio::sync::mpsc::Receiver<Result<Bytes, BodyFault>>),
 }
@@ -66,17 +70,27 @@ pub enum Gathered {
 }
 
 impl Inbound {
-    /// The body hyper reads from a connection: at most `limit` bytes, no slower than `rate`.
-    pub(super) fn from_peer(body: Incoming, limit: u64, rate: MinimumRate, clock: Clock) -> Self {
-        let source = if body.is_end_stream() { Source::Done } else { Source::Peer(body) };
+    /// A body that has arrived whole: at most `limit` bytes.
+    pub(super) fn arrived(bytes: Bytes, limit: u64, rate: MinimumRate, clock: Clock) -> Self {
+        let source = if bytes.is_empty() { Source::Done } else { Source::Whole(bytes) };
+        Self::new(source, limit, rate, clock)
+    }
+
+    /// The body an HTTP/1.1 connection reads: at most `limit` bytes, no slower than `rate`.
+    pub(super) fn from_pipe(body: Demand, limit: u64, rate: MinimumRate, clock: Clock) -> Self {
+        Self::new(Source::Asked(body), limit, rate, clock)
+    }
+
+    /// The body of a stream of an HTTP/2 connection: at most `limit` bytes, no slower than `rate`.
+    pub(super) fn from_stream(body: Incoming, limit: u64, rate: MinimumRate, clock: Clock) -> Self {
+        let source = if body.is_end_stream() { Source::Done } else { Source::Stream(body) };
         Self::new(source, limit, rate, clock)
     }
 
     /// A body that is already here, for requests made inside the gateway and for tests.
     pub fn whole(bytes: Bytes, clock: Clock) -> Self {
         let rate = MinimumRate { bytes_per_second: 0, window: std::time::Duration::MAX };
-        let source = if bytes.is_empty() { Source::Done } else { Source::Whole(bytes) };
-        Self::new(source, u64::MAX, rate, clock)
+        Self::arrived(bytes, u64::MAX, rate, clock)
     }
 
     /// A body that has been collected, to be read once more; its bytes stay held until then.
@@ -193,7 +207,8 @@ impl Inbound {
                     self.source = Source::Done;
                     Poll::Ready(Some(Ok(bytes)))
                 }
-                Source::Peer(body) => match ready!(Pin::new(body).poll_frame(cx)) {
+                Source::Asked(body) => body.poll_next(cx),
+                Source::Stream(body) => match ready!(Pin::new(body).poll_frame(cx)) {
                     None => Poll::Ready(None),
                     Some(Err(error)) => Poll::Ready(Some(Err(fault_of(&error)))),
                     // Trailers end here: nothing behind the gateway reads them.
@@ -286,7 +301,8 @@ impl Body for Inbound {
             && match &self.source {
                 Source::Done => true,
                 Source::Whole(bytes) => bytes.is_empty(),
-                Source::Peer(body) => body.is_end_stream(),
+                Source::Asked(body) => body.is_end(),
+                Source::Stream(body) => body.is_end_stream(),
                 #[cfg(test)]
                 Source::Frames(_) => false,
             }
@@ -296,7 +312,8 @@ impl Body for Inbound {
         let rest = match &self.source {
             Source::Done => SizeHint::with_exact(0),
             Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Source::Peer(body) => body.size_hint(),
+            Source::Asked(body) => body.size_hint(),
+            Source::Stream(body) => body.size_hint(),
             #[cfg(test)]
             Source::Frames(_) => SizeHint::default(),
         };

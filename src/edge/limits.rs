@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::edge::drain::Drain;
 use crate::edge::pace::MinimumRate;
+use crate::http1::Buffers;
 use crate::refusal::Reason;
 use crate::tasks::Tasks;
 
@@ -40,8 +41,6 @@ pub struct Limits {
     /// How long a connection we closed is still read, so that the caller can read the answer; and how long a caller that
     /// closed its side is taken to be still there.
     pub linger: Duration,
-    /// Idle time after which an HTTP/1.1 connection gives its buffers back.
-    pub park_after: Duration,
 }
 
 impl Default for Limits {
@@ -60,7 +59,6 @@ impl Default for Limits {
             ping_timeout: Duration::from_secs(20),
             write_buffer: 64 * 1024,
             linger: Duration::from_secs(2),
-            park_after: Duration::from_secs(1),
         }
     }
 }
@@ -78,12 +76,14 @@ pub struct Edge {
     pub drain: Drain,
     /// What the edge itself counted.
     pub counts: Arc<Counts>,
+    /// What HTTP/1.1 connections read into and write from.
+    pub(super) buffers: Buffers,
 }
 
 impl Edge {
     /// The shared part of one runtime.
     pub fn new(limits: Limits, tasks: Tasks, clock: Clock, drain: Drain, counts: Arc<Counts>) -> Self {
-        Self { limits, tasks, clock, drain, counts }
+        Self { limits, tasks, clock, drain, counts, buffers: Buffers::default() }
     }
 
     /// The speed asked of every peer.

@@ -1,8 +1,7 @@
 //! The edge: where a caller's connection is met, read strictly, and answered.
 //!
 //! In travel order: [`listener`] binds, [`workers`] deals accepted sockets to runtimes, [`tls`] proves who speaks,
-//! [`serve`](serve::serve) drives one connection with [`framing`] watching the raw bytes, [`inbound`] is the
-//! request's body, [`facts`], [`target`], [`headers`] and [`proxies`] are the rules for its head, and [`refuse`] writes the
+//! [`serve`](serve::serve) drives one connection, [`http1`] reads and writes it strictly, [`inbound`] is the request's body, [`facts`], [`target`], [`headers`] and [`proxies`] are the rules for its head, and [`refuse`] writes the
 //! gateway's own answers. Nothing here knows what a request means; who calls is decided elsewhere.
 
 mod adapter;
@@ -11,8 +10,9 @@ pub mod connection;
 pub mod drain;
 pub mod facade;
 pub mod facts;
-pub mod framing;
+pub mod fault;
 pub mod headers;
+pub mod http1;
 mod http2;
 pub mod inbound;
 pub mod jwt;

@@ -184,7 +184,7 @@ fn bulk_json(refusal: &Refusal) -> String {
 
 /// The exception code of Bulk API 1.0 (facts 2.5).
 const fn bulk_code(reason: Reason) -> &'static str {
-    if matches!(reason, Reason::CallerCeiling | Reason::OrgAllowance) {
+    if matches!(reason, Reason::CallerCeiling | Reason::OrgAllowance | Reason::Pace | Reason::CallerPace) {
         return "ExceededQuota";
     }
     match reason.status() {
@@ -230,33 +230,6 @@ pub(super) fn push_xml(text: &mut String, value: &str) {
             _ => text.push(char),
         }
     }
-}
-
-/// The answer as HTTP/1.1 bytes, for connections that have no request hyper could answer. The connection closes after it.
-pub(super) fn wire_format(response: &Response<Bytes>, date: std::time::SystemTime) -> Vec<u8> {
-    let status = response.status();
-    let mut bytes = Vec::with_capacity(512 + response.body().len());
-    bytes.extend_from_slice(b"HTTP/1.1 ");
-    bytes.extend_from_slice(status.as_str().as_bytes());
-    bytes.push(b' ');
-    bytes.extend_from_slice(status.canonical_reason().unwrap_or("Error").as_bytes());
-    bytes.extend_from_slice(b"\r\n");
-    for (name, value) in response.headers() {
-        bytes.extend_from_slice(name.as_str().as_bytes());
-        bytes.extend_from_slice(b": ");
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(
-        format!(
-            "content-length: {}\r\nconnection: close\r\ndate: {}\r\n\r\n",
-            response.body().len(),
-            httpdate::fmt_http_date(date)
-        )
-        .as_bytes(),
-    );
-    bytes.extend_from_slice(response.body());
-    bytes
 }
 
 #[cfg(test)]

@@ -7,12 +7,12 @@
 use bytes::Bytes;
 
 use crate::body::{ByteBudget, HeldBytes, Pieces};
-use crate::edge::wire::BUFFER;
+use crate::edge::http1::BUFFER;
 
 /// A full piece.
 const PIECE: usize = 16 * 1024;
-/// What a request holds besides while its body is under way: hyper's buffers for its head, its body and its answer.
-pub(super) const UNDER_WAY: usize = 3 * BUFFER;
+/// What a request holds besides while its body is under way: the buffers its head and its body are read into.
+pub(super) const UNDER_WAY: usize = 2 * BUFFER;
 
 /// The bound on buffered bytes is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

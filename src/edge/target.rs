@@ -8,7 +8,7 @@ use http::uri::{PathAndQuery, Uri};
 use http::{HeaderValue, Method, Version};
 
 use crate::edge::facts::Sole;
-use crate::edge::framing::is_host_byte;
+use crate::edge::http1::is_host_byte;
 use crate::refusal::{Reason, Refusal};
 
 /// The host names a request can name: for the look-up of the org, never for an answer.

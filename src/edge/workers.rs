@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::edge::adapter::EdgeService;
 use crate::edge::connection::Connection;
 use crate::edge::drain::Drain;
-use crate::edge::framing::Fault;
+use crate::edge::fault::Fault;
 use crate::edge::limits::{Counts, Edge, Limits};
 use crate::edge::listener::{Accepted, Listener, ListenerCounts};
 use crate::edge::serve::{refuse_and_close, serve};

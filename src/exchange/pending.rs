@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::time::Instant;
 
 use super::body::UpstreamBody;
@@ -23,7 +23,10 @@ use super::stats::Counters;
 use crate::body::Payload;
 use crate::call::ApiCalls;
 use crate::outcome::{Exchange, FailureKind, Record};
-use crate::salesforce::{Costs, charged};
+use crate::salesforce::{Costs, LimitInfo, charged};
+
+/// Says what the org has used (facts 1.7).
+const LIMIT_INFO: &str = "sforce-limit-info";
 
 /// The line of the record that belongs to one attempt.
 #[derive(Debug, Clone)]
@@ -71,6 +74,12 @@ impl Attempt {
     /// The last byte came, or we cut it.
     pub(super) fn ended(&self, now: Instant) {
         self.write(|exchange| exchange.ended = Some(now));
+    }
+
+    /// Keeps what the answer says has been used: its caller has left, and nobody reads it.
+    fn unread(&self, headers: &HeaderMap) {
+        let said = headers.get(LIMIT_INFO).and_then(|value| LimitInfo::parse(value.as_bytes()).org);
+        self.write(|exchange| exchange.unread = said);
     }
 
     pub(super) fn failed(&self, now: Instant, kind: Option<FailureKind>) {
@@ -272,7 +281,9 @@ impl<S: Stream> Pending<S> {
         };
         common.tasks.spawn(async move {
             let _place = place;
+            let attempt = orphan.attempt.clone();
             if let Ok(response) = orphan.await {
+                attempt.unread(response.headers());
                 response.into_body().drain().await;
             }
         });

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::conn::{Conn, Link, in_runtime};
 use super::connect::{Connector, Origin, Protocol};
 use super::failure::{Cause, Failure};
-use super::http1::{Buffers, Connection};
+use super::http1::Connection;
 use super::http2::Exchange;
 use super::io::Io;
 use super::plan::{Limits, Plan};
@@ -28,6 +28,7 @@ use super::stats::{Counters, OrgStats};
 use super::upload::Upload;
 use crate::body::{BodyFault, ByteBudget};
 use crate::clock::Clock;
+use crate::http1::Buffers;
 use crate::tasks::Tasks;
 
 /// With HTTP/2, what one unread answer may hold back, and what all of a connection may: a caller that does not read

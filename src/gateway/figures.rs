@@ -11,16 +11,16 @@ use super::Ways;
 use super::doors::Door;
 use crate::answers::Answers;
 use crate::body::ByteBudget;
-use crate::call::OrgId;
+use crate::call::{CallerId, OrgId};
 use crate::clock::Clock;
-use crate::config::Org;
+use crate::config::{Caller, Org};
 use crate::edge::Counts;
 use crate::live::{InForce, Live, LiveOrg};
 use crate::outcome::FailureKind;
 use crate::refusal::Reason;
 use crate::telemetry::{
-    BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, ListenerSnapshot, RuntimeSnapshot, Snapshot,
-    Telemetry, UpstreamSnapshot,
+    BudgetSnapshot, BufferedBytes, BulkBatches, CacheSnapshot, ConfigSnapshot, ListenerSnapshot, PaceSnapshot,
+    RuntimeSnapshot, Snapshot, Telemetry, TopClients, UpstreamSnapshot,
 };
 
 /// What came of the reloads so far.
@@ -164,9 +164,28 @@ pub fn budgets(live: &Live, now: Instant) -> Vec<BudgetSnapshot> {
                 *calls += back.calls;
             }
         }
-        BudgetSnapshot { org: org.name.to_string(), mode: configured.daily.mode, budget, returning_by_hour, callers }
+        BudgetSnapshot {
+            org: org.name.to_string(),
+            mode: configured.daily.mode,
+            budget,
+            returning_by_hour,
+            callers,
+            paces: paces(live, org, now),
+            // The telemetry knows them itself.
+            top_clients: TopClients::default(),
+            bulk_batches: BulkBatches::default(),
+        }
     };
     live.config.orgs.iter().zip(live.orgs()).map(one).collect()
+}
+
+/// The pace of every caller that has one with `org`, in the order of the configuration.
+fn paces(live: &Live, org: &LiveOrg, now: Instant) -> Vec<PaceSnapshot> {
+    let one = |(place, caller): (usize, &Caller)| {
+        let pace = org.pace(CallerId(place as u16))?.budget(now);
+        Some(PaceSnapshot { caller: caller.name.to_string(), mode: caller.pace?.mode, pace })
+    };
+    live.config.callers.iter().enumerate().filter_map(one).collect()
 }
 
 /// The connections of all workers to one org.

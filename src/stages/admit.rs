@@ -1,7 +1,8 @@
 //! Admit: may this call be sent now, and who pays for it?
 //!
 //! The org's ledger decides. A call it admits carries its [`Fare`] onward: reserved here, spent when the message is handed
-//! to a connection, given back if it is not, settled by what the answer says. A call for which an answer is on its way (the
+//! to a connection, given back if it is not, settled by what the answer says. Before it is asked, a call that exceeds its
+//! caller's pace waits for its turn. A call for which an answer is on its way (the
 //! first reading, a lease) waits, as one of a bounded number and for a bounded time.
 
 use std::fmt::Write as _;
@@ -13,13 +14,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-use crate::admission::{AccountId, Cause, Denied, Ledger, Level, Reading, Reservation, Spent};
+use crate::admission::{AccountId, Cause, Denied, Ledger, Level, Reading, Reservation, Spent, Terms};
 use crate::call::{ApiCalls, Call, Class};
 use crate::clock::Clock;
 use crate::exchange::Payer;
 use crate::live::{Live, LiveOrg};
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::Usage;
+use crate::stages::pace::Asked;
 use crate::stages::way::Way;
 use crate::stages::{Passage, Reply};
 
@@ -90,7 +92,30 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, mut passage: Box<Passage>) -> Self::Future {
+    fn call(&mut self, passage: Box<Passage>) -> Self::Future {
+        let org = passage.live.org(passage.call.org);
+        let Some(pace) = org.and_then(|org| org.pace(passage.call.caller)) else { return self.admit(passage) };
+        match pace.ask(&passage) {
+            Asked::Go => self.admit(passage),
+            Asked::Refused(refusal) => Way::refused(refusal),
+            Asked::Waits(turn) => {
+                let (mut admit, mut passage) = (self.clone(), passage);
+                Way::waits(async move {
+                    turn.come(&mut passage, admit.clock).await?;
+                    admit.admit(passage).await
+                })
+            }
+        }
+    }
+}
+
+impl<S> Admit<S>
+where
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    /// Asks the ledger.
+    fn admit(&mut self, mut passage: Box<Passage>) -> Way<S::Future> {
         let Some(org) = passage.live.org(passage.call.org) else { return Way::onward(self.inner.call(passage)) };
         let mut fare = Fare::of(org, &passage.call);
         match fare.reserve(passage.now) {
@@ -181,6 +206,14 @@ impl Fare {
         Ok(would_deny)
     }
 
+    /// On what terms the call was let in, until it is sent.
+    pub fn terms(&self) -> Option<Terms> {
+        match &self.held {
+            Held::Reserved(reservation) => reservation.terms(),
+            Held::Nothing | Held::Spent(_) => None,
+        }
+    }
+
     /// Why the message could not be handed over, if that is why there is no answer.
     pub fn denied(&self) -> Option<Denied> {
         self.denied
@@ -188,9 +221,7 @@ impl Fare {
 
     /// Tells the ledger what Salesforce said, in an answer that came at `now`, about the org's use.
     pub fn read(&self, usage: Usage, now: Instant) {
-        let reading = Reading { used: u64::from(usage.used), limit: u64::from(usage.limit) };
-        // What is not believed is counted by the ledger itself.
-        let _ = self.ledger.read(reading, now);
+        learn(&self.ledger, usage, now);
     }
 
     /// It was answered at `now`, and charged this.
@@ -206,6 +237,13 @@ impl Fare {
             spent.limit_exceeded(charged, now);
         }
     }
+}
+
+/// Tells `ledger` what Salesforce said, in an answer that came at `now`, about the org's use.
+pub fn learn(ledger: &Ledger, usage: Usage, now: Instant) {
+    let reading = Reading { used: u64::from(usage.used), limit: u64::from(usage.limit) };
+    // What is not believed is counted by the ledger itself.
+    let _ = ledger.read(reading, now);
 }
 
 impl Payer for Fare {

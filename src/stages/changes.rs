@@ -202,14 +202,13 @@ impl JobCall {
                 let touches = with_what_changes_along(std::iter::once(job.touch).collect(), &cache.rules);
                 org.answers.job(&job.id, touches);
             }
-            Some(_) => {}
             None if !self.reads => match (&self.id, self.writing.as_ref()) {
                 // More for a job that is known.
                 (Some(id), _) if org.answers.knows_job(id) => org.answers.job(id, Touches::new()),
                 (_, Some(writing)) => org.answers.doubt(writing.touches(), JOB),
                 _ => {}
             },
-            None => {}
+            Some(_) | None => {}
         }
         if let Some(writing) = self.writing.take() {
             writing.ended();

@@ -198,6 +198,9 @@ pub(super) fn find(
     let deadline = earlier(configured.deadline, requested_timeout(facts.timeout)).map(|wait| seen.now + wait);
     outcome.caller = Some(caller);
     outcome.class = class;
+    if configured.anybody {
+        outcome.agent = Some(facts.agent().unwrap_or_default().into());
+    }
     drop(outcome);
     // A connection usually carries the same credential again and again, so its bytes are compared before they are read.
     let session = match facts.only_credential() {

@@ -25,10 +25,12 @@ pub mod identify;
 mod inflate;
 pub mod observe;
 mod own;
+pub mod pace;
 pub mod policy;
 pub mod recall;
 pub mod rewrite;
 pub mod send;
+pub mod share;
 pub mod understand;
 pub mod way;
 

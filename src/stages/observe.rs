@@ -27,7 +27,7 @@ use crate::live::{InForce, Live};
 use crate::outcome::{Ending, Outcome, Reader, Record, RequestIds, Source};
 use crate::refusal::{Reason, Refusal};
 use crate::stages::answer::Answer;
-use crate::stages::{Reply, Seen};
+use crate::stages::{Reply, Seen, admit};
 use crate::telemetry::{Finish, InFlight, Recorder};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("weirkeeper-request-id");
@@ -109,6 +109,13 @@ impl Reader for View {
             http: outcome.http,
         };
         self.recorder.finish(outcome, &finish);
+        for exchange in &outcome.exchanges {
+            if let Some(usage) = exchange.unread
+                && let Some(org) = outcome.org.and_then(|org| self.live.org(org))
+            {
+                admit::learn(&org.ledger, usage, exchange.head.unwrap_or(exchange.sent));
+            }
+        }
     }
 }
 
@@ -213,6 +220,10 @@ where
                 outcome.source = Source::Upstream;
             }
             stamp(response.headers_mut(), &mut outcome);
+            let caller = outcome.caller.and_then(|caller| watch.view.live.caller(caller));
+            if let Some(advertised) = caller.and_then(|caller| caller.advertised.as_ref()) {
+                advertised.stamp(response.headers_mut(), &outcome);
+            }
         }
         match this.watch.take() {
             Some(watch) => Poll::Ready(Ok(response.map(|body| ObservedBody { body, watch }))),

@@ -5,7 +5,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Response};
 use serde::Serialize;
 
-use crate::admission::Level;
+use crate::admission::{Level, PaceBudget};
 use crate::body::ReplyBody;
 use crate::refusal::{Reason, Refusal};
 use crate::stages::{Known, Reply};
@@ -36,6 +36,9 @@ struct Share<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     runs_out_in_seconds: Option<u64>,
     paused: bool,
+    /// How fast it may send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pace: Option<PaceBudget>,
 }
 
 /// The page that is asked for.
@@ -66,6 +69,7 @@ pub(super) fn page(known: &Known) -> Result<Reply, Refusal> {
         returning_within_6h: forecast.returning_6h,
         runs_out_in_seconds: forecast.runs_out.map(|at| at.begins().saturating_sub(whole.now.begins()).as_secs()),
         paused: budget.paused,
+        pace: org.pace(known.caller).map(|pace| pace.budget(now)),
     };
     let text = serde_json::to_vec(&share).map_err(|_| gone())?;
     let mut reply = Response::new(ReplyBody::Whole(Bytes::from(text)));

@@ -80,9 +80,8 @@ impl Concern {
             };
         }
         match meaning.family {
-            Family::Versions | Family::Cometd => Self::Nothing,
             Family::Oauth if meaning.template == "/services/oauth2/revoke" => Self::Farewell,
-            Family::Oauth => Self::Nothing,
+            Family::Versions | Family::Cometd | Family::Oauth => Self::Nothing,
             Family::Soap if meaning.idempotency == Idempotency::Idempotent && has_log_out(meaning) => Self::Farewell,
             Family::Bulk1 | Family::Bulk2 if meaning.operation == Operation::Job => {
                 if rows {
@@ -245,8 +244,8 @@ where
         }
         passage.record.lock().cache = Some(if wish.no_cache { CacheResult::Bypass } else { CacheResult::Miss });
         let asked = Asked { who: Who::of(&passage), question, fresh, stale, candidate, look };
-        let stage = self.clone();
-        Way::waits(stage.ask(passage, asked))
+        let this = self.clone();
+        Way::waits(this.ask(passage, asked))
     }
 
     /// Asks Salesforce, or waits for who is asking the same.
@@ -267,7 +266,7 @@ where
             let (question, now) = (&asked.question, self.clock.now());
             let may_join = |as_of| org.answers.unmoved(&question.deps, as_of, now);
             let seat = match cache.flights.board(&question.key, asked.look.as_of, asked.who.call.class, may_join) {
-                Boarding::Leads(leader) => break Some(leader),
+                Boarding::Leads(leader) => break Some(*leader),
                 Boarding::Alone => break None,
                 Boarding::Waits(seat) => seat,
             };
@@ -464,9 +463,9 @@ fn given(
     let headers = reply.headers_mut();
     headers.insert(AGE, HeaderValue::from(age.as_secs()));
     let left = if age <= fresh {
-        format!("weirkeeper;hit;ttl={}", (fresh - age).as_secs())
+        format!("weirkeeper;hit;ttl={}", fresh.saturating_sub(age).as_secs())
     } else {
-        format!("weirkeeper;hit;ttl=-{}", (age - fresh).as_secs())
+        format!("weirkeeper;hit;ttl=-{}", age.saturating_sub(fresh).as_secs())
     };
     if let Ok(status) = HeaderValue::from_str(&left) {
         headers.insert(CACHE_STATUS, status);

@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 use parking_lot::Mutex;
 use tower::Service;
 
+use crate::admission::Terms;
 use crate::body::{ByteBudget, ReplyBody};
 use crate::call::{Call, Family, OrgId};
 use crate::clock::Clock;
@@ -97,7 +98,7 @@ async fn send(upstream: Upstream<Inbound>, passage: Box<Passage>) -> Result<Repl
     let Some(org) = live.org(call.org) else {
         return Err(Refusal::new(Reason::UnknownOrg, "The org was removed from the configuration."));
     };
-    outgoing(&mut head, &call, &live, &record);
+    outgoing(&mut head, &call, &live, &record, fare.as_ref().and_then(Fare::terms));
     let mut plan = Plan::of(&call, now, org.costs, org.timeouts(call.meaning.family), live.read_ahead);
     if org.identity(call.caller).is_none() && at_login_host(&call.meaning, payload.whole().map(|body| &**body)) {
         plan.org = org.login;
@@ -115,12 +116,13 @@ async fn send(upstream: Upstream<Inbound>, passage: Box<Passage>) -> Result<Repl
     }
 }
 
-/// Edits the caller's head into the one Salesforce gets.
-fn outgoing(head: &mut http::request::Parts, call: &Call, live: &Live, record: &Record) {
+/// Edits the caller's head into the one Salesforce gets, and notes on what terms it is sent.
+fn outgoing(head: &mut http::request::Parts, call: &Call, live: &Live, record: &Record, terms: Option<Terms>) {
     if let Some(caller) = live.caller(call.caller) {
         headers::stamp_call_options(&mut head.headers, &caller.stamp);
     }
     let mut outcome = record.lock();
+    outcome.terms = terms;
     let id = match outcome.trace {
         Some(trace) => trace.header(),
         None => outcome.id_header(),

@@ -77,12 +77,22 @@ pub(super) fn write(
     }
     line.word(key!("ending"), outcome.ending.as_str());
     line.number(key!("charged"), u64::from(outcome.charged().0));
+    if let Some(terms) = &outcome.terms {
+        line.number(key!("cost"), u64::from(terms.cost.0));
+        if let Some(paid) = terms.paid {
+            line.word(key!("paid"), paid.as_str());
+        }
+        line.word(key!("level"), terms.level.as_str());
+    }
     let ended = outcome.ended.unwrap_or(finish.now);
     line.number(key!("attempts"), outcome.exchanges.len() as u64);
     if let Some(last) = outcome.exchanges.last() {
         last_attempt(&mut line, last);
         let took = |exchange: &Exchange| exchange.ended.unwrap_or(ended).saturating_duration_since(exchange.sent);
         line.milliseconds(key!("upstream_ms"), outcome.exchanges.iter().map(took).sum());
+    }
+    if !outcome.paced.is_zero() {
+        line.milliseconds(key!("paced_ms"), outcome.paced);
     }
     line.milliseconds(key!("duration_ms"), ended.saturating_duration_since(outcome.started));
     line.number(key!("bytes_in"), outcome.bytes_in);

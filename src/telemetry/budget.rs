@@ -1,10 +1,12 @@
 //! The metrics of budgets.
 
+use std::collections::BTreeMap;
+
 use smol_str::SmolStr;
 
 use super::BudgetSnapshot;
-use super::metrics::{CallerLabels, Gauges, OrgLabels, ViewLabels, WithinLabels};
-use crate::admission::Warning;
+use super::metrics::{CallerLabels, Gauges, OrgLabels, PaceRefusalLabels, ViewLabels, WithinLabels};
+use crate::admission::{Hurry, Warning};
 
 /// The name of all callers beyond the bound.
 const OTHER: &str = "other";
@@ -42,6 +44,7 @@ impl Gauges {
         }
         self.dark_api_calls.set(labels(), budget.dark as f64);
         self.degradation_level.set(labels(), budget.level.index() as f64);
+        self.bulk_batches_used.set(labels(), snapshot.bulk_batches.used as f64);
         let lost = budget.warnings.contains(&Warning::BankLost);
         self.bank_up.set(labels(), f64::from(u8::from(!lost)));
 
@@ -60,6 +63,41 @@ impl Gauges {
         }
         if others > 0 {
             self.caller_used.set(CallerLabels { org, caller: OTHER.into() }, others as f64);
+        }
+        self.add_paces(snapshot, max_callers);
+    }
+
+    /// Adds the paces of one org's callers. They are in the order of the configuration, so each keeps its name or not.
+    fn add_paces(&mut self, snapshot: &BudgetSnapshot, max_callers: usize) {
+        let org = SmolStr::from(&snapshot.org);
+        let mut others: (u64, BTreeMap<Hurry, u64>) = Default::default();
+        for (place, paced) in snapshot.paces.iter().enumerate() {
+            let (waiting, refused) = (u64::from(paced.pace.waiting), &paced.pace.refused);
+            if place >= max_callers {
+                others.0 += waiting;
+                for (cause, count) in refused {
+                    *others.1.entry(*cause).or_default() += count;
+                }
+                continue;
+            }
+            self.add_pace(&org, &SmolStr::from(&paced.caller), waiting, refused.iter().copied());
+        }
+        if snapshot.paces.len() > max_callers {
+            self.add_pace(&org, &OTHER.into(), others.0, others.1);
+        }
+    }
+
+    fn add_pace(
+        &mut self,
+        org: &SmolStr,
+        caller: &SmolStr,
+        waiting: u64,
+        refused: impl IntoIterator<Item = (Hurry, u64)>,
+    ) {
+        self.pace_waiting.set(CallerLabels { org: org.clone(), caller: caller.clone() }, waiting as f64);
+        for (cause, count) in refused {
+            let labels = PaceRefusalLabels { org: org.clone(), caller: caller.clone(), cause };
+            self.pace_refusals_total.set(labels, count as f64);
         }
     }
 }

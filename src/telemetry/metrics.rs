@@ -8,7 +8,9 @@ use std::borrow::Cow;
 use prometheus::proto::{MetricFamily, MetricType};
 use smol_str::SmolStr;
 
-use super::cells::{Buckets, Counters, Histograms, IsCounter, IsGauge, LabelSet, Scraped, Series};
+pub use super::buckets::{OverheadBuckets, RequestBuckets};
+use super::cells::{Counters, Histograms, IsCounter, IsGauge, LabelSet, Scraped, Series};
+use crate::admission::Hurry;
 use crate::call::{Class, Family, Operation};
 use crate::exchange::vault::State;
 use crate::outcome::{CacheResult, FailureKind, Source};
@@ -94,6 +96,10 @@ labels! {
 labels! {
     /// Of `cache_events_total`.
     CacheLabels { org: SmolStr, result: CacheResult }
+}
+labels! {
+    /// Of `pace_refusals_total`.
+    PaceRefusalLabels { org: SmolStr, caller: SmolStr, cause: Hurry }
 }
 labels! {
     /// Of `api_version_requests_total`.
@@ -183,6 +189,8 @@ metrics! {
         upstream_duration_seconds: Histograms<UseLabels, RequestBuckets>,
         /// Duration of a completed request less the time its attempts were with Salesforce: what the gateway added.
         overhead_seconds: Histograms<OrgLabels, OverheadBuckets>,
+        /// How long calls waited because their caller exceeded its pace; only those that waited.
+        pace_wait_seconds: Histograms<CallerLabels, RequestBuckets>,
     }
 }
 
@@ -212,6 +220,12 @@ metrics! {
         caller_ceiling: Scraped<CallerLabels, IsGauge>,
         /// How scarce calls are: 0 normal, 1 lean, 2 batch is paced, 3 batch stops, 4 only interactive calls go on.
         degradation_level: Scraped<OrgLabels, IsGauge>,
+        /// Bulk batches made through this process in the trailing 24 hours; Salesforce allows an org 15,000.
+        bulk_batches_used: Scraped<OrgLabels, IsGauge>,
+        /// Calls that wait because their caller exceeds its pace.
+        pace_waiting: Scraped<CallerLabels, IsGauge>,
+        /// Calls refused because their caller exceeds its pace, by why they could not wait: places, patience or deadline.
+        pace_refusals_total: Scraped<PaceRefusalLabels, IsCounter>,
         /// Whether what is spent can be written down (1) or not (0).
         bank_up: Scraped<OrgLabels, IsGauge>,
         /// Sent calls that go on although their caller left.
@@ -287,59 +301,6 @@ metrics! {
     }
 }
 
-const MS: u64 = 1_000_000;
-const S: u64 = 1_000 * MS;
-
-/// 5 ms to 600 s; 20 s is where Salesforce begins to count a call as long-running (facts 1.1).
-#[derive(Debug)]
-pub struct RequestBuckets;
-
-impl Buckets for RequestBuckets {
-    const BOUNDS_NS: &'static [u64] = &[
-        5 * MS,
-        10 * MS,
-        25 * MS,
-        50 * MS,
-        100 * MS,
-        250 * MS,
-        500 * MS,
-        S,
-        2_500 * MS,
-        5 * S,
-        10 * S,
-        20 * S,
-        30 * S,
-        60 * S,
-        120 * S,
-        300 * S,
-        600 * S,
-    ];
-}
-
-/// 50 µs to 5 s.
-#[derive(Debug)]
-pub struct OverheadBuckets;
-
-impl Buckets for OverheadBuckets {
-    const BOUNDS_NS: &'static [u64] = &[
-        MS / 20,
-        MS / 10,
-        MS / 4,
-        MS / 2,
-        MS,
-        2 * MS + MS / 2,
-        5 * MS,
-        10 * MS,
-        25 * MS,
-        50 * MS,
-        100 * MS,
-        250 * MS,
-        500 * MS,
-        S,
-        5 * S,
-    ];
-}
-
 /// A value a label can take.
 trait LabelValue {
     fn text(&self) -> Cow<'_, str>;
@@ -366,7 +327,7 @@ macro_rules! closed_list_labels {
         })+
     };
 }
-closed_list_labels!(Class, Family, Operation, Source, Reason, FailureKind, CacheResult);
+closed_list_labels!(Class, Family, Operation, Source, Reason, FailureKind, Hurry, CacheResult);
 
 /// An HTTP status as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -582,12 +543,6 @@ mod tests {
                 assert!(!["le", "quantile"].contains(label) && !label.starts_with("__"), "{name}: {label}");
             }
         }
-    }
-
-    #[test]
-    fn buckets_ascend() {
-        assert!(RequestBuckets::BOUNDS_NS.is_sorted_by(|a, b| a < b));
-        assert!(OverheadBuckets::BOUNDS_NS.is_sorted_by(|a, b| a < b));
     }
 
     #[test]

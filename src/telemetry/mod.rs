@@ -4,8 +4,10 @@
 //! API calls. `requests` count what callers asked, `api_calls_spent` what Salesforce was asked for: one to one only by accident.
 
 mod access;
+mod buckets;
 mod budget;
 mod cells;
+mod heavy;
 mod labels;
 mod line;
 mod log;
@@ -16,6 +18,7 @@ mod process;
 mod recorder;
 mod render;
 mod snapshot;
+mod spenders;
 mod status;
 
 use std::collections::HashMap;
@@ -38,9 +41,11 @@ pub use self::process::ProcessSnapshot;
 pub use self::render::TEXT_FORMAT;
 pub use self::snapshot::{
     BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot,
-    RuntimeSnapshot, Snapshot, UpstreamSnapshot,
+    PaceSnapshot, RuntimeSnapshot, Snapshot, UpstreamSnapshot,
 };
+pub use self::spenders::{BulkBatches, TopClient, TopClients};
 pub use self::status::{CacheEvents, CacheStatus, CallerStatus, InFlightStatus, Saved, Status, Totals};
+use crate::admission::Minute;
 use crate::clock::Clock;
 use crate::outcome::Outcome;
 use crate::refusal::Reason;
@@ -163,6 +168,15 @@ impl Telemetry {
         for fill in self.0.sources.read().iter() {
             fill(&mut snapshot);
         }
+        let now = Minute::containing(self.0.clock.wall(self.0.clock.now()));
+        let occupancies = self.0.occupancies.lock();
+        for budget in &mut snapshot.budgets {
+            if let Some(occupancy) = occupancies.get(budget.org.as_str()) {
+                budget.top_clients = occupancy.spenders.top(now);
+                budget.bulk_batches = occupancy.spenders.batches(now);
+            }
+        }
+        drop(occupancies);
         snapshot
     }
 

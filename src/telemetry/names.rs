@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use smol_str::SmolStr;
 
+use super::spenders::Spenders;
 use crate::call::{CallerId, Class, OrgId};
 
 /// The word for an org or caller that was not found out.
@@ -36,6 +37,11 @@ impl Names {
         caller.and_then(|caller| self.callers.get(usize::from(caller.0))).map_or(UNKNOWN, SmolStr::as_str)
     }
 
+    /// Who spends the calls of `org`.
+    pub(super) fn spenders(&self, org: Option<OrgId>) -> Option<&Spenders> {
+        self.orgs.get(usize::from(org?.0)).map(|org| &org.occupancy.spenders)
+    }
+
     /// Counts one call of `class` as in flight to `org` until the guard is dropped.
     pub fn enter(&self, org: OrgId, class: Class) -> Option<InFlight> {
         let occupancy = Arc::clone(&self.orgs.get(usize::from(org.0))?.occupancy);
@@ -44,13 +50,16 @@ impl Names {
     }
 }
 
-/// What one org has in the air.
+/// What one org has in the air, and who spends its calls.
 #[derive(Debug, Default)]
-pub(super) struct OrgOccupancy([AtomicUsize; Class::ALL.len()]);
+pub(super) struct OrgOccupancy {
+    in_flight: [AtomicUsize; Class::ALL.len()],
+    pub(super) spenders: Spenders,
+}
 
 impl OrgOccupancy {
     fn cell(&self, class: Class) -> &AtomicUsize {
-        let [interactive, standard, batch] = &self.0;
+        let [interactive, standard, batch] = &self.in_flight;
         match class {
             Class::Interactive => interactive,
             Class::Standard => standard,

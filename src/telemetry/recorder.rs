@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use smol_str::SmolStr;
+use tokio::time::Instant;
 
 use super::access;
 use super::cells::{Counter, Histogram};
@@ -18,7 +19,9 @@ use super::metrics::{
     Status, UpstreamErrorLabels, UseLabels, VersionLabels,
 };
 use super::names::Names;
+use super::spenders::Client;
 use super::{Finish, Shared};
+use crate::admission::Minute;
 use crate::call::{Class, Family, ObjectName, Operation};
 use crate::outcome::{CacheResult, Ending, Exchange, Outcome, Source};
 use crate::refusal::Reason;
@@ -103,6 +106,9 @@ impl Counting {
         }
         log(&cells.words);
 
+        if outcome.agent.is_some() || outcome.family == Family::Bulk1 || outcome.family == Family::Bulk2 {
+            self.spenders(outcome, charged, ended, finish.names);
+        }
         if failed {
             cache.failures(&self.shared, outcome, counted);
         }
@@ -118,10 +124,47 @@ impl Counting {
         if outcome.saved > 0 {
             cache.rare(&self.shared, outcome, Rare::Saved(outcome.source)).add(u64::from(outcome.saved));
         }
+        if !outcome.paced.is_zero() {
+            cache.waited(&self.shared, outcome);
+        }
         if let Some(reason) = outcome.would_refuse {
             cache.rare(&self.shared, outcome, Rare::WouldRefuse(reason)).add(1);
         }
     }
+}
+
+impl Counting {
+    /// Counts what only some requests are asked for: who sent it in nobody's name, and the Bulk batches it made.
+    fn spenders(&self, outcome: &Outcome, charged: u64, ended: Instant, names: &Names) {
+        let Some(spenders) = names.spenders(outcome.org) else { return };
+        let now = Minute::containing(self.shared.clock.wall(ended));
+        if let Some(agent) = outcome.agent.as_deref().filter(|_| charged > 0) {
+            let [a, b, c, d, ..] = outcome.principal.0;
+            let name = word(outcome.client.as_deref().unwrap_or_default());
+            spenders.spent(&Client { name, agent: word(agent), principal: [a, b, c, d] }, charged, now);
+        }
+        let batches = bulk_batches(outcome);
+        if batches > 0 {
+            spenders.made(batches, now);
+        }
+    }
+}
+
+/// A name that a client gave itself, as it may be shown.
+fn word(name: &str) -> &str {
+    if name.is_empty() { "none" } else { labels::client(name) }
+}
+
+/// The Bulk batches a request made (facts 1.9): each batch that a job of 1.0 was given, and, as far as can be told from
+/// outside, each upload to an ingest job of 2.0, which Salesforce itself splits. Queries of 2.0 make none.
+fn bulk_batches(outcome: &Outcome) -> u32 {
+    let makes = match outcome.template {
+        "/services/async/{version}/job/{job}/batch" => outcome.method == http::Method::POST,
+        "/services/data/{version}/jobs/ingest/{job}/batches" => outcome.method == http::Method::PUT,
+        _ => false,
+    };
+    let accepted = |exchange: &&Exchange| exchange.status.is_some_and(|status| (200..300).contains(&status));
+    if makes { outcome.exchanges.iter().filter(accepted).count() as u32 } else { 0 }
 }
 
 impl Cache {
@@ -166,6 +209,13 @@ impl Cache {
         }
         let names = &self.names;
         self.rare.entry(what.packed(outcome)).or_insert_with(|| what.resolve(shared, names, outcome))
+    }
+
+    /// Not remembered: whoever waited has time.
+    #[cold]
+    fn waited(&self, shared: &Shared, outcome: &Outcome) {
+        let (org, caller) = (self.names.org(outcome.org).into(), self.names.caller(outcome.caller).into());
+        shared.metrics.pace_wait_seconds.cell(CallerLabels { org, caller }).observe(outcome.paced);
     }
 
     fn failures(&mut self, shared: &Shared, outcome: &Outcome, exchanges: &[Exchange]) {

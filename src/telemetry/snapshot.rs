@@ -6,8 +6,9 @@
 
 use serde::Serialize;
 
-use crate::admission::{CallerBudget, OrgBudget};
-use crate::config::DailyMode;
+use super::spenders::{BulkBatches, TopClients};
+use crate::admission::{CallerBudget, OrgBudget, PaceBudget};
+use crate::config::{DailyMode, PaceMode};
 pub use crate::edge::facade::FacadeSnapshot;
 pub use crate::exchange::vault::IdentitySnapshot;
 use crate::outcome::FailureKind;
@@ -49,6 +50,24 @@ pub struct BudgetSnapshot {
     pub returning_by_hour: [u64; 24],
     /// Every caller that is configured or has used anything, the largest user first.
     pub callers: Vec<CallerBudget>,
+    /// Every caller that has a pace.
+    pub paces: Vec<PaceSnapshot>,
+    /// Who spends in the name of the caller that everybody is whom nothing else matches.
+    pub top_clients: TopClients,
+    /// Bulk batches made.
+    pub bulk_batches: BulkBatches,
+}
+
+/// One caller's pace at one org.
+#[derive(Debug, Clone, Serialize)]
+pub struct PaceSnapshot {
+    /// The caller's name.
+    pub caller: String,
+    /// Whether it is enforced: `observe` or `enforce`.
+    pub mode: PaceMode,
+    /// What it allows, and who waits.
+    #[serde(flatten)]
+    pub pace: PaceBudget,
 }
 
 /// The configuration and its reloads.

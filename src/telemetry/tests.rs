@@ -8,9 +8,9 @@ use smol_str::SmolStr;
 
 use super::snapshot::BudgetSnapshot;
 use super::*;
-use crate::admission::{Funding, Ledger, OrgSettings, Reading, Share, Timeline};
+use crate::admission::{Funding, Hurry, Ledger, OrgSettings, PaceBudget, Reading, Share, Timeline};
 use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgId, Principal};
-use crate::config::DailyMode;
+use crate::config::{DailyMode, PaceMode};
 use crate::exchange::vault::{State, Trouble};
 use crate::outcome::{CacheResult, Ending, Exchange, FailureKind, RequestId, Source as AnswerSource};
 use crate::refusal::Reason;
@@ -228,7 +228,13 @@ fn a_reload_books_nobodys_calls_to_somebody_else() {
     assert!(world.names.enter(OrgId(9), Class::Batch).is_none());
 }
 
-/// What every part could say, filled in.
+/// A caller whose calls wait for its pace.
+fn paced(caller: &str) -> PaceSnapshot {
+    let refused = vec![(Hurry::Places, 2), (Hurry::Deadline, 1)];
+    let pace = PaceBudget { per_second: 5, burst: 10, left: 0, waiting: 3, places: 4, waited: 7, refused };
+    PaceSnapshot { caller: caller.to_owned(), mode: PaceMode::Enforce, pace }
+}
+
 /// A ledger that has heard from Salesforce, and one caller with all rights a caller can have.
 fn budget() -> BudgetSnapshot {
     let clock = Clock::at(Duration::from_hours(498_698));
@@ -244,9 +250,13 @@ fn budget() -> BudgetSnapshot {
         budget: ledger.org(now),
         returning_by_hour: [0; 24],
         callers: ledger.callers(now),
+        paces: vec![paced("storefront"), paced("billing")],
+        top_clients: TopClients::default(),
+        bulk_batches: BulkBatches::default(),
     }
 }
 
+/// What every part could say, filled in.
 fn filled(snapshot: &mut Snapshot) {
     snapshot.budgets.push(budget());
     snapshot.listeners.push(ListenerSnapshot {
@@ -291,6 +301,7 @@ fn every_metric_has_help_type_and_valid_samples() {
     outcome.would_refuse = Some(Reason::Forbidden);
     outcome.cache = Some(CacheResult::Stale);
     (outcome.source, outcome.saved) = (AnswerSource::Stale, 2);
+    outcome.paced = Duration::from_millis(30);
     outcome.exchanges[0].failure = Some(FailureKind::Timeout);
     world.recorder.finish(&outcome, &world.finish());
 
@@ -313,6 +324,26 @@ fn every_metric_has_help_type_and_valid_samples() {
     assert!(text.contains("by=\"stale\"} 2\n"));
     assert!(text.contains("weirkeeper_abandoned_calls{org=\"prod\"} 4\n"));
     assert!(text.contains("weirkeeper_upstream_connects_total{org=\"prod\",result=\"dns\"} 2\n"));
+}
+
+#[test]
+fn callers_beyond_the_bound_are_other_in_the_metrics_of_paces_too() {
+    let world = World::new(TelemetryOptions { max_callers: 1, ..TelemetryOptions::default() });
+    world.telemetry.add_source(|snapshot| {
+        snapshot.budgets.push(BudgetSnapshot { paces: ["a", "b", "c"].map(paced).into(), ..budget() });
+    });
+    assert_eq!(
+        world.series("weirkeeper_pace_waiting"),
+        [
+            "weirkeeper_pace_waiting{org=\"prod\",caller=\"a\"} 3",
+            "weirkeeper_pace_waiting{org=\"prod\",caller=\"other\"} 6"
+        ]
+    );
+    let refused = world.series("weirkeeper_pace_refusals_total");
+    let other = |cause: &str, count: u32| {
+        format!("weirkeeper_pace_refusals_total{{org=\"prod\",caller=\"other\",cause=\"{cause}\"}} {count}")
+    };
+    assert!(refused.contains(&other("places", 4)) && refused.contains(&other("deadline", 2)), "{refused:?}");
 }
 
 #[test]

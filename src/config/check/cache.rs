@@ -57,13 +57,11 @@ impl Check<'_> {
 
     fn cache_entry(&mut self, at: &At, written: &CacheEntryFile, file: &ConfigFile) -> Option<CacheEntry> {
         let (matches, match_at) = (&written.matches, at.key("match"));
-        let fresh = match written.fresh {
-            Some(fresh) => self.positive(&at.key("fresh"), fresh),
-            None => {
-                self.missing(&at.key("fresh"), "say how long an answer is given out, such as 60s");
-                return None;
-            }
+        let Some(fresh) = written.fresh else {
+            self.missing(&at.key("fresh"), "say how long an answer is given out, such as 60s");
+            return None;
         };
+        let fresh = self.positive(&at.key("fresh"), fresh);
         let Some(operations) = &matches.operations else {
             self.missing(&match_at.key("operations"), "write [describe], [read] or [query], or several of them");
             return None;

@@ -1,6 +1,8 @@
 //! The callers: who they are, how they are recognised, what they may do.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
 
 use smol_str::SmolStr;
 
@@ -8,11 +10,14 @@ use super::{At, Check};
 use crate::call::Class;
 use crate::config::file::{AllowFile, CertificateFile, ConfigFile, JwksFile, JwtFile, ListenerFile, MatchFile};
 use crate::config::model::{Allow, Caller, CertificateName, Jwks, JwtMatch, Match, Share};
+use crate::config::pace::{Pace, PaceFile};
 use crate::config::problem::Fault;
-use crate::config::value::{Phrase, Text};
+use crate::config::value::{Count, Period, Phrase, Text, Written as _};
 
 /// More than any company has apps; the ledger is sized for it.
 const MAX_CALLERS: usize = 10_000;
+/// Whoever waits longer has usually left.
+const LONGEST_WAIT: Duration = Duration::from_mins(10);
 
 impl Check<'_> {
     pub(super) fn callers(&mut self, at: &At, file: &ConfigFile) -> Vec<Caller> {
@@ -47,13 +52,33 @@ impl Check<'_> {
             });
             let deadline = caller.deadline.map(|deadline| self.positive(&at.key("deadline"), deadline));
             let daily = self.share(&at.key("daily"), &caller.daily);
+            let pace = caller.pace.as_ref().and_then(|pace| self.pace(&at.key("pace"), pace));
             let allow = self.allow(&at.key("allow"), &caller.allow);
             if let (Some(name), Some(matches)) = (name, way) {
                 let class = caller.class.unwrap_or(Class::Standard);
-                callers.push(Caller { name, matches, act_as, class, deadline, daily, allow });
+                callers.push(Caller { name, matches, act_as, class, deadline, daily, pace, allow });
             }
         }
         callers
+    }
+
+    fn pace(&mut self, at: &At, written: &PaceFile) -> Option<Pace> {
+        let wait = written.wait.0.0;
+        if wait > LONGEST_WAIT {
+            let fault = Fault::new(format!("{} is longer than most clients wait", written.wait.0.write()));
+            self.wrong(&at.key("wait"), fault.hint(format!("{} is the most", Period(LONGEST_WAIT).write())));
+        }
+        let Some(per_second) = written.per_second else {
+            self.missing(&at.key("per_second"), "say how many calls it may send in a second");
+            return None;
+        };
+        Some(Pace {
+            mode: written.mode,
+            per_second: NonZeroU32::new(per_second.as_u32())?,
+            burst: NonZeroU32::new(written.burst.map_or(per_second.as_u32(), Count::as_u32))?,
+            queue: written.queue.as_u32(),
+            wait,
+        })
     }
 
     fn way(&mut self, at: &At, written: &MatchFile) -> Option<Match> {
@@ -188,6 +213,7 @@ fn anyone() -> Caller {
         class: Class::Standard,
         deadline: None,
         daily: Share { floor: 0, ceiling: None, weight: 1 },
+        pace: None,
         allow: Allow::default(),
     }
 }

@@ -76,6 +76,7 @@ pub fn check(
         upstream,
         orgs,
         callers,
+        rate_limit_headers: file.rate_limit_headers,
         policy: file.policy.mode,
         cache,
         ladder,

@@ -9,9 +9,9 @@ use hyper::client::conn::http2 as client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
+use crate::edge::http1::PREFACE;
 use crate::edge::limits::Limits;
 use crate::edge::serve::rig::Rig;
-use crate::edge::wire::PREFACE;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;

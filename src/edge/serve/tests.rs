@@ -336,6 +336,35 @@ async fn http_1_0_is_answered_and_closed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn http_1_0_is_kept_open_if_it_asks() {
+    let rig = Rig::new();
+    let answers = rig.ask("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\nGET /flood HTTP/1.0\r\n\r\n").await;
+    let (first, second) = answers.split_once("okHTTP/1.0 200 OK\r\n").expect("two answers");
+    assert!(first.contains("\r\nconnection: keep-alive\r\n"), "{first}");
+    assert!(!second.contains("chunked") && second.len() > 1_000 * 16 * 1024, "ended by the close");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_answer_to_head_has_no_body_and_the_connection_goes_on() {
+    let rig = Rig::new();
+    let answers = rig.ask(format!("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n{LAST}")).await;
+    let heads: Vec<&str> = answers.split("\r\n\r\n").collect();
+    assert!(heads[0].contains("content-length: 2"), "{answers}");
+    assert!(heads[1].starts_with("HTTP/1.1 200 OK\r\n") && heads[2] == "ok", "{answers}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_line_behind_a_request_is_no_late_head() {
+    let rig = Rig::new();
+    let mut stream = rig.open();
+    for _ in 0..2 {
+        stream.write_all(format!("{GET}\r\n").as_bytes()).await.unwrap();
+        assert!(read_until(&mut stream, "ok").await.starts_with("HTTP/1.1 200"));
+        tokio::time::sleep(seconds(100)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_ends_idle_connections_at_once_and_busy_ones_after_their_answer() {
     let rig = Rig::new();
     let mut fresh = rig.open();

@@ -3,11 +3,13 @@
 use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
 use hyper::ext::ReasonPhrase;
 use smallvec::SmallVec;
 use thiserror::Error;
+
+use crate::http1::{Framing, Role, Shapes, length};
 
 /// Largest head.
 pub(super) const HEAD_BYTES: usize = 64 * 1_024;
@@ -23,17 +25,6 @@ const ADDED: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("not an HTTP answer")]
 pub struct Garbage;
-
-/// How the end of a body is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// After this many bytes.
-    Length(u64),
-    /// After the last chunk.
-    Chunked,
-    /// Where the connection ends.
-    UntilClose,
-}
 
 /// The head of an answer.
 #[derive(Debug)]
@@ -79,8 +70,22 @@ impl HeadReader {
     }
 
     /// Takes the head from the front of `buffer`. `None`: its end has not arrived, and `buffer` is as it was but for
-    /// interim answers.
-    pub fn read(&mut self, buffer: &mut BytesMut) -> Result<Option<Head>, Garbage> {
+    /// interim answers. `shapes` makes it faster, and changes nothing.
+    pub fn read(&mut self, buffer: &mut BytesMut, shapes: &mut Shapes) -> Result<Option<Head>, Garbage> {
+        if let Some((status, from)) = usual_start(buffer)
+            && let Some(fitting) = buffer.get(from..HEAD_BYTES.min(buffer.len())).and_then(|fields| shapes.read(fields))
+        {
+            let bytes = buffer.split_to(from + fitting.length).freeze();
+            let mut says = Says::default();
+            let headers = fitting.headers(&bytes, from, |role, value| {
+                says.hear(role, value);
+                Ok::<_, Garbage>(())
+            });
+            match headers {
+                Some(headers) => return says.head(status, Version::HTTP_11, headers?, self.bodiless).map(Some),
+                None => put_back(buffer, &bytes),
+            }
+        }
         loop {
             let mut fields = [const { MaybeUninit::uninit() }; HEAD_FIELDS];
             let mut parsed = httparse::Response::new(&mut []);
@@ -106,11 +111,36 @@ impl HeadReader {
             let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
             let reason = parsed.reason.filter(|reason| status.canonical_reason() != Some(reason));
             let reason = reason.map(|reason| ReasonPhrase::try_from(reason.as_bytes())).transpose();
+            shapes.learn(parsed.headers.iter().map(|field| field.name.as_bytes()), ADDED);
             let spans: SmallVec<[Span; 32]> = parsed.headers.iter().map(|field| span(buffer, field)).collect();
             let bytes = buffer.split_to(length).freeze();
-            return finish(status, version, reason.map_err(|_| Garbage)?, &bytes, &spans, self.bodiless).map(Some);
+            let mut says = Says::default();
+            let headers = collected(&bytes, &spans, &mut says)?;
+            let mut head = says.head(status, version, headers, self.bodiless)?;
+            if let Some(reason) = reason.map_err(|_| Garbage)? {
+                head.response.extensions_mut().insert(reason);
+            }
+            return Ok(Some(head));
         }
     }
+}
+
+/// The status of an answer that begins as nearly all do, and where its fields begin.
+fn usual_start(buffer: &[u8]) -> Option<(StatusCode, usize)> {
+    const VERSION: &[u8] = b"HTTP/1.1 ";
+    let (code, rest) = buffer.strip_prefix(VERSION)?.split_at_checked(3)?;
+    let status = StatusCode::from_bytes(code).ok().filter(|status| !status.is_informational())?;
+    let reason = status.canonical_reason()?;
+    let ends = rest.strip_prefix(b" ")?.strip_prefix(reason.as_bytes())?.starts_with(b"\r\n");
+    ends.then_some((status, VERSION.len() + 3 + 1 + reason.len() + 2))
+}
+
+/// Puts `bytes` before what is in `buffer`.
+#[cold]
+fn put_back(buffer: &mut BytesMut, bytes: &[u8]) {
+    let rest = buffer.split();
+    buffer.extend_from_slice(bytes);
+    buffer.extend_from_slice(&rest);
 }
 
 fn span(buffer: &[u8], field: &httparse::Header<'_>) -> Span {
@@ -126,58 +156,56 @@ fn range((start, end): (u32, u32)) -> std::ops::Range<usize> {
     start as usize..end as usize
 }
 
-fn finish(
-    status: StatusCode,
-    version: Version,
-    reason: Option<ReasonPhrase>,
-    bytes: &Bytes,
-    spans: &[Span],
-    bodiless: bool,
-) -> Result<Head, Garbage> {
-    let mut response = Response::new(());
-    *response.status_mut() = status;
-    *response.version_mut() = version;
-    if let Some(reason) = reason {
-        response.extensions_mut().insert(reason);
-    }
-    let headers = response.headers_mut();
-    headers.reserve(spans.len() + ADDED);
-    let mut says = Says::default();
+fn value(bytes: &Bytes, span: &Span) -> Result<HeaderValue, Garbage> {
+    HeaderValue::from_maybe_shared(bytes.slice(range(span.value))).map_err(|_| Garbage)
+}
+
+/// The fields of any head.
+fn collected(bytes: &Bytes, spans: &[Span], says: &mut Says) -> Result<HeaderMap, Garbage> {
+    let mut headers = HeaderMap::with_capacity(spans.len() + ADDED);
     for span in spans {
         let name = HeaderName::from_bytes(bytes.get(range(span.name)).ok_or(Garbage)?).map_err(|_| Garbage)?;
-        let value = HeaderValue::from_maybe_shared(bytes.slice(range(span.value))).map_err(|_| Garbage)?;
-        if says.hear(&name, value.as_bytes()) {
+        let value = value(bytes, span)?;
+        if says.hear(Role::of(&name), value.as_bytes()) {
             headers.append(name, value);
         }
     }
-    let framing = says.framing(status, version, bodiless)?;
-    let keep_alive = version == Version::HTTP_11 && !says.close && framing != Framing::UntilClose;
-    Ok(Head { response, framing, keep_alive })
+    Ok(headers)
 }
 
 impl Says {
     /// Takes note of a field; false if it only repeats what was said.
-    fn hear(&mut self, name: &HeaderName, value: &[u8]) -> bool {
-        match *name {
-            header::CONTENT_LENGTH => {
+    fn hear(&mut self, role: Role, value: &[u8]) -> bool {
+        match role {
+            Role::Length => {
                 let length = length(value);
                 let again = self.length.is_some();
                 self.unclear |= length.is_none() || (again && self.length != length);
                 self.length = length.or(self.length);
                 !again
             }
-            header::TRANSFER_ENCODING => {
+            Role::Coding => {
                 self.unclear |= self.chunked || !value.eq_ignore_ascii_case(b"chunked");
                 self.chunked = true;
                 true
             }
-            header::CONNECTION => {
+            Role::Connection => {
                 let mut tokens = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
                 self.close |= tokens.any(|token| token.eq_ignore_ascii_case(b"close"));
                 true
             }
-            _ => true,
+            Role::Host | Role::Expect | Role::Other => true,
         }
+    }
+
+    fn head(&self, status: StatusCode, version: Version, headers: HeaderMap, bodiless: bool) -> Result<Head, Garbage> {
+        let framing = self.framing(status, version, bodiless)?;
+        let keep_alive = version == Version::HTTP_11 && !self.close && framing != Framing::UntilClose;
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        *response.version_mut() = version;
+        *response.headers_mut() = headers;
+        Ok(Head { response, framing, keep_alive })
     }
 
     fn framing(&self, status: StatusCode, version: Version, bodiless: bool) -> Result<Framing, Garbage> {
@@ -196,34 +224,6 @@ impl Says {
     }
 }
 
-/// A Content-Length: digits, and nothing else.
-pub(super) fn length(value: &[u8]) -> Option<u64> {
-    if value.is_empty() {
-        return None;
-    }
-    value.iter().try_fold(0_u64, |length, byte| match byte {
-        b'0'..=b'9' => length.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
-        _ => None,
-    })
-}
-
-/// The trailer fields in `section`, which ends with an empty line.
-pub(super) fn trailers(section: &[u8]) -> Option<HeaderMap> {
-    let mut fields = [httparse::EMPTY_HEADER; HEAD_FIELDS];
-    let Ok(httparse::Status::Complete((end, fields))) = httparse::parse_headers(section, &mut fields) else {
-        return None;
-    };
-    if end != section.len() {
-        return None;
-    }
-    let mut trailers = HeaderMap::with_capacity(fields.len());
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        trailers.append(name, HeaderValue::from_bytes(field.value).ok()?);
-    }
-    Some(trailers)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     fn read(bytes: &[u8]) -> Result<Option<Head>, Garbage> {
-        HeadReader::default().read(&mut BytesMut::from(bytes))
+        HeadReader::default().read(&mut BytesMut::from(bytes), &mut Shapes::default())
     }
 
     fn framing_of(head: &str) -> Result<(Framing, bool), Garbage> {
@@ -260,7 +260,8 @@ mod tests {
             assert_eq!(framing_of(head), Ok(expected), "{head}");
         }
         let mut to_head = HeadReader::new(&Method::HEAD);
-        let head = to_head.read(&mut BytesMut::from("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n")).unwrap().unwrap();
+        let mut buffer = BytesMut::from("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n");
+        let head = to_head.read(&mut buffer, &mut Shapes::default()).unwrap().unwrap();
         assert_eq!((head.framing, head.keep_alive), (Length(0), true));
         assert_eq!(head.response.headers()["content-length"], "5");
     }
@@ -300,7 +301,7 @@ mod tests {
         let bytes =
             b"HTTP/1.1 299 Nearly\r\nX-Multi: a\r\nSforce-Limit-Info: api-usage=1/2 \r\nx-multi: \xe4\r\n\r\nrest";
         let mut buffer = BytesMut::from(&bytes[..]);
-        let head = HeadReader::default().read(&mut buffer).unwrap().unwrap();
+        let head = HeadReader::default().read(&mut buffer, &mut Shapes::default()).unwrap().unwrap();
         assert_eq!(&buffer[..], b"rest");
         let response = head.response;
         assert_eq!((response.status().as_u16(), response.version()), (299, Version::HTTP_11));
@@ -371,7 +372,13 @@ mod tests {
         #[test]
         fn how_the_bytes_were_cut_changes_nothing(bytes in heads(), cuts in prop::collection::vec(1_usize..40, 1..8)) {
             let mut whole = BytesMut::from(&bytes[..]);
-            let expected = seen(HeadReader::default().read(&mut whole));
+            let expected = seen(HeadReader::default().read(&mut whole, &mut Shapes::default()));
+            // Twice, so that its shape is known.
+            let mut shapes = Shapes::default();
+            for _ in 0..2 {
+                let again = HeadReader::default().read(&mut BytesMut::from(&bytes[..]), &mut shapes);
+                prop_assert_eq!(seen(again), expected.clone());
+            }
             let (mut buffer, mut reader, mut rest) = (BytesMut::new(), HeadReader::default(), &bytes[..]);
             let mut cuts = cuts.into_iter().cycle();
             let mut found = Ok(None);
@@ -379,7 +386,7 @@ mod tests {
                 let (piece, more) = rest.split_at(cuts.next().unwrap().min(rest.len()));
                 buffer.extend_from_slice(piece);
                 rest = more;
-                found = seen(reader.read(&mut buffer));
+                found = seen(reader.read(&mut buffer, &mut shapes));
             }
             buffer.extend_from_slice(rest);
             prop_assert_eq!(&found, &expected);

@@ -3,8 +3,6 @@
 //! ```text
 //! request.rs   the head of a request, and how its body is framed        pure
 //! head.rs      the head of an answer, and how its body is framed         pure
-//! body.rs      the body of an answer                                     pure
-//! buffers.rs   what connections read into and write from
 //! sending.rs   a request on its way out
 //! wire.rs      the connection
 //! ```
@@ -13,8 +11,6 @@
 //! section 11.2); a connection is used again only if not one byte is left over on it, in either direction; nothing is
 //! read that nobody asked for, so that every buffer has a bound.
 
-mod body;
-mod buffers;
 mod head;
 mod request;
 mod sending;
@@ -22,8 +18,6 @@ mod sending;
 mod tests;
 mod wire;
 
-pub use body::{Decoder, Malformed, Step};
-pub use head::{Framing, Garbage, Head, HeadReader};
+pub use head::{Garbage, Head, HeadReader};
 
-pub(super) use buffers::Buffers;
 pub(super) use wire::Connection;

@@ -9,6 +9,7 @@ use http_body::Body as _;
 
 use crate::body::Payload;
 use crate::exchange::pool::Stream;
+use crate::http1::length;
 
 /// How the body of a request is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +99,8 @@ fn framing<S: Stream>(message: &Request<Payload<S>>) -> (Framing, Said) {
 /// The length a head says its body has; `None` also if what it says is no length.
 fn announced(headers: &HeaderMap) -> Option<u64> {
     let mut values = headers.get_all(CONTENT_LENGTH).iter();
-    let first = super::head::length(values.next()?.as_bytes())?;
-    values.all(|value| super::head::length(value.as_bytes()) == Some(first)).then_some(first)
+    let first = length(values.next()?.as_bytes())?;
+    values.all(|value| length(value.as_bytes()) == Some(first)).then_some(first)
 }
 
 #[cfg(test)]

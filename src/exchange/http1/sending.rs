@@ -10,11 +10,11 @@ use http::header::HeaderValue;
 use http_body::Body as _;
 use tokio::io::AsyncWrite;
 
-use super::buffers::Buffers;
 use super::request::{self, Framing};
 use crate::body::{BodyFault, Payload};
 use crate::exchange::io::Io;
 use crate::exchange::pool::Stream;
+use crate::http1::Buffers;
 
 /// Up to here a piece of a body is copied behind what stands before it; a larger one is written from where it is.
 const COPIED: usize = 4 * 1_024;

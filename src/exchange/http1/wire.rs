@@ -12,9 +12,7 @@ use http::{Request, Response};
 use http_body::Frame;
 use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, ReadBuf};
 
-use super::body::{Decoder, Malformed, Step};
-use super::buffers::{BLOCK, Buffers};
-use super::head::{Framing, HeadReader};
+use super::head::HeadReader;
 use super::sending::{Sending, Stopped};
 use crate::body::Payload;
 use crate::exchange::conn::{GivenBack, Lost};
@@ -22,7 +20,11 @@ use crate::exchange::failure::{Cause, Sent};
 use crate::exchange::io::Io;
 use crate::exchange::pool::Stream;
 use crate::exchange::tls;
+use crate::http1::{Buffers, Decoder, Framing, Malformed, Rules, Step};
 
+/// Size of a buffer that is read into. An answer and its head usually fit several times; what is read keeps the
+/// buffer alive until it has been passed on.
+pub(super) const BLOCK: usize = 32 * 1_024;
 /// Largest read buffer of a connection, and with it the largest piece of a body.
 const READ_BUFFER: usize = 128 * 1_024;
 
@@ -65,7 +67,7 @@ impl<S: Stream> Connection<S> {
             large: false,
             sending: Sending::nothing(),
             head: HeadReader::default(),
-            body: Decoder::new(Framing::Length(0)),
+            body: Decoder::new(Framing::Length(0), Rules::ANSWERS),
             keep: true,
             start: Start::Yield,
         }
@@ -103,10 +105,10 @@ impl<S: Stream> Connection<S> {
         self.send(cx)?;
         loop {
             if !self.read.is_empty() {
-                match self.head.read(&mut self.read) {
+                match self.head.read(&mut self.read, &mut self.buffers.shapes()) {
                     Ok(Some(head)) => {
                         self.keep &= head.keep_alive;
-                        self.body = Decoder::new(head.framing);
+                        self.body = Decoder::new(head.framing, Rules::ANSWERS);
                         return Poll::Ready(Ok(head.response));
                     }
                     Ok(None) => {}

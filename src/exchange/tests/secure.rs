@@ -84,6 +84,45 @@ async fn a_trusted_server_is_spoken_to() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_idle_connection_says_goodbye_and_a_busy_one_is_cut() {
+    let issuer = authority("Trusted");
+    let roots = vec![issuer.der().clone()];
+    let tls = TlsSettings { roots: Roots::Bundled, extra_roots: roots, http2: false, identity: None }.build().unwrap();
+    let server = server(&issuer, "acme.test", 2999);
+    let (ended, mut ends) = mpsc::unbounded_channel();
+    let world = World::at(
+        "https://acme.test",
+        Limits::default(),
+        |connector| connector.with_tls(tls),
+        move |number, io| {
+            let (acceptor, ended) = (TlsAcceptor::from(Arc::clone(&server)), ended.clone());
+            async move {
+                let mut io = acceptor.accept(io).await.unwrap();
+                let mut head = [0; 1_024];
+                let end = loop {
+                    match io.read(&mut head).await {
+                        Ok(0) => break Ok(()),
+                        Ok(_) if number == 0 => io.write_all(OK).await.unwrap(),
+                        Ok(_) => {}
+                        Err(error) => break Err(error.kind()),
+                    }
+                };
+                ended.send(end).unwrap();
+            }
+        },
+    );
+    world.get().await.unwrap();
+    tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(ends.recv().await.unwrap(), Ok(()));
+    let plan = Plan { long_poll: true, ..world.plan() };
+    let record = world.record();
+    let leaving = tokio::time::timeout(Duration::from_secs(1), world.upstream.send(get(), &plan, &record));
+    assert!(leaving.await.is_err());
+    assert_eq!(ends.recv().await.unwrap(), Err(io::ErrorKind::UnexpectedEof));
+    world.assert_settled().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_untrusted_expired_or_misnamed_server_is_not() {
     let issuer = authority("Trusted");
     let trusted = vec![issuer.der().clone()];

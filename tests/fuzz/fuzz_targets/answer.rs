@@ -4,7 +4,8 @@
 
 use http::{HeaderMap, Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
-use weirkeeper::exchange::http1::{Decoder, Framing, HeadReader, Step};
+use weirkeeper::exchange::http1::HeadReader;
+use weirkeeper::http1::{Decoder, Framing, Rules, Shapes, Step};
 
 /// What was made of all bytes.
 #[derive(Debug, Default, PartialEq)]
@@ -18,20 +19,20 @@ struct Seen {
     rest: Vec<u8>,
 }
 
-fn read<'a>(method: &Method, pieces: impl Iterator<Item = &'a [u8]>) -> Seen {
+fn read<'a>(method: &Method, shapes: &mut Shapes, pieces: impl Iterator<Item = &'a [u8]>) -> Seen {
     let (mut seen, mut buffer) = (Seen::default(), bytes::BytesMut::new());
-    let (mut reader, mut decoder) = (HeadReader::new(method), Decoder::new(Framing::Length(0)));
+    let (mut reader, mut decoder) = (HeadReader::new(method), Decoder::new(Framing::Length(0), Rules::ANSWERS));
     for piece in pieces {
         buffer.extend_from_slice(piece);
         if seen.broken || seen.ended {
             continue;
         }
         if seen.head.is_none() {
-            match reader.read(&mut buffer) {
+            match reader.read(&mut buffer, shapes) {
                 Err(_) => seen.broken = true,
                 Ok(None) => continue,
                 Ok(Some(head)) => {
-                    decoder = Decoder::new(head.framing);
+                    decoder = Decoder::new(head.framing, Rules::ANSWERS);
                     let (parts, ()) = head.response.into_parts();
                     seen.head = Some((parts.status, parts.headers, head.framing, head.keep_alive));
                 }
@@ -64,8 +65,10 @@ fn read<'a>(method: &Method, pieces: impl Iterator<Item = &'a [u8]>) -> Seen {
 fuzz_target!(|data: &[u8]| {
     let Some((&seed, input)) = data.split_first() else { return };
     let method = if seed & 0x80 == 0 { Method::GET } else { Method::HEAD };
-    let whole = read(&method, std::iter::once(input));
-    let cut = read(&method, input.chunks(usize::from(seed % 64) + 1));
+    let mut shapes = Shapes::default();
+    let whole = read(&method, &mut shapes, std::iter::once(input));
+    // The shape of its head is known now.
+    let cut = read(&method, &mut shapes, input.chunks(usize::from(seed % 64) + 1));
     assert_eq!(whole, cut);
     if let Some((_, _, Framing::Length(length), _)) = whole.head {
         assert!(whole.body.len() as u64 <= length);

@@ -1,17 +1,45 @@
-//! The body of an answer, taken out of its framing (RFC 9112 sections 6 and 7).
+//! The body of a message, taken out of its framing (RFC 9112 sections 6 and 7).
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
 use thiserror::Error;
 
-use super::head::{self, Framing};
+use super::fields;
 
-/// Longest line that tells the size of a chunk.
-const SIZE_LINE: usize = 4 * 1_024;
-/// Bytes of chunk extensions in a whole body: nobody reads them.
-const EXTENSIONS: usize = 16 * 1_024;
-/// Longest section of trailer fields.
-const TRAILERS: usize = 16 * 1_024;
+/// How the end of a body is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// After this many bytes.
+    Length(u64),
+    /// After the last chunk.
+    Chunked,
+    /// Where the connection ends.
+    UntilClose,
+}
+
+/// Which chunks are taken.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Longest line that tells the size of a chunk.
+    size_line: usize,
+    /// Most digits of a size.
+    digits: usize,
+    /// Bytes of chunk extensions in a whole body: nobody reads them.
+    extensions: usize,
+    /// Longest section of trailer fields.
+    trailers: usize,
+    /// Blanks may stand behind a size.
+    blanks: bool,
+}
+
+impl Rules {
+    /// For the answers of a server that is trusted to mean well.
+    pub const ANSWERS: &Self =
+        &Self { size_line: 4 * 1_024, digits: usize::MAX, extensions: 16 * 1_024, trailers: 16 * 1_024, blanks: true };
+    /// For the requests of anybody: nothing that anybody else could read in another way.
+    pub const REQUESTS: &Self =
+        &Self { size_line: 1_024 + 16, digits: 16, extensions: 1_024, trailers: 4 * 1_024, blanks: false };
+}
 
 const LINE_END: &[u8] = b"\r\n";
 /// What follows the last byte of most chunked bodies.
@@ -37,7 +65,10 @@ pub enum Step {
 
 /// Takes one body out of its framing.
 #[derive(Debug)]
-pub struct Decoder(State);
+pub struct Decoder {
+    state: State,
+    rules: &'static Rules,
+}
 
 #[derive(Debug)]
 enum State {
@@ -72,23 +103,24 @@ struct SizeLine {
 
 impl Decoder {
     /// For a body with this framing.
-    pub fn new(framing: Framing) -> Self {
-        Self(match framing {
+    pub fn new(framing: Framing, rules: &'static Rules) -> Self {
+        let state = match framing {
             Framing::Length(0) => State::Ended,
             Framing::Length(length) => State::Length(length),
             Framing::Chunked => State::Chunks { next: Next::Size, extensions: 0 },
             Framing::UntilClose => State::UntilClose,
-        })
+        };
+        Self { state, rules }
     }
 
     /// Whether nothing more will come.
     pub fn is_ended(&self) -> bool {
-        matches!(self.0, State::Ended)
+        matches!(self.state, State::Ended)
     }
 
     /// Bytes still to come, if that is known.
     pub fn remaining(&self) -> Option<u64> {
-        match self.0 {
+        match self.state {
             State::Ended => Some(0),
             State::Length(left) => Some(left),
             State::UntilClose | State::Chunks { .. } => None,
@@ -97,26 +129,26 @@ impl Decoder {
 
     /// Takes the next step from the front of `buffer`.
     pub fn decode(&mut self, buffer: &mut BytesMut) -> Result<Step, Malformed> {
-        match &mut self.0 {
+        match &mut self.state {
             State::Ended => Ok(Step::End),
             State::Length(left) => {
                 let Some(data) = take(buffer, left) else { return Ok(Step::More) };
                 if *left == 0 {
-                    self.0 = State::Ended;
+                    self.state = State::Ended;
                 }
                 Ok(Step::Data(data))
             }
             State::UntilClose if buffer.is_empty() => Ok(Step::More),
             State::UntilClose => Ok(Step::Data(buffer.split().freeze())),
             State::Chunks { next, extensions } => {
-                let step = chunks(next, extensions, buffer)?;
+                let step = chunks(next, extensions, buffer, self.rules)?;
                 let ended = match step {
                     Step::Data(_) => matches!(next, Next::DataEnd) && usual_end(buffer),
                     Step::Trailers(_) | Step::End => true,
                     Step::More => false,
                 };
                 if ended {
-                    self.0 = State::Ended;
+                    self.state = State::Ended;
                 }
                 Ok(step)
             }
@@ -125,11 +157,11 @@ impl Decoder {
 
     /// The whole body, if all of it stands in `buffer` and nothing of it was taken.
     pub fn whole(&mut self, buffer: &mut BytesMut) -> Option<Bytes> {
-        let size = match self.0 {
+        let size = match self.state {
             State::Ended => return Some(Bytes::new()),
             State::Length(left) => left,
             State::Chunks { next: Next::Size, .. } => {
-                let line = size_line(buffer).ok().flatten()?;
+                let line = size_line(buffer, self.rules).ok().flatten()?;
                 let end = line.length.checked_add(usize::try_from(line.size).ok()?)?;
                 if line.size == 0 || !buffer.get(end..)?.starts_with(USUAL_END) {
                     return None;
@@ -141,18 +173,18 @@ impl Decoder {
         };
         let size = usize::try_from(size).ok().filter(|size| *size <= buffer.len())?;
         let data = buffer.split_to(size).freeze();
-        if matches!(self.0, State::Chunks { .. }) {
+        if matches!(self.state, State::Chunks { .. }) {
             buffer.advance(USUAL_END.len());
         }
-        self.0 = State::Ended;
+        self.state = State::Ended;
         Some(data)
     }
 
     /// The connection has ended; whether the body is whole.
     pub fn close(&mut self) -> Result<(), Malformed> {
-        match self.0 {
+        match self.state {
             State::Ended | State::UntilClose => {
-                self.0 = State::Ended;
+                self.state = State::Ended;
                 Ok(())
             }
             State::Length(_) | State::Chunks { .. } => Err(Malformed),
@@ -179,13 +211,13 @@ fn usual_end(buffer: &mut BytesMut) -> bool {
     here
 }
 
-fn chunks(next: &mut Next, extensions: &mut usize, buffer: &mut BytesMut) -> Result<Step, Malformed> {
+fn chunks(next: &mut Next, extensions: &mut usize, buffer: &mut BytesMut, rules: &Rules) -> Result<Step, Malformed> {
     loop {
         match next {
             Next::Size => {
-                let Some(line) = size_line(buffer)? else { return Ok(Step::More) };
+                let Some(line) = size_line(buffer, rules)? else { return Ok(Step::More) };
                 *extensions += line.extensions;
-                if *extensions > EXTENSIONS {
+                if *extensions > rules.extensions {
                     return Err(Malformed);
                 }
                 buffer.advance(line.length);
@@ -205,7 +237,7 @@ fn chunks(next: &mut Next, extensions: &mut usize, buffer: &mut BytesMut) -> Res
                 buffer.advance(LINE_END.len());
                 *next = Next::Size;
             }
-            Next::Trailers => return trailers(buffer),
+            Next::Trailers => return trailers(buffer, rules),
         }
     }
 }
@@ -219,31 +251,33 @@ fn begins_with_line_end(buffer: &[u8]) -> Result<bool, Malformed> {
     }
 }
 
-fn size_line(buffer: &[u8]) -> Result<Option<SizeLine>, Malformed> {
+fn size_line(buffer: &[u8], rules: &Rules) -> Result<Option<SizeLine>, Malformed> {
     let Some(end) = memchr::memchr(b'\n', buffer) else {
         // What can be said before the end of the line: it has a digit first, and a bound.
         let digit = buffer.first().is_none_or(u8::is_ascii_hexdigit);
-        return if digit && buffer.len() <= SIZE_LINE { Ok(None) } else { Err(Malformed) };
+        return if digit && buffer.len() <= rules.size_line { Ok(None) } else { Err(Malformed) };
     };
     let line = buffer.get(..end).and_then(|line| line.strip_suffix(b"\r")).ok_or(Malformed)?;
-    if line.len() >= SIZE_LINE {
+    if line.len() >= rules.size_line {
         return Err(Malformed);
     }
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (digits, rest) = line.split_at_checked(digits).ok_or(Malformed)?;
-    let extension = rest.iter().find(|byte| !matches!(byte, b' ' | b'\t'));
-    let clean = matches!(extension, None | Some(b';')) && !rest.contains(&b'\r');
-    if digits.is_empty() || !clean {
+    let extension = rest.iter().find(|byte| !rules.blanks || !matches!(byte, b' ' | b'\t'));
+    let clean =
+        matches!(extension, None | Some(b';')) && !rest.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
+    if digits.is_empty() || digits.len() > rules.digits || !clean {
         return Err(Malformed);
     }
     let size = digits.iter().try_fold(0_u64, |size, digit| {
         let digit = char::from(*digit).to_digit(16)?;
         size.checked_mul(16)?.checked_add(u64::from(digit))
     });
-    Ok(Some(SizeLine { size: size.ok_or(Malformed)?, length: end + 1, extensions: rest.len() }))
+    let size = size.filter(|size| i64::try_from(*size).is_ok()).ok_or(Malformed)?;
+    Ok(Some(SizeLine { size, length: end + 1, extensions: rest.len() }))
 }
 
-fn trailers(buffer: &mut BytesMut) -> Result<Step, Malformed> {
+fn trailers(buffer: &mut BytesMut, rules: &Rules) -> Result<Step, Malformed> {
     if let [b'\r', rest @ ..] = &buffer[..] {
         return match rest {
             [] => Ok(Step::More),
@@ -254,12 +288,12 @@ fn trailers(buffer: &mut BytesMut) -> Result<Step, Malformed> {
             _ => Err(Malformed),
         };
     }
-    let seen = buffer.get(..TRAILERS).unwrap_or(buffer);
+    let seen = buffer.get(..rules.trailers).unwrap_or(buffer);
     let Some(end) = memchr::memmem::find(seen, b"\r\n\r\n") else {
-        return if buffer.len() >= TRAILERS { Err(Malformed) } else { Ok(Step::More) };
+        return if buffer.len() >= rules.trailers { Err(Malformed) } else { Ok(Step::More) };
     };
     let section = buffer.split_to(end + 2 * LINE_END.len());
-    head::trailers(&section).map(|fields| Step::Trailers(Box::new(fields))).ok_or(Malformed)
+    fields::trailers(&section).map(|fields| Step::Trailers(Box::new(fields))).ok_or(Malformed)
 }
 
 #[cfg(test)]
@@ -273,7 +307,7 @@ mod tests {
 
     /// What a decoder makes of `pieces`, the connection closing after them.
     fn decode(framing: Framing, pieces: &[&[u8]]) -> Result<Decoded, Malformed> {
-        let (mut decoder, mut buffer) = (Decoder::new(framing), BytesMut::new());
+        let (mut decoder, mut buffer) = (Decoder::new(framing, Rules::ANSWERS), BytesMut::new());
         let (mut body, mut trailers) = (Vec::new(), None);
         let mut pieces = pieces.iter();
         loop {
@@ -323,10 +357,10 @@ mod tests {
 
     #[test]
     fn broken_chunks_are_refused() {
-        let long_line = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(SIZE_LINE));
-        let many_fields = format!("0\r\n{}\r\n", "x: y\r\n".repeat(head::HEAD_FIELDS + 1));
-        let long_fields = format!("0\r\nx: {}\r\n\r\n", "y".repeat(TRAILERS));
-        let extensions = format!("1;{}\r\na\r\n", "x".repeat(SIZE_LINE - 10)).repeat(5) + "0\r\n\r\n";
+        let long_line = format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(Rules::ANSWERS.size_line));
+        let many_fields = format!("0\r\n{}\r\n", "x: y\r\n".repeat(fields::TRAILER_FIELDS + 1));
+        let long_fields = format!("0\r\nx: {}\r\n\r\n", "y".repeat(Rules::ANSWERS.trailers));
+        let extensions = format!("1;{}\r\na\r\n", "x".repeat(Rules::ANSWERS.size_line - 10)).repeat(5) + "0\r\n\r\n";
         for bytes in [
             b"".as_slice(),
             b"\r\n\r\n",
@@ -368,7 +402,7 @@ mod tests {
             (Framing::Chunked, b"0\r\n\r\n", None),
             (Framing::UntilClose, b"hello", None),
         ] {
-            let (mut decoder, mut buffer) = (Decoder::new(framing), BytesMut::from(bytes));
+            let (mut decoder, mut buffer) = (Decoder::new(framing, Rules::ANSWERS), BytesMut::from(bytes));
             assert_eq!(decoder.whole(&mut buffer).as_deref(), whole, "{framing:?}");
             assert_eq!(decoder.is_ended(), whole.is_some());
             assert_eq!(&buffer[..], if whole.is_some() { b"next" } else { bytes });

@@ -1,4 +1,4 @@
-//! Which bytes may stand where (RFC 9110 section 5.6.2, RFC 3986), as hyper's own parsers also take them.
+//! Which bytes may stand where (RFC 9110 section 5.6.2, RFC 3986), which the URI type takes, too.
 
 /// Bytes of a token: methods and field names.
 pub(super) static TOKEN: [bool; 256] = all_graphic_but(b"\"(),/:;<=>?@[\\]{}");

@@ -1,67 +1,9 @@
-//! The quick way through ordinary header lines.
+//! Where tokens and values end, found many bytes at a time.
 
-use super::tables::{HOST, TOKEN};
-use super::{Field, Guard};
-
-impl Guard {
-    /// Takes the whole lines `rest` begins with, as long as nothing about them is doubtful: what this does not take, the
-    /// states below judge byte by byte, and they would have taken these lines, too. Nearly every line of nearly every head is
-    /// read here, at a fifth of the cost.
-    pub(super) fn whole_lines(&mut self, rest: &[u8]) -> usize {
-        let mut at = 0;
-        while let Some(line) = rest.get(at..) {
-            let Some(used) = self.whole_line(line) else { break };
-            at += used;
-        }
-        at
-    }
-
-    fn whole_line(&mut self, line: &[u8]) -> Option<usize> {
-        let colon = token_end(line);
-        let (name, after) = line.split_at_checked(colon)?;
-        let after = after.strip_prefix(b":")?;
-        let end = first_control(after)?;
-        let (value, after) = after.split_at_checked(end)?;
-        if name.is_empty() || self.head.count >= self.limits.count || !after.starts_with(b"\r\n") {
-            return None;
-        }
-        match field_called(name) {
-            Field::Plain => {}
-            Field::Host => {
-                let host = value.trim_ascii();
-                if self.head.hosts > 0 || host.is_empty() || !host.iter().all(|byte| HOST[usize::from(*byte)]) {
-                    return None;
-                }
-                self.head.hosts = 1;
-            }
-            Field::Length => {
-                let digits = value.trim_ascii();
-                // Eighteen digits fit without a check.
-                let plain = matches!(digits.len(), 1..=18) && digits.iter().all(u8::is_ascii_digit);
-                if !plain || self.head.lengths > 0 || self.head.codings > 0 {
-                    return None;
-                }
-                self.head.lengths = 1;
-                self.head.length = digits.iter().fold(0, |length, digit| length * 10 + u64::from(digit - b'0'));
-            }
-            Field::Coding => return None,
-        }
-        self.head.count += 1;
-        Some(colon + 1 + end + 2)
-    }
-}
-
-pub(super) fn field_called(name: &[u8]) -> Field {
-    match name.len() {
-        4 if name.eq_ignore_ascii_case(b"host") => Field::Host,
-        14 if name.eq_ignore_ascii_case(b"content-length") => Field::Length,
-        17 if name.eq_ignore_ascii_case(b"transfer-encoding") => Field::Coding,
-        _ => Field::Plain,
-    }
-}
+use super::tables::TOKEN;
 
 /// How many bytes of a token `bytes` begins with.
-fn token_end(bytes: &[u8]) -> usize {
+pub(super) fn token_end(bytes: &[u8]) -> usize {
     let (eights, _) = bytes.as_chunks::<8>();
     let mut plain = 0;
     for eight in eights {

@@ -44,11 +44,6 @@ faults! {
     TwoLengths = MalformedRequest, "The request has more than one Content-Length header.";
     Coding = MalformedRequest, "Transfer-Encoding is not exactly `chunked`, once, on HTTP/1.1.";
     LengthAndCoding = MalformedRequest, "The request has both Content-Length and Transfer-Encoding.";
-    ChunkSize = BodyMalformed, "The size of a chunk is not valid.";
-    ChunkExtension = BodyMalformed, "Chunk extensions are longer than this gateway allows.";
-    ChunkEnd = BodyMalformed, "A chunk is not as long as it says.";
-    Trailers = BodyMalformed, "Trailer fields are longer than this gateway allows.";
-    Unreadable = MalformedRequest, "The request could not be read as HTTP.";
     NotTls = MalformedRequest, "This port speaks HTTPS only.";
     TooManyConnections = TooManyConnections, "The gateway has as many connections open as it may.";
     Late = HeadTimeout, "The request head did not arrive in time.";

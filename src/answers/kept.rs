@@ -67,6 +67,8 @@ pub struct Kept {
     pub deps: Deps,
     /// API calls it cost.
     pub cost: u32,
+    /// Whether it could have come compressed.
+    might_be_packed: bool,
 }
 
 impl Whole {
@@ -169,7 +171,7 @@ impl Kept {
         cost: u32,
     ) -> Self {
         let modified = whole.head.get(LAST_MODIFIED).and_then(date);
-        Self { whole, modified, sent, as_of, session, deps: question.deps.clone(), cost }
+        Self { whole, modified, sent, as_of, session, deps: question.deps.clone(), cost, might_be_packed: question.wish.gzip }
     }
 
     /// Bytes it takes, and its key.
@@ -186,7 +188,9 @@ impl Kept {
     /// The answer for a request with this wish: whole, or 304 if its sender has it; `None` if it cannot be given.
     pub fn answer(&self, wish: &Wish) -> Option<Response<Bytes>> {
         if !self.is_known_to(wish) {
-            return self.whole.answer(wish);
+            // Who takes compressed bytes gets plain ones only if Salesforce itself preferred them; the next answer serves both.
+            let plain = self.whole.coding == Some(Coding::Identity);
+            return if plain && wish.gzip && !self.might_be_packed { None } else { self.whole.answer(wish) };
         }
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::NOT_MODIFIED;

@@ -10,6 +10,25 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
+/// How long the machine has been up: time that goes on while a process is down, and that nobody can set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uptime {
+    /// Tells this start of the machine from every other.
+    pub boot: Box<str>,
+    /// How long ago that was.
+    pub up: Duration,
+}
+
+impl Uptime {
+    /// What the system says; `None` where it does not say it.
+    pub fn read() -> Option<Self> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let text = std::fs::read_to_string("/proc/uptime").ok()?;
+        let seconds: f64 = text.split_whitespace().next()?.parse().ok()?;
+        Some(Self { boot: boot.trim().into(), up: Duration::try_from_secs_f64(seconds).ok()? })
+    }
+}
+
 /// Monotonic and wall time of one process.
 #[derive(Debug, Clone, Copy)]
 pub struct Clock {
@@ -30,6 +49,11 @@ impl Clock {
         Self { started: Instant::now(), wall_at_start: wall }
     }
 
+    /// A clock that says it is `wall` at `instant`.
+    pub const fn anchored(instant: Instant, wall: Duration) -> Self {
+        Self { started: instant, wall_at_start: wall }
+    }
+
     /// Monotonic now. Read it once for each request and pass it on.
     pub fn now(&self) -> Instant {
         Instant::now()
@@ -42,6 +66,11 @@ impl Clock {
         } else {
             self.wall_at_start.saturating_sub(self.started - instant)
         }
+    }
+
+    /// When it says that it is `wall`; what was before it was started is not told apart.
+    pub fn instant(&self, wall: Duration) -> Instant {
+        self.started + wall.saturating_sub(self.wall_at_start)
     }
 
     /// How long this clock has been running at `instant`.

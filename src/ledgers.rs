@@ -12,14 +12,16 @@ use smol_str::SmolStr;
 use tokio::sync::watch;
 
 use crate::admin::{Order, Unknown, Whom};
-use crate::admission::bank::sqlite::{OpenError, SqliteBank};
+use crate::admission::bank::sqlite::{OpenError, Present, SqliteBank};
 use crate::admission::bank::{Bank as _, BankEvent, Keeping, keep};
 use crate::admission::{self, AccountId, Blind, Funding, Ledger, Mode, OrgSettings, PerMille, Timeline};
-use crate::clock::Clock;
+use crate::clock::{Clock, Uptime};
 use crate::config::{Caller, Config, DailyMode, OnLoss, Org, State};
 use crate::tasks::Tasks;
 use crate::telemetry::{Level, Log};
 
+/// The gateway's own account, for its questions what is used. No caller can have this name.
+pub const POLLER: &str = "(limits poll)";
 /// How often calls that have come back are released where no bank is told.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -47,7 +49,8 @@ impl Ledgers {
     /// back are counted as spent.
     pub fn open(state: &State, clock: Clock, log: Log) -> Result<Self, OpenError> {
         let State::Folder { path, on_loss } = state else { return Ok(Self::forgetful(clock, log)) };
-        let bank = SqliteBank::open(path, clock.wall(clock.now()))?;
+        let present = Present { wall: clock.wall(clock.now()), uptime: Uptime::read() };
+        let bank = SqliteBank::open(path, present)?;
         let on_loss = match on_loss {
             OnLoss::Refuse => admission::OnLoss::Refuse,
             OnLoss::Continue => admission::OnLoss::Continue,
@@ -63,7 +66,6 @@ impl Ledgers {
     /// The ledger of each org of `config`, in the order of their ids. An org met for the first time gets one, which goes
     /// on where an earlier process left off; the others keep their rules. Runs inside the control runtime.
     pub fn of(&self, config: &Config) -> Vec<Ledger> {
-        let shares = shares(config);
         let mut open = self.0.open.lock();
         config
             .orgs
@@ -72,7 +74,7 @@ impl Ledgers {
                 if let Some(ledger) = open.get(&org.name) {
                     return ledger.clone();
                 }
-                let ledger = self.0.first(&org.name, settings(org, config), &shares);
+                let ledger = self.0.first(&org.name, settings(org, config), &shares(org, config));
                 open.insert(org.name.clone(), ledger.clone());
                 ledger
             })
@@ -82,11 +84,11 @@ impl Ledgers {
     /// Puts the rules of `config` in force, for the orgs that [`Self::of`] knows; returns the accounts of its callers with
     /// each of them, in the order of their ids.
     pub fn put(&self, config: &Config) -> Vec<Vec<AccountId>> {
-        let (shares, now) = (shares(config), self.0.clock.now());
+        let now = self.0.clock.now();
         let open = self.0.open.lock();
         let put = |org: &Org| {
             open.get(&org.name)
-                .map(|ledger| ledger.reconfigure(settings(org, config), &shares, now))
+                .map(|ledger| ledger.reconfigure(settings(org, config), &shares(org, config), now))
                 .unwrap_or_default()
         };
         config.orgs.iter().map(put).collect()
@@ -159,15 +161,17 @@ fn announce(log: &Log, org: &str, event: BankEvent<'_>) {
     log.event(level, name, &[("org", org.into()), ("error", error.as_str().into())]);
 }
 
-/// What the configuration says of callers, in the ledger's words.
-fn shares(config: &Config) -> Vec<admission::Share> {
+/// What the configuration says of callers, and of the gateway itself where it asks `org` what is used, in the ledger's
+/// words.
+fn shares(org: &Org, config: &Config) -> Vec<admission::Share> {
     let share = |caller: &Caller| admission::Share {
         name: caller.name.as_str().into(),
         floor: caller.daily.floor,
         ceiling: caller.daily.ceiling,
         weight: caller.daily.weight,
     };
-    config.callers.iter().map(share).collect()
+    let poller = org.daily.poll.map(|_| admission::Share::borrower(POLLER));
+    config.callers.iter().map(share).chain(poller).collect()
 }
 
 /// What the configuration says of `org`, in the ledger's words.

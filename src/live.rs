@@ -21,7 +21,7 @@ use crate::admission::{AccountId, Ledger};
 use crate::answers::{Answers, DOUBT, Entry, Flights, OrgAnswers, Rules as CacheRules, Store, Touch};
 use crate::call::{CallerId, Class, Family, OrgId};
 use crate::clock::Clock;
-use crate::config::{self, Allow, Caller, Config, Match, Org, PolicyMode, Roots, Secret, Upstream};
+use crate::config::{self, Allow, Caller, Config, Match, Org, PolicyMode, Poll, Roots, Secret, Upstream};
 use crate::edge::callers::Callers;
 use crate::edge::facade::Facade;
 use crate::edge::facade::token::Sealer;
@@ -29,7 +29,7 @@ use crate::edge::jwt::Issuers;
 use crate::edge::{headers, pem};
 use crate::exchange::vault::Identity;
 use crate::exchange::{self, Connector, Limits, MemoryDial, Origin, Target, Timeouts, TlsSettings};
-use crate::ledgers::Ledgers;
+use crate::ledgers::{Ledgers, POLLER};
 use crate::salesforce::{Costs, PrincipalKey};
 use crate::stages::admit::Waiting;
 use crate::stages::pace::Pace;
@@ -90,8 +90,10 @@ pub struct LiveOrg {
     pub costs: Costs,
     /// Who used what, and who may.
     pub ledger: Ledger,
-    /// The account of each caller with it, in the order of callers.
+    /// The account of each caller with it, in the order of callers; then that of the poller, if it asks.
     accounts: Vec<AccountId>,
+    /// How the gateway itself asks what is used, if it may: as [`Live::poller`].
+    pub poll: Option<Poll>,
     /// The pace of each caller with it, in the order of callers; nothing if no caller has one.
     paces: Vec<Option<Pace>>,
     /// The calls that wait for it.
@@ -102,7 +104,7 @@ pub struct LiveOrg {
     pub facade: Option<Arc<Facade>>,
     /// Its identities.
     pub identities: Vec<Arc<Identity>>,
-    /// Which of them each caller acts as, in the order of callers.
+    /// Which of them each caller acts as, in the order of callers; then the poller, if it asks.
     acts_as: Vec<Option<u16>>,
     /// What rewritten URLs point to, if it is not the request's own host.
     public: Option<Arc<str>>,
@@ -229,6 +231,7 @@ impl Live {
                 costs: costs(org),
                 ledger,
                 accounts: Vec::new(),
+                poll: org.daily.poll,
                 paces: Vec::new(),
                 waiting: before.map_or_else(Waiting::default, |org| org.waiting.clone()),
                 login: OrgId(targets.len() as u16 - 1),
@@ -257,9 +260,10 @@ impl Live {
         if let Some(earlier) = earlier {
             issuers.adopt(&earlier.issuers);
         }
+        let poller = config.orgs.iter().any(|org| org.daily.poll.is_some()).then(|| POLLER.into());
         let names = lasting.telemetry.set_names(
             config.orgs.iter().map(|org| org.name.clone()),
-            config.callers.iter().map(|caller| caller.name.clone()),
+            config.callers.iter().map(|caller| caller.name.clone()).chain(poller),
         );
         let objects = config.callers.iter().flat_map(|caller| caller.allow.objects.iter().flatten());
         lasting.telemetry.learn_objects(objects.map(SmolStr::as_str));
@@ -324,6 +328,12 @@ impl Live {
     /// The caller with this id.
     pub fn caller(&self, id: CallerId) -> Option<&LiveCaller> {
         self.by_caller.get(usize::from(id.0))
+    }
+
+    /// Who the gateway itself is where it asks what is used: the one after all callers. It has an account and an identity
+    /// with the orgs it asks, and is nobody else's caller.
+    pub fn poller(&self) -> CallerId {
+        CallerId(u16::try_from(self.by_caller.len()).unwrap_or(u16::MAX))
     }
 
     /// All orgs, in the order of their ids.

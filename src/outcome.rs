@@ -77,6 +77,20 @@ closed_list! {
 }
 
 closed_list! {
+    /// What came of a question of the gateway's own what an org has used.
+    PollResult {
+        /// Salesforce said it.
+        Read = "read",
+        /// It answered, and did not say it, or nothing that makes sense.
+        Silent = "silent",
+        /// The question was not sent, because no call is left for it.
+        Refused = "refused",
+        /// It was not answered, or with an error.
+        Failed = "failed",
+    }
+}
+
+closed_list! {
     /// How a request ended.
     Ending {
         /// The last byte of the answer was handed to the caller's connection.

@@ -15,6 +15,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use http::Response;
+use smol_str::SmolStr;
 use tower::{Service, ServiceBuilder};
 
 use crate::body::ByteBudget;
@@ -28,6 +29,7 @@ use crate::stages::facade::Desk;
 use crate::stages::identify::IdentifyLayer;
 use crate::stages::observe::{ObserveLayer, ObservedBody};
 use crate::stages::policy::PolicyLayer;
+use crate::stages::poll::PollLayer;
 use crate::stages::recall::RecallLayer;
 use crate::stages::rewrite::RewriteLayer;
 use crate::stages::send::Send;
@@ -99,4 +101,28 @@ pub fn build(
         // One attempt at Salesforce.
         .service(send.clone());
     (road, send)
+}
+
+/// The road of the gateway's own question what `org` has used: nobody has to be identified, and the rest is the same.
+pub fn build_poll(
+    shared: &Shared,
+    local: &Local,
+    org: &SmolStr,
+) -> impl Service<Arrival, Response = Response<ObservedBody>, Error = Infallible, Future: std::marker::Send>
++ Clone
++ std::marker::Send
++ 'static
++ use<> {
+    ServiceBuilder::new()
+        .layer(ObserveLayer {
+            in_force: Arc::clone(&shared.in_force),
+            recorder: Arc::new(shared.telemetry.recorder()),
+            clock: shared.clock,
+            ids: Arc::clone(&shared.ids),
+        })
+        // The gateway itself asks.
+        .layer(PollLayer { org: org.clone() })
+        .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
+        .layer(AdmitLayer { clock: shared.clock })
+        .service(Send::new(shared.clock, local, shared.buffers.clone()))
 }

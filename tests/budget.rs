@@ -227,8 +227,8 @@ async fn what_others_spend_in_the_dark_is_left_room_for_and_no_more_than_that() 
     }
 }
 
-/// Others spend `burst` of 1,000 calls at once; the rest is served to its last call, less the hundredth of the burst
-/// that may be under way unseen.
+/// Others spend `burst` of 1,000 calls at once; the rest is served to its last call, less the fiftieth of the burst
+/// that is left room for where it may go on unseen, and the hundredth of the ceiling that is kept to look.
 async fn dark_burst(burst: u64) {
     let simulated = SimConfig {
         daily: SimDaily { limit: 1_000, ..SimDaily::default() },
@@ -250,7 +250,8 @@ async fn dark_burst(burst: u64) {
     let counts = world.sim.counts();
     assert_eq!((counts.refused_daily, counts.used <= 1_000), (0, true), "{counts:?}");
     let left = 1_000 - burst;
-    assert!((left - burst / 100..=left).contains(&served), "{served} of {left} that others left");
+    let kept = burst / 50 + 10;
+    assert!((left - kept..=left).contains(&served), "{served} of {left} that others left");
     world.close().await;
 }
 

@@ -112,13 +112,12 @@ pub struct Process {
 impl Process {
     /// Starts `weirkeeper` with these arguments.
     pub fn start<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_weirkeeper"))
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::of(Command::new(env!("CARGO_BIN_EXE_weirkeeper")).args(arguments))
+    }
+
+    /// Starts this command, which is `weirkeeper` in unusual circumstances.
+    pub fn of(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = Lines::collect(child.stdout.take().unwrap());
         let err = Lines::collect(child.stderr.take().unwrap());
         Self { child, out, err }
@@ -312,7 +311,15 @@ impl Setup {
 
     /// Starts a gateway with it.
     pub fn serve(&self) -> Gateway {
-        let gateway = Gateway::ready(Process::start(&["serve", "--config", self.config_str()]));
+        self.serve_with(|_| {})
+    }
+
+    /// The same, in circumstances that `arrange` makes.
+    pub fn serve_with(&self, arrange: impl FnOnce(&mut Command)) -> Gateway {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_weirkeeper"));
+        command.args(["serve", "--config", self.config_str()]);
+        arrange(&mut command);
+        let gateway = Gateway::ready(Process::of(&mut command));
         Gateway { _folder: Some(Arc::clone(&self.folder)), ..gateway }
     }
 

@@ -64,6 +64,7 @@ pub struct World {
     pub in_force: InForce,
     lasting: Lasting,
     pub answers: Answers,
+    shared: Shared,
     pub edge: Arc<Edge>,
     line: Arc<Mutex<Line>>,
     way: send::Send,
@@ -188,6 +189,7 @@ impl World {
             in_force,
             lasting,
             answers,
+            shared,
             edge,
             line,
             way,
@@ -250,6 +252,11 @@ impl World {
         let earlier = self.in_force.load_full();
         let live = Live::new(Arc::new(configuration(yaml)), &self.lasting, Some(&earlier)).unwrap();
         self.in_force.store(Arc::new(live));
+    }
+
+    /// Lets the gateway ask for itself what is used, where the configuration says so.
+    pub fn poll(&self) {
+        gateway::poll::keep(self.shared.clone(), &self.clients);
     }
 
     /// A text that must never be seen in log, metrics, status or a refusal.

@@ -117,6 +117,8 @@ pub struct Lease {
 pub struct Past {
     /// The latest ledger time on record, since the Unix epoch.
     pub now: Duration,
+    /// How far the wall clock was set forward since then, where that is known.
+    pub forward: Duration,
     /// Calls of the window, leases that may have been spent among them: those of callers' own, and the common ones
     /// under [`LOST_LEASES`](super::LOST_LEASES).
     pub entries: Vec<Entry>,

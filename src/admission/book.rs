@@ -7,8 +7,12 @@
 //! - A borrowed call is admitted only if org used + reserved + what is held for unspent floors stays within the
 //!   ceiling. A call below its caller's floor moves one from *held* to *reserved*, so it always has its place,
 //!   unless Salesforce's own numbers took it away.
+//! - Where others use the org too, a small part below the ceiling is kept for *looks*: single calls that find out what
+//!   the others left when an old reading says that nothing is. They are paid from it and so never pass the ceiling.
 
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::call::{ApiCalls, Class};
 
@@ -20,7 +24,7 @@ use super::lease::{Common, Funds, Lease};
 use super::ring::{Ring, WINDOW_MINUTES};
 use super::settings::{AccountId, Mode, OrgSettings, PerMille};
 use super::terms::{Paid, Terms};
-use super::time::Minute;
+use super::time::{Minute, Timeline};
 use super::usage::{Footing, Misread, Reading, Truth};
 
 /// The slot of the account that holds leases of which nobody knows whether they were spent.
@@ -48,11 +52,23 @@ pub(super) struct Pass {
     pub(super) would_deny: Option<Denied>,
 }
 
+/// A call that asks for room.
+#[derive(Debug, Clone, Copy)]
+struct Ask {
+    slot: usize,
+    class: Class,
+    cost: u64,
+    /// Below its caller's floor.
+    guaranteed: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Book {
     pub(super) settings: OrgSettings,
     pub(super) accounts: Vec<Account>,
     pub(super) now: Minute,
+    /// When that minute is over, so that most decisions need not find out which one it is.
+    minute_ends: Option<Instant>,
     /// All calls of ours, by minute.
     pub(super) own: Ring,
     pub(super) reserved: u64,
@@ -71,6 +87,8 @@ pub(super) struct Book {
     pub(super) held: u64,
     pub(super) truth: Truth,
     pub(super) ceiling: Option<u64>,
+    /// Calls below the ceiling that only looks may use.
+    kept_for_looks: u64,
     pub(super) steps: Steps,
     /// Borrowed calls each unit of weight may hold, times [`FAIR_UNIT`]; `None` while there is enough for all.
     pub(super) fair: Option<u64>,
@@ -94,6 +112,8 @@ pub(super) struct Book {
     /// Batch calls lent in a minute, and how many that minute may lend.
     lent: (Minute, u64, u64),
     looked: Minute,
+    /// Since the last reading a call was refused because the org has nothing left.
+    silenced: bool,
     /// The minute up to which everything has been released, and the account at which the sweep of a later one stands.
     swept: Minute,
     pub(super) cursor: usize,
@@ -107,6 +127,7 @@ impl Book {
             dirty: Vec::with_capacity(accounts.len()),
             accounts,
             now,
+            minute_ends: None,
             own: Ring::new(now),
             reserved: 0,
             leased: 0,
@@ -118,6 +139,7 @@ impl Book {
             held: 0,
             truth: Truth::new(settings, now),
             ceiling: None,
+            kept_for_looks: 0,
             steps: Steps::new(),
             fair: None,
             floor_scale: None,
@@ -133,6 +155,7 @@ impl Book {
             rated_at: now.begins(),
             lent: (Minute(0), 0, 0),
             looked: Minute(0),
+            silenced: false,
             swept: now,
             cursor: 0,
             sweeping: now,
@@ -144,8 +167,17 @@ impl Book {
     }
 
     /// Moves to `now`, or stays if another thread has already seen later.
-    pub(super) fn touch(&mut self, now: Minute) {
-        if now <= self.now {
+    pub(super) fn touch(&mut self, now: Instant, timeline: &Timeline) {
+        if self.minute_ends.is_none_or(|end| now >= end) {
+            self.turn(now, timeline);
+        }
+    }
+
+    #[cold]
+    fn turn(&mut self, now: Instant, timeline: &Timeline) {
+        let now = timeline.minute(now).max(self.now);
+        self.minute_ends = Some(timeline.ends(now));
+        if now == self.now {
             return;
         }
         self.now = now;
@@ -234,6 +266,7 @@ impl Book {
 
     fn deny(&mut self, slot: usize, cause: Cause, missing: u64) -> Denied {
         self.accounts[slot].count_denial(cause);
+        self.silenced |= cause == Cause::OrgCeiling;
         Denied { cause, level: self.steps.level(), missing }
     }
 
@@ -264,8 +297,9 @@ impl Book {
         {
             return Err((Cause::AwaitReading, 0));
         }
+        let mut looks = false;
         if let Some(ceiling) = self.ceiling {
-            self.within(ceiling, slot, class, cost, guaranteed)?;
+            looks = self.within(ceiling, Ask { slot, class, cost, guaranteed })?;
         }
         match self.gate.ask(now) {
             Entry::Closed => return Err((Cause::OrgClosed, 0)),
@@ -273,20 +307,26 @@ impl Book {
             Entry::Free | Entry::Probe => {}
         }
         self.fund(slot, cost)?;
+        if looks {
+            self.looked = now;
+        }
         Ok(!guaranteed)
     }
 
-    fn within(
-        &mut self,
-        ceiling: u64,
-        slot: usize,
-        class: Class,
-        cost: u64,
-        guaranteed: bool,
-    ) -> Result<(), (Cause, u64)> {
+    /// Whether the org has room for it; says whether it is a look.
+    fn within(&mut self, ceiling: u64, ask: Ask) -> Result<bool, (Cause, u64)> {
         let used = self.used();
-        if used + cost > ceiling {
-            return if self.may_look(ceiling, cost) { Ok(()) } else { Err((Cause::OrgCeiling, used + cost - ceiling)) };
+        match self.room(ceiling - self.kept_for_looks, used, ask) {
+            Ok(()) => Ok(false),
+            Err(_) if self.may_look(ceiling, used, ask) => Ok(true),
+            Err(denied) => Err(denied),
+        }
+    }
+
+    fn room(&mut self, free: u64, used: u64, ask: Ask) -> Result<(), (Cause, u64)> {
+        let Ask { slot, class, cost, guaranteed } = ask;
+        if used + cost > free {
+            return Err((Cause::OrgCeiling, used + cost - free));
         }
         let level = self.steps.at(used);
         if guaranteed {
@@ -295,20 +335,19 @@ impl Book {
         if !level.lends_to(class) {
             let until =
                 self.steps.entered_at(if class == Class::Batch { Level::StopBatch } else { Level::StopStandard });
-            let below = until.saturating_sub(self.settings.ladder.back_below.of(ceiling));
+            let below = until.saturating_sub(self.settings.ladder.back_below.of(self.ceiling.unwrap_or(0)));
             return Err((Cause::Shed, used.saturating_sub(below).max(1)));
         }
-        let account = &self.accounts[slot];
-        let load = account.load() + cost;
-        let held = self.held - account.held + account.to_hold(load, self.kept_when_idle());
-        if used + cost + held > ceiling {
-            return Err((Cause::Reserved, used + cost + held - ceiling));
+        let held = self.held_beside(slot, cost);
+        if used + cost + held > free {
+            return Err((Cause::Reserved, used + cost + held - free));
         }
         if let Some(fair) = self.fair
             && level >= Level::Lean
         {
+            let account = &self.accounts[slot];
             let share = fair.saturating_mul(u64::from(account.weight)) / FAIR_UNIT;
-            let borrowed = load.saturating_sub(account.floor);
+            let borrowed = (account.load() + cost).saturating_sub(account.floor);
             if borrowed > share {
                 return Err((Cause::Share, borrowed - share));
             }
@@ -317,6 +356,21 @@ impl Book {
             self.pace(used, cost)?;
         }
         Ok(())
+    }
+
+    /// What has to stay held for floors if the account at `slot` gets `cost` more calls.
+    fn held_beside(&self, slot: usize, cost: u64) -> u64 {
+        let account = &self.accounts[slot];
+        self.held - account.held + account.to_hold(account.load() + cost, self.kept_when_idle())
+    }
+
+    /// One call of those that are refused may find out whether Salesforce still counts what its last, old reading says. It
+    /// takes nothing from a floor and stays below the ceiling.
+    fn may_look(&self, ceiling: u64, used: u64, ask: Ask) -> bool {
+        let every = self.settings.look_every;
+        let old = self.truth.age(self.now).is_some_and(|age| age >= every);
+        let held = if ask.guaranteed { 0 } else { self.held_beside(ask.slot, ask.cost) };
+        old && self.now.0.saturating_sub(self.looked.0) >= every && used + ask.cost + held <= ceiling
     }
 
     /// Lets batch borrow, in one minute, what comes back in it and a sixtieth of what is left until batch stops.
@@ -330,16 +384,9 @@ impl Book {
         if lent > 0 && lent + cost > at_most { Err((Cause::Paced, 0)) } else { Ok(()) }
     }
 
-    /// One call may find out whether Salesforce still counts what its last, old reading says.
-    fn may_look(&mut self, ceiling: u64, cost: u64) -> bool {
-        let every = self.settings.look_every;
-        let old = self.truth.age(self.now).is_some_and(|age| age >= every);
-        let due = self.now.0.saturating_sub(self.looked.0) >= every;
-        if old && due && self.own.sum() + self.reserved + cost <= ceiling {
-            self.looked = self.now;
-            return true;
-        }
-        false
+    /// Calls the org may use but for looks.
+    pub(super) fn spendable(&self) -> Option<u64> {
+        self.ceiling.map(|ceiling| ceiling - self.kept_for_looks)
     }
 
     fn fund(&mut self, slot: usize, cost: u64) -> Result<(), (Cause, u64)> {
@@ -465,6 +512,7 @@ impl Book {
             self.misread[misread as usize] += 1;
             return Err(misread);
         }
+        self.silenced = false;
         self.set_ceiling();
         let changed = was != (self.truth.footing(), self.ceiling);
         if changed {
@@ -480,6 +528,9 @@ impl Book {
             self.ceiling = ceiling;
             self.steps.set(self.settings.ladder, ceiling);
         }
+        // Nobody has to look at what only we use; and no more is kept than a day of looks can use.
+        let looks_a_day = u64::from(WINDOW_MINUTES / self.settings.look_every.max(1));
+        self.kept_for_looks = ceiling.map_or(0, |ceiling| looks_a_day.min(self.truth.dark() / 10).min(ceiling / 100));
     }
 
     pub(super) fn sweep_due(&self) -> bool {
@@ -523,7 +574,7 @@ impl Book {
         }
         self.cursor = 0;
         self.own.release(self.sweeping);
-        self.truth.elapse(&self.own, self.sweeping);
+        self.truth.elapse(&self.own, self.silenced, self.sweeping);
         self.swept = self.sweeping;
         self.set_ceiling();
         self.fair = self.level_of_borrowing();
@@ -535,7 +586,7 @@ impl Book {
     fn scale(&self) -> Option<(u64, u64)> {
         let floors: u64 = self.accounts.iter().map(|account| account.floor_set).sum();
         let foreign = self.truth.used(self.own.sum()) - self.own.sum();
-        let pool = self.ceiling?.saturating_sub(foreign);
+        let pool = self.spendable()?.saturating_sub(foreign);
         (floors > pool).then_some((pool, floors))
     }
 }

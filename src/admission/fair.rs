@@ -16,11 +16,11 @@ const LEAST_NEED: u64 = 16;
 impl Book {
     /// How many borrowed calls each unit of weight may hold, times [`FAIR_UNIT`]; `None` if all needs can be met.
     pub(super) fn level_of_borrowing(&self) -> Option<u64> {
-        let ceiling = self.ceiling?;
+        let spendable = self.spendable()?;
         if self.steps.level() < Level::Lean && self.used() < self.steps.entered_at(Level::Lean) {
             return None;
         }
-        let free = ceiling.saturating_sub(self.used() + self.held);
+        let free = spendable.saturating_sub(self.used() + self.held);
         let contenders = self.accounts.iter().filter(|account| account.contends(self.now));
         let (mut pool, mut needs) = (free, Vec::new());
         for account in contenders {

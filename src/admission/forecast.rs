@@ -67,7 +67,7 @@ impl Book {
             returning_6h: self.own.returning(self.now, 360),
             returning_24h: self.own.sum(),
             pace_per_hour: pace * 60 / u64::from(CONTENDING_MINUTES),
-            runs_out: self.ceiling.and_then(|ceiling| runs_out(&rings, pace, self.used(), ceiling, self.now)),
+            runs_out: self.spendable().and_then(|calls| runs_out(&rings, pace, self.used(), calls, self.now)),
         }
     }
 

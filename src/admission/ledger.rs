@@ -57,7 +57,8 @@ struct Shared {
 impl Ledger {
     /// A ledger that goes on where earlier processes left off.
     pub fn resume(settings: OrgSettings, shares: &[Share], past: &Past, clock: Clock, now: Instant) -> Self {
-        let ledger = Self::new(settings, shares, Funding::Leased, Timeline::start(clock, now, past.now), now);
+        let timeline = Timeline::resume(clock, now, past.now, past.forward);
+        let ledger = Self::new(settings, shares, Funding::Leased, timeline, now);
         ledger.with(now, |book| book.inherit(past));
         ledger
     }
@@ -82,9 +83,8 @@ impl Ledger {
         cost: ApiCalls,
         now: Instant,
     ) -> Result<Reservation, Denied> {
-        let minute = self.shared.timeline.minute(now);
         let mut book = self.shared.book.lock();
-        book.touch(minute);
+        book.touch(now, &self.shared.timeline);
         let pass = book.reserve(account.into(), class, cost);
         let refill = match &pass {
             Ok(pass) => book.is_low(pass),
@@ -136,10 +136,9 @@ impl Ledger {
     /// Releases calls whose 24 h are over, a few accounts at a time; to be called every few seconds. Without it
     /// calls come back only when somebody would be refused for want of them: late, never early.
     pub fn tick(&self, now: Instant) {
-        let minute = self.shared.timeline.minute(now);
         loop {
             let mut book = self.shared.book.lock();
-            book.touch(minute);
+            book.touch(now, &self.shared.timeline);
             let was = book.truth.footing();
             let done = book.sweep(SWEPT_AT_ONCE);
             let changed = was != book.truth.footing();
@@ -185,6 +184,11 @@ impl Ledger {
         Some(Duration::from_secs(wait.as_millis().div_ceil(1_000).max(1) as u64))
     }
 
+    /// How long ago Salesforce last said what is used, in whole minutes; `None` if it never did.
+    pub fn reading_age(&self, now: Instant) -> Option<Duration> {
+        self.with(now, |book| book.truth.age(book.now)).map(|minutes| Duration::from_mins(minutes.into()))
+    }
+
     /// The ledger's time.
     pub fn timeline(&self) -> &Timeline {
         &self.shared.timeline
@@ -219,9 +223,8 @@ impl Ledger {
 
     /// Runs `work` on the books at `now`.
     pub(super) fn with<T>(&self, now: Instant, work: impl FnOnce(&mut Book) -> T) -> T {
-        let minute = self.shared.timeline.minute(now);
         let mut book = self.shared.book.lock();
-        book.touch(minute);
+        book.touch(now, &self.shared.timeline);
         work(&mut book)
     }
 }

@@ -118,7 +118,7 @@ pub struct OrgSettings {
     /// Minutes by which Salesforce may release calls later than 24 h after they were sent (facts 1.1).
     pub release_late_at_most: u32,
     /// How many minutes old a reading must be before one call may be sent to get a new one, although the reading
-    /// says that nothing is left; our own calls stay below the ceiling all the same.
+    /// says that nothing is left. Such looks are paid from a part kept for them below the ceiling.
     pub look_every: u32,
     /// What happens to idle floors; `None` holds every floor for its owner always.
     pub lending: Option<Lending>,

@@ -40,7 +40,8 @@ pub struct OrgBudget {
     pub reserved: u64,
     /// Calls held for unspent floors.
     pub held: u64,
-    /// What is left for anybody: ceiling - used - reserved.
+    /// What is left for anybody: ceiling - used - reserved, less the few calls that are kept for looks where others use the
+    /// org too.
     pub headroom: Option<u64>,
     /// Leases that ended without a report and count as spent; part of `own`.
     pub lost_leases: u64,
@@ -212,7 +213,7 @@ impl Book {
             dark: self.truth.dark(),
             reserved: self.reserved,
             held: self.held,
-            headroom: self.ceiling.map(|ceiling| ceiling.saturating_sub(used + self.reserved)),
+            headroom: self.spendable().map(|calls| calls.saturating_sub(used + self.reserved)),
             lost_leases: self.unproven,
             level,
             door: self.gate.door(),

@@ -176,13 +176,13 @@ impl Book {
 
     /// Calls that could be spent from now on, those under way and leased included.
     fn headroom_to_lease(&self) -> u64 {
-        match self.ceiling {
-            _ if !self.binds() => UNLIMITED,
-            _ if self.truth.footing() == Footing::Awaiting => {
-                self.settings.before_reading.saturating_sub(self.truth.spent_unread())
-            }
-            Some(ceiling) => ceiling.saturating_sub(self.used() - self.reserved),
-            None => UNLIMITED,
+        if !self.binds() {
+            return UNLIMITED;
+        }
+        let free = self.spendable().map_or(UNLIMITED, |calls| calls.saturating_sub(self.used() - self.reserved));
+        match self.truth.footing() {
+            Footing::Awaiting => free.min(self.settings.before_reading.saturating_sub(self.truth.spent_unread())),
+            _ => free,
         }
     }
 

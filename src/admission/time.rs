@@ -2,7 +2,8 @@
 //!
 //! It is anchored once, at start, and then advanced by the monotonic clock, so that a step of the system's clock
 //! releases no call. At a restart it begins at max(wall clock, last persisted time): a wall clock that was set
-//! back stretches the window, it never shortens it.
+//! back stretches the window, it never shortens it. Nor does one that was set forward, as long as the machine has been
+//! up since: then how long the machine has been up says how long the process was down.
 
 use std::time::Duration;
 
@@ -36,25 +37,37 @@ impl Minute {
 /// Turns monotonic time into the ledger's time.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeline {
+    /// Says the ledger's time.
     clock: Clock,
-    /// How far the ledger's time is ahead of the clock's wall time, because an earlier process had seen later.
     ahead: Duration,
 }
 
 impl Timeline {
     /// A timeline that at `now` says max(wall time, `persisted`).
     pub fn start(clock: Clock, now: Instant, persisted: Duration) -> Self {
-        Self { clock, ahead: persisted.saturating_sub(clock.wall(now)) }
+        Self::resume(clock, now, persisted, Duration::ZERO)
+    }
+
+    /// The same, where the wall clock is known to have been set forward by `forward` since the ledger's time was persisted.
+    pub fn resume(clock: Clock, now: Instant, persisted: Duration, forward: Duration) -> Self {
+        let wall = clock.wall(now);
+        let at = wall.saturating_sub(forward).max(persisted);
+        Self { clock: Clock::anchored(now, at), ahead: at.saturating_sub(wall) }
     }
 
     /// Ledger time at `instant`, since the Unix epoch.
     pub fn at(&self, instant: Instant) -> Duration {
-        self.clock.wall(instant) + self.ahead
+        self.clock.wall(instant)
     }
 
     /// The minute that holds `instant`.
     pub fn minute(&self, instant: Instant) -> Minute {
         Minute::containing(self.at(instant))
+    }
+
+    /// When `minute` is over.
+    pub fn ends(&self, minute: Minute) -> Instant {
+        self.clock.instant(minute.plus(1).begins())
     }
 
     /// How far the ledger's time runs ahead of the wall clock; zero unless the wall clock was set back while the
@@ -76,6 +89,13 @@ mod tests {
         tokio::time::advance(Duration::from_mins(1)).await;
         assert_eq!(timeline.minute(clock.now()), Minute(1_001));
         assert_eq!(timeline.ahead(), Duration::from_hours(15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_clock_set_forward_while_down_does_not_take_the_ledger_with_it() {
+        let clock = Clock::at(Duration::from_mins(10_000));
+        let timeline = Timeline::resume(clock, clock.now(), Duration::from_mins(100), Duration::from_hours(150));
+        assert_eq!((timeline.minute(clock.now()), timeline.ahead()), (Minute(1_000), Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]

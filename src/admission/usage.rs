@@ -9,12 +9,16 @@
 //!   and Salesforce may still hold are calls of ours that it could contain, not dark usage.
 //! - What was booked is given up again as soon as a reading has no room for it beside the calls of ours it must
 //!   contain. So the first reading may be booked whole, and falls with Salesforce's own releases.
-//! - What has been booked for 24 h comes back, unless fresh readings still have room for it: then others go on as
-//!   they did the day before, and it is booked once more.
+//! - What has been booked for 24 h comes back, unless the last reading still has room for it: then others are taken to
+//!   go on as they did the day before, and it is booked once more. So in a silence, when no reading comes, only calls of
+//!   ours come back. A reading older than the window says nothing any more.
+//! - Where the silence is our own doing, because nothing seems to be left, others are feared to use a quarter more than
+//!   that, and to go on at their pace where the day before is not known. Otherwise they could pass the ceiling unseen,
+//!   and the first call of ours that comes back would be sent beyond it.
 //!
-//! Org used = max(own + dark, last reading + own calls it may not contain) + the dark calls that readings do not
-//! show yet at the pace of the last hour, in which a single burst counts for nothing: it is over, as far as anyone can
-//! tell, and is itself booked.
+//! Org used = max(own + dark, last reading + own calls it may not contain) + twice the dark calls that readings do not
+//! show yet at the pace of the last hour: others may use more now than lately, and nobody would see it in time. A single
+//! burst counts for nothing in that pace: it is over, as far as anyone can tell, and is itself booked.
 
 use serde::Serialize;
 
@@ -99,8 +103,16 @@ pub(super) struct Truth {
     renewed: Ring,
     /// Dark calls booked in this minute or before it say nothing about the pace.
     unpaced: Minute,
-    /// Dark calls no reading shows yet.
+    /// Dark calls no reading shows yet, and as many again for the case that others use more now than lately.
     unseen: u64,
+    /// Further ones that are feared in a silence of our own doing.
+    feared: u64,
+    /// Dark calls that have left the window since the last reading.
+    gone: u64,
+    /// Dark calls of the last hour in which there were readings.
+    hourly: u64,
+    /// When Salesforce was first heard of.
+    known_from: Minute,
     /// Highest `dark_at_most` of the minute before that of the last reading.
     dark_before: u64,
     /// Up to when Salesforce is known to have released.
@@ -140,6 +152,10 @@ impl Truth {
             renewed: Ring::new(now),
             unpaced: now,
             unseen: 0,
+            feared: 0,
+            gone: 0,
+            hourly: 0,
+            known_from: now,
             dark_before: u64::MAX,
             stepped: Minute(0),
             stepping: None,
@@ -161,9 +177,10 @@ impl Truth {
         self.last.map(|last| (last.reading, last.at))
     }
 
-    /// The dark calls there should be: those known of, and half of those that may not be shown yet.
+    /// The dark calls there should be: those known of, half of those that are expected not to be shown yet, and those that
+    /// are feared without the quarter that is added for safety.
     pub(super) fn dark(&self) -> u64 {
-        self.dark.sum() + self.unseen / 2
+        self.dark.sum() + self.unseen / 4 + self.feared - self.feared / 5
     }
 
     pub(super) fn dark_ring(&self) -> &Ring {
@@ -176,7 +193,7 @@ impl Truth {
             Some(last) => (last.reading.used + self.since + self.masked).saturating_sub(self.returned),
             None => 0,
         };
-        shown.max(own + self.dark.sum()) + self.unseen
+        shown.max(own + self.dark.sum()) + self.unseen + self.feared
     }
 
     /// The daily limit in force; `None` while nothing is known of it.
@@ -222,6 +239,10 @@ impl Truth {
         if first || self.last.is_some_and(|last| now.0 - last.at.0 > PACE_MINUTES) {
             self.unpaced = now;
         }
+        if first {
+            self.known_from = now;
+        }
+        (self.feared, self.gone) = (0, 0);
         let mut learned = self.dark.add(now, u32::try_from(surplus).unwrap_or(u32::MAX)) > 0;
 
         let lag = self.settings.lag_at_most;
@@ -325,27 +346,36 @@ impl Truth {
         Ok(())
     }
 
-    /// Called once a minute, after `own` has been released up to `now`.
-    pub(super) fn elapse(&mut self, own: &Ring, now: Minute) {
+    /// Called once a minute, after `own` has been released up to `now`. `silenced` says that calls were refused because
+    /// nothing seems to be left, so that no reading may come.
+    pub(super) fn elapse(&mut self, own: &Ring, silenced: bool, now: Minute) {
         let gone = self.dark.release(now);
         self.renewed.release(now);
         if let Some(last) = self.last {
-            if now.0 - last.at.0 <= self.settings.lag_at_most + 1 {
+            let late = self.settings.release_late_at_most.min(AFTERMATH_MINUTES);
+            let void = now.0 - last.at.0 > WINDOW_MINUTES + late;
+            self.gone += gone;
+            self.feared = 0;
+            if now.0 - last.at.0 <= 1 {
+                self.hourly = self.dark_pace(60);
+            }
+            if void {
+                self.returned = last.reading.used + self.masked;
+                self.dark.take_oldest(u64::MAX, now);
+            } else {
                 let room = last.dark_at_most.max(self.dark_before.min(last.reading.used));
                 let renewed = gone.min(room.saturating_sub(self.dark.sum()));
                 let renewed = u32::try_from(renewed).unwrap_or(u32::MAX);
                 self.dark.add(now, renewed);
                 self.renewed.add(now, renewed);
+                let from = window_start(last.at).0 + 2;
+                self.returned = own.between(from, window_start(Minute(now.0.saturating_sub(late))).0);
+                if silenced {
+                    self.feared = self.fear(last.at, now);
+                }
             }
-            let late = self.settings.release_late_at_most.min(AFTERMATH_MINUTES);
-            let from = window_start(last.at).0 + 2;
-            let until = window_start(Minute(now.0.saturating_sub(late))).0;
-            self.returned = own.between(from, until) + self.dark.between(from, until);
             if window_start(now) > last.at {
                 self.since = self.since.min(own.sum());
-            }
-            if now.0 - last.at.0 > WINDOW_MINUTES + late {
-                self.returned = last.reading.used + self.masked;
             }
         }
         if self.last.is_none() && now.0 - self.started.0 >= self.settings.patience {
@@ -355,6 +385,21 @@ impl Truth {
             };
         }
         self.look_ahead();
+    }
+
+    /// Dark calls beyond those known of that there may be at `now`, after a silence since the reading of `last`.
+    fn fear(&self, last: Minute, now: Minute) -> u64 {
+        // Up to then it is foreseen.
+        let quiet = last.0 + self.settings.lag_at_most;
+        let silent = u64::from(now.0.saturating_sub(quiet));
+        let unknown = u64::from(now.0.min(self.known_from.0 + WINDOW_MINUTES).saturating_sub(quiet));
+        let paced = self.dark.between(self.unpaced.0 + 1, now.0 + 1);
+        let over = u64::from(last.0.saturating_sub(self.unpaced.0).clamp(PACE_MINUTES, WINDOW_MINUTES));
+        let pace = paced * unknown / over + self.dark.sum().saturating_sub(paced) * unknown / u64::from(WINDOW_MINUTES);
+        let hour = u64::from(PACE_MINUTES);
+        // For an hour no less than lately; then as before.
+        let expected = (pace + self.gone).max(self.hourly * silent.min(hour) / hour);
+        (expected + expected.div_ceil(4)).saturating_sub(self.gone)
     }
 
     /// Minutes since the last reading; `None` before the first.
@@ -386,7 +431,7 @@ impl Truth {
     }
 
     fn look_ahead(&mut self) {
-        self.unseen = self.dark_pace(self.settings.lag_at_most);
+        self.unseen = 2 * self.dark_pace(self.settings.lag_at_most);
     }
 }
 

@@ -171,7 +171,16 @@ impl Kept {
         cost: u32,
     ) -> Self {
         let modified = whole.head.get(LAST_MODIFIED).and_then(date);
-        Self { whole, modified, sent, as_of, session, deps: question.deps.clone(), cost, might_be_packed: question.wish.gzip }
+        Self {
+            whole,
+            modified,
+            sent,
+            as_of,
+            session,
+            deps: question.deps.clone(),
+            cost,
+            might_be_packed: question.wish.gzip,
+        }
     }
 
     /// Bytes it takes, and its key.

@@ -7,7 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 
-use super::value::{Count, Percent, Period, Phrase, Text};
+use super::value::{Count, Name, Percent, Period, Phrase, Text};
 
 /// No org has more calls a day than this.
 pub const MOST_CALLS: u64 = 1_000_000_000;
@@ -37,6 +37,27 @@ pub struct DailyFile {
     pub before_first_reading: Count<1, 1_000_000>,
     /// How long its first word is waited for.
     pub first_reading_within: Text<Period>,
+    /// Asks `/limits` what is used whenever no answer has said so for a while. Default: never asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub poll: Option<PollFile>,
+}
+
+/// The gateway's own question for what an org has used. It is a call like any other: counted, and refused where nothing is
+/// left, unless `costs.limits` says that it is free.
+#[derive(Debug, Clone, Serialize, serde::Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct PollFile {
+    /// As which of the org's `auth` it asks; the user needs *View Setup and Configuration*. Default: the only one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<Text<Name>>,
+    /// How old the last word may grow before it asks. While callers' answers say what is used, nothing is asked.
+    pub every: Text<Period>,
+}
+
+impl Default for PollFile {
+    fn default() -> Self {
+        Self { identity: None, every: Text(Period(std::time::Duration::from_mins(5))) }
+    }
 }
 
 impl Default for DailyFile {
@@ -48,6 +69,7 @@ impl Default for DailyFile {
             assume: None,
             before_first_reading: Count(20),
             first_reading_within: Text(Period(std::time::Duration::from_mins(2))),
+            poll: None,
         }
     }
 }

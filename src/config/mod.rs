@@ -36,8 +36,8 @@ pub use file::{AccessTo, PolicyMode, Roots};
 pub use key::KeyDigest;
 pub use model::{
     Admin, Allow, Caller, CertificateName, Config, Costs, Daily, EgressProxy, Flow, GatewayTokens, Identity, Jwks,
-    JwtMatch, KeyPair, Ladder, Limits, Listener, Log, Match, MetricCaps, Org, Origin, ServerTls, Share, State, Totals,
-    Upstream,
+    JwtMatch, KeyPair, Ladder, Limits, Listener, Log, Match, MetricCaps, Org, Origin, Poll, ServerTls, Share, State,
+    Totals, Upstream,
 };
 pub use outside::{Outside, System};
 pub use pace::{Pace, PaceMode};

@@ -276,6 +276,17 @@ pub struct Daily {
     pub before_first_reading: u64,
     /// How long its first word is waited for.
     pub first_reading_within: Duration,
+    /// The gateway's own question for what is used, if it may ask.
+    pub poll: Option<Poll>,
+}
+
+/// The gateway's own question for what an org has used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Poll {
+    /// The place of the identity it asks as among the org's.
+    pub identity: u16,
+    /// How old the last word may grow before it asks.
+    pub every: Duration,
 }
 
 /// A caller's share of every org's daily allowance, in API calls of any 24 hours.

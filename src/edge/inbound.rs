@@ -22,7 +22,10 @@ use crate::outcome::Record;
 use crate::refusal::{Reason, Refusal};
 
 /// A request's body. An absent body costs nothing: no timer, no clock, no allocation.
-pub struct Inbound {
+pub struct Inbound(Option<Box<Coming>>);
+
+/// A body that is there. Boxed, because a request is handed from stage to stage.
+struct Coming {
     source: Source,
     /// Bytes read from the peer so far.
     received: u64,
@@ -52,7 +55,7 @@ enum Source {
 
 impl fmt::Debug for Inbound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbound").field("received", &self.received).field("limit", &self.limit).finish_non_exhaustive()
+        f.debug_struct("Inbound").field("received", &self.received()).finish_non_exhaustive()
     }
 }
 
@@ -72,8 +75,7 @@ pub enum Gathered {
 impl Inbound {
     /// A body that has arrived whole: at most `limit` bytes.
     pub(super) fn arrived(bytes: Bytes, limit: u64, rate: MinimumRate, clock: Clock) -> Self {
-        let source = if bytes.is_empty() { Source::Done } else { Source::Whole(bytes) };
-        Self::new(source, limit, rate, clock)
+        if bytes.is_empty() { Self(None) } else { Self::new(Source::Whole(bytes), limit, rate, clock) }
     }
 
     /// The body an HTTP/1.1 connection reads: at most `limit` bytes, no slower than `rate`.
@@ -83,8 +85,7 @@ impl Inbound {
 
     /// The body of a stream of an HTTP/2 connection: at most `limit` bytes, no slower than `rate`.
     pub(super) fn from_stream(body: Incoming, limit: u64, rate: MinimumRate, clock: Clock) -> Self {
-        let source = if body.is_end_stream() { Source::Done } else { Source::Stream(body) };
-        Self::new(source, limit, rate, clock)
+        if body.is_end_stream() { Self(None) } else { Self::new(Source::Stream(body), limit, rate, clock) }
     }
 
     /// A body that is already here, for requests made inside the gateway and for tests.
@@ -95,9 +96,11 @@ impl Inbound {
 
     /// A body that has been collected, to be read once more; its bytes stay held until then.
     pub fn again(bytes: Bytes, held: HeldBytes, clock: Clock) -> Self {
-        let mut again = Self::whole(Bytes::new(), clock);
-        if !bytes.is_empty() {
-            again.prefix = Some((Pieces::from(vec![bytes]), held));
+        let mut again = Self::whole(bytes, clock);
+        if let Some(coming) = &mut again.0
+            && let Source::Whole(bytes) = std::mem::replace(&mut coming.source, Source::Done)
+        {
+            coming.prefix = Some((Pieces::from(vec![bytes]), held));
         }
         again
     }
@@ -114,19 +117,23 @@ impl Inbound {
     }
 
     fn new(source: Source, limit: u64, rate: MinimumRate, clock: Clock) -> Self {
-        Self { source, received: 0, limit, rate, clock, pace: Pace::new(), timer: None, prefix: None, record: None }
+        let pace = Pace::new();
+        let coming = Coming { source, received: 0, limit, rate, clock, pace, timer: None, prefix: None, record: None };
+        Self(Some(Box::new(coming)))
     }
 
     /// The same, every byte of it written down in `record`, however far it gets.
     #[must_use]
     pub fn recorded(mut self, record: Record) -> Self {
-        self.record = Some(record);
+        if let Some(coming) = &mut self.0 {
+            coming.record = Some(record);
+        }
         self
     }
 
     /// Bytes received from the caller so far.
     pub fn received(&self) -> u64 {
-        self.received
+        self.0.as_ref().map_or(0, |coming| coming.received)
     }
 
     /// The length the caller announced, if it did; zero for no body.
@@ -145,21 +152,21 @@ impl Inbound {
     }
 
     /// Reads up to `limit` bytes, taking them from `budget` as they arrive. A body announced as longer is not read at all.
-    pub async fn gather(mut self, budget: &ByteBudget, limit: usize) -> Result<Gathered, Refusal> {
-        if Body::is_end_stream(&self) {
-            return Ok(Gathered::Empty);
-        }
-        let announced = self.announced();
-        if announced.is_some_and(|length| length > self.limit) {
-            return Err(too_large(self.limit));
-        }
-        if announced.is_some_and(|length| length > limit as u64) {
-            return Ok(Gathered::Longer(self));
-        }
-        let Some(first) = self.next_data().await? else {
+    pub async fn gather(self, budget: &ByteBudget, limit: usize) -> Result<Gathered, Refusal> {
+        let Some(mut coming) = self.0.filter(|coming| !Body::is_end_stream(&**coming)) else {
             return Ok(Gathered::Empty);
         };
-        if Body::is_end_stream(&self) && first.len() <= limit {
+        let announced = Body::size_hint(&*coming).exact();
+        if announced.is_some_and(|length| length > coming.limit) {
+            return Err(too_large(coming.limit));
+        }
+        if announced.is_some_and(|length| length > limit as u64) {
+            return Ok(Gathered::Longer(Self(Some(coming))));
+        }
+        let Some(first) = coming.next_data().await? else {
+            return Ok(Gathered::Empty);
+        };
+        if Body::is_end_stream(&*coming) && first.len() <= limit {
             let mut held = budget.hold();
             return if held.grow(first.len()) { Ok(Gathered::Whole(first, held)) } else { Err(full(Full)) };
         }
@@ -168,7 +175,7 @@ impl Inbound {
         room.append(&first).map_err(full)?;
         drop(first);
         while room.len() <= limit {
-            let Some(data) = self.next_data().await? else {
+            let Some(data) = coming.next_data().await? else {
                 let (pieces, held) = room.finish();
                 return Ok(if pieces.number() == 1 {
                     Gathered::Whole(pieces.joined(), held)
@@ -178,10 +185,32 @@ impl Inbound {
             };
             room.append(&data).map_err(full)?;
         }
-        self.prefix = Some(room.finish());
-        Ok(Gathered::Longer(self))
+        coming.prefix = Some(room.finish());
+        Ok(Gathered::Longer(Self(Some(coming))))
+    }
+}
+
+impl Body for Inbound {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        match &mut self.0 {
+            Some(coming) => Pin::new(&mut **coming).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
     }
 
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl Coming {
     async fn next_data(&mut self) -> Result<Option<Bytes>, Refusal> {
         loop {
             match poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await {
@@ -247,7 +276,7 @@ impl Inbound {
     }
 }
 
-impl Body for Inbound {
+impl Body for Coming {
     type Data = Bytes;
     type Error = BodyFault;
 
@@ -440,7 +469,7 @@ mod tests {
         let Ok(Gathered::Longer(mut rest)) = body.gather(&budget, 8).await else { panic!("longer") };
         assert!(budget.used() > 0);
         let mut seen = Vec::new();
-        while let Some(data) = rest.next_data().await.expect("data") {
+        while let Some(data) = rest.0.as_mut().expect("a body").next_data().await.expect("data") {
             seen.extend_from_slice(&data);
         }
         assert_eq!(seen, b"first second third");

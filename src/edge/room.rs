@@ -11,8 +11,9 @@ use crate::edge::http1::BUFFER;
 
 /// A full piece.
 const PIECE: usize = 16 * 1024;
-/// What a request holds besides while its body is under way: the buffers its head and its body are read into.
-pub(super) const UNDER_WAY: usize = 2 * BUFFER;
+/// What a request holds besides while its body is under way: the buffers its head and its body are read into, and as much
+/// for its connection and the stages it waits in.
+pub(super) const UNDER_WAY: usize = 3 * BUFFER;
 
 /// The bound on buffered bytes is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

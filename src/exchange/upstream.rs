@@ -77,17 +77,17 @@ impl<S: Stream> Upstream<S> {
     /// Dropping the future before the message was sent cancels it; after that, the exchange goes on without it.
     pub async fn send(
         &self,
-        request: Request<Payload<S>>,
+        mut request: Request<Payload<S>>,
         plan: &Plan,
         record: &Record,
     ) -> Result<Response<UpstreamBody>, Failure> {
-        self.send_paid(request, plan, record, &mut Nobody).await
+        self.send_paid(&mut request, plan, record, &mut Nobody).await
     }
 
-    /// The same, paid for by `payer`.
+    /// The same, paid for by `payer`. What is left of `request` is of no more use.
     pub async fn send_paid(
         &self,
-        mut request: Request<Payload<S>>,
+        request: &mut Request<Payload<S>>,
         plan: &Plan,
         record: &Record,
         payer: &mut impl Payer,
@@ -121,13 +121,13 @@ impl<S: Stream> Upstream<S> {
                 return Err(Failure::unsent(Cause::Unpaid, "No API call is left for this request."));
             }
             let attempt = Attempt::sent(record, now, plan.cost);
-            match Pending::start(conn, &mut request, &org.common.origin, attempt, Price::of(plan), terms, now).await {
+            match Pending::start(conn, request, &org.common.origin, attempt, Price::of(plan), terms, now).await {
                 Ok(response) => return Ok(response),
                 Err(Broken::Failed(failure)) => return Err(failure),
                 Err(Broken::Unsent(unsent)) if reused && resends < RESENDS => {
                     Counters::add(&org.common.counters.resent);
                     resends += 1;
-                    unsent.restore(&mut request);
+                    unsent.restore(request);
                     now = self.0.clock.now();
                     payer.given_back(now);
                 }

@@ -37,6 +37,7 @@ mod doors;
 pub mod figures;
 mod issuers;
 pub mod panics;
+pub mod poll;
 mod signals;
 
 use doors::{Door, Renewal};
@@ -163,8 +164,9 @@ impl Gateway {
         let drain = Drain::new();
         let counts = Arc::new(Counts::default());
         let ways = Arc::new(Mutex::new(Vec::new()));
-        let workers = start_workers(&config, clock, &drain, &counts, shared, Arc::clone(&ways))?;
+        let workers = start_workers(&config, clock, &drain, &counts, shared.clone(), Arc::clone(&ways))?;
         let tasks = Tasks::new();
+        poll::keep(shared, &tasks);
         let failed = Arc::new(AtomicUsize::new(0));
         for listener in listeners {
             let accepting = workers.accept(listener, &tasks);

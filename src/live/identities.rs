@@ -49,7 +49,8 @@ pub(super) fn hold(
             let place = org.identities.iter().position(|identity| identity.name == *named)?;
             u16::try_from(place).ok()
         };
-        live.acts_as = config.callers.iter().map(place).collect();
+        let poller = org.daily.poll.map(|poll| Some(poll.identity));
+        live.acts_as = config.callers.iter().map(place).chain(poller).collect();
     }
     Ok(())
 }

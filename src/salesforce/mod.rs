@@ -35,7 +35,7 @@ pub use session::{SoapLogin, is_soap_login, session_error, soap_login, with_sess
 pub use soap::usage as soap_usage;
 pub use steady::steady_query;
 pub use urls::{Urls, with_origin};
-pub use usage::{LimitInfo, Usage};
+pub use usage::{LimitInfo, Usage, daily_requests};
 
 use crate::call::{Family, Idempotency, Meaning, Operation, Part, Reach};
 use method::{Effective, Parameter};

@@ -137,6 +137,23 @@ fn split_once(text: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((text.get(..index)?, text.get(index + 1..)?))
 }
 
+/// `Max` and `Remaining` of the daily allowance in an answer to `/limits`; the latter may be negative (facts 1.6).
+pub fn daily_requests(body: &[u8]) -> Option<(i64, i64)> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Limits {
+        daily_api_requests: Daily,
+    }
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Daily {
+        max: i64,
+        remaining: i64,
+    }
+    let Daily { max, remaining } = serde_json::from_slice::<Limits>(body).ok()?.daily_api_requests;
+    Some((max, remaining))
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -145,6 +162,18 @@ mod tests {
 
     fn usage(used: u32, limit: u32) -> Usage {
         Usage { used, limit }
+    }
+
+    #[test]
+    fn an_answer_to_limits_says_what_is_left_of_the_day() {
+        let body = br#"{"ActiveScratchOrgs":{"Max":3,"Remaining":3},"DailyApiRequests":{"Max":15000,"Remaining":14998,"App":{"Max":0,"Remaining":0}}}"#;
+        assert_eq!(daily_requests(body), Some((15_000, 14_998)));
+        assert_eq!(daily_requests(br#"{"DailyApiRequests":{"Max":15000,"Remaining":-20}}"#), Some((15_000, -20)));
+        for body in [&b"{}"[..], b"[]", b"", b"<html>", br#"{"DailyApiRequests":{"Max":15000}}"#] {
+            assert_eq!(daily_requests(body), None);
+        }
+        let absurd = br#"{"DailyApiRequests":{"Max":1e18,"Remaining":99999999999999999999}}"#;
+        assert_eq!(daily_requests(absurd), None);
     }
 
     #[test]

@@ -25,6 +25,10 @@ const MOST_AT_ONCE: u64 = 1_000_000_000;
 
 /// Samples kept for lagging displays.
 const SAMPLES: usize = 10_000;
+/// Usage changes without any request too, so it is sampled this often for what a display may show later.
+const SAMPLED: Micros = 10 * SECOND;
+/// A display that lags more than this is not exact.
+const LONGEST_LAG: Micros = 3_600 * SECOND;
 
 /// What was spent, by whom, and what is running.
 #[derive(Debug)]
@@ -62,7 +66,7 @@ impl Meter {
             clients: BTreeMap::new(),
             users: BTreeMap::new(),
             families: BTreeMap::new(),
-            samples: VecDeque::new(),
+            samples: VecDeque::from([(now, 0)]),
             dark_per_minute: config.daily.dark_per_minute,
             dark_since: now,
             dark_until: now,
@@ -108,6 +112,7 @@ impl Meter {
 
     /// Books calls of nobody we know, at once.
     pub(super) fn spend_dark(&mut self, now: Micros, calls: u64) {
+        self.catch_up(now);
         self.accrue_dark(now);
         let calls = calls.min(MOST_AT_ONCE);
         self.window.add(now, calls);
@@ -117,8 +122,24 @@ impl Meter {
 
     /// True usage of the trailing 24 hours.
     pub(super) fn used(&mut self, now: Micros) -> u64 {
+        self.catch_up(now);
         self.accrue_dark(now);
         self.window.used(now)
+    }
+
+    /// Takes the samples of the time in which nobody asked.
+    fn catch_up(&mut self, now: Micros) {
+        let last = self.samples.back().map_or(now, |(at, _)| *at);
+        let mut at = (last + SAMPLED).max(now.saturating_sub(LONGEST_LAG));
+        while at < now {
+            self.accrue_dark(at);
+            let used = self.window.used(at);
+            self.samples.push_back((at, used));
+            if self.samples.len() > SAMPLES {
+                self.samples.pop_front();
+            }
+            at += SAMPLED;
+        }
     }
 
     /// All calls ever, dark ones included.
@@ -157,6 +178,7 @@ impl Meter {
 
     /// Books calls of a user and client.
     pub(super) fn charge(&mut self, now: Micros, who: &Payer, calls: u64) {
+        self.catch_up(now);
         self.accrue_dark(now);
         self.window.add(now, calls);
         let step = self.release_step_seconds;
@@ -294,5 +316,10 @@ mod tests {
         assert_eq!(meter.shown(now + 40 * SECOND, 0), 5);
         assert_eq!(meter.shown(now + 40 * SECOND, 20 * SECOND), 3);
         assert_eq!(meter.shown(now + 50 * SECOND, 20 * SECOND), 5);
+        // No longer than it says, although nobody asked for an hour.
+        meter.set_dark(now + 50 * SECOND, 6.0);
+        let later = now + 50 * SECOND + 3_600 * SECOND;
+        assert_eq!(meter.shown(later, 100 * SECOND), 5 + 350);
+        assert_eq!(meter.shown(later, 0), 5 + 360);
     }
 }

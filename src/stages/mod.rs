@@ -27,6 +27,7 @@ pub mod observe;
 mod own;
 pub mod pace;
 pub mod policy;
+pub mod poll;
 pub mod recall;
 pub mod rewrite;
 pub mod send;

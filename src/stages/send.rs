@@ -103,11 +103,11 @@ async fn send(upstream: Upstream<Inbound>, passage: Box<Passage>) -> Result<Repl
     if org.identity(call.caller).is_none() && at_login_host(&call.meaning, payload.whole().map(|body| &**body)) {
         plan.org = org.login;
     }
-    let request = http::Request::from_parts(head, payload);
+    let mut request = http::Request::from_parts(head, payload);
     let Some(mut fare) = fare else {
         return Err(Refusal::new(Reason::Internal, "The call came to be sent without having been admitted."));
     };
-    match upstream.send_paid(request, &plan, &record, &mut fare).await {
+    match upstream.send_paid(&mut request, &plan, &record, &mut fare).await {
         Ok(response) => Ok(answered(response, &call, &live, org, record, fare)),
         Err(failure) => Err(match fare.denied() {
             Some(denied) => admit::refusal_of(&call, &live, org, denied, now),

@@ -4,10 +4,10 @@
 //! less than what it used; by how much it may be more is known.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::Hash;
 
-/// The largest users among many.
-#[derive(Debug)]
+/// The largest users among many. `Debug` does not name them.
 pub(super) struct Heavy<K> {
     places: usize,
     kept: Vec<Use<K>>,
@@ -23,6 +23,12 @@ pub(super) struct Use<K> {
     pub(super) most: u64,
     /// By how much that may be too much: what was used by those who had the place before.
     pub(super) over: u64,
+}
+
+impl<K> fmt::Debug for Heavy<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Heavy({} of {})", self.kept.len(), self.places)
+    }
 }
 
 impl<K: Clone + Eq + Hash> Heavy<K> {

@@ -13,7 +13,7 @@ use super::cells::{Counters, Histograms, IsCounter, IsGauge, LabelSet, Scraped, 
 use crate::admission::Hurry;
 use crate::call::{Class, Family, Operation};
 use crate::exchange::vault::State;
-use crate::outcome::{CacheResult, FailureKind, Source};
+use crate::outcome::{CacheResult, FailureKind, PollResult, Source};
 use crate::refusal::Reason;
 
 /// Declares a struct of metrics; describes and collects them in the order they stand.
@@ -154,6 +154,10 @@ labels! {
     LoginLabels { org: SmolStr, result: LoginResult }
 }
 labels! {
+    /// Of `limits_polls_total`.
+    PollLabels { org: SmolStr, result: PollResult }
+}
+labels! {
     /// Of `config_reloads_total`.
     ReloadLabels { result: ReloadResult }
 }
@@ -183,6 +187,8 @@ metrics! {
         unknown_outcomes_total: Counters<CallerLabels>,
         /// Requests by the API version in their path.
         api_version_requests_total: Counters<VersionLabels>,
+        /// Questions of the gateway's own what an org has used, by what came of them.
+        limits_polls_total: Counters<PollLabels>,
         /// From the arrival of a request's head to the end of its answer.
         request_duration_seconds: Histograms<UseLabels, RequestBuckets>,
         /// From handing one attempt to a connection to the end of Salesforce's answer.
@@ -327,7 +333,7 @@ macro_rules! closed_list_labels {
         })+
     };
 }
-closed_list_labels!(Class, Family, Operation, Source, Reason, FailureKind, Hurry, CacheResult);
+closed_list_labels!(Class, Family, Operation, Source, Reason, FailureKind, Hurry, PollResult, CacheResult);
 
 /// An HTTP status as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

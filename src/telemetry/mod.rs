@@ -47,7 +47,7 @@ pub use self::spenders::{BulkBatches, TopClient, TopClients};
 pub use self::status::{CacheEvents, CacheStatus, CallerStatus, InFlightStatus, Saved, Status, Totals};
 use crate::admission::Minute;
 use crate::clock::Clock;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, PollResult};
 use crate::refusal::Reason;
 
 /// How many words and series there may be.
@@ -160,6 +160,11 @@ impl Telemetry {
             let labels = metrics::RefusalLabels { org: UNKNOWN.into(), caller: UNKNOWN.into(), reason };
             self.0.metrics.refusals_total.cell(labels).add(more);
         }
+    }
+
+    /// Counts a question of the gateway's own what `org` has used.
+    pub fn add_poll(&self, org: &str, result: PollResult) {
+        self.0.metrics.limits_polls_total.cell(metrics::PollLabels { org: org.into(), result }).add(1);
     }
 
     /// What all parts say about themselves now.

@@ -140,19 +140,14 @@ impl Counting {
         let now = Minute::containing(self.shared.clock.wall(ended));
         if let Some(agent) = outcome.agent.as_deref().filter(|_| charged > 0) {
             let [a, b, c, d, ..] = outcome.principal.0;
-            let name = word(outcome.client.as_deref().unwrap_or_default());
-            spenders.spent(&Client { name, agent: word(agent), principal: [a, b, c, d] }, charged, now);
+            let name = outcome.client.as_deref().unwrap_or_default();
+            spenders.spent(&Client { name, agent, principal: [a, b, c, d] }, charged, now);
         }
         let batches = bulk_batches(outcome);
         if batches > 0 {
             spenders.made(batches, now);
         }
     }
-}
-
-/// A name that a client gave itself, as it may be shown.
-fn word(name: &str) -> &str {
-    if name.is_empty() { "none" } else { labels::client(name) }
 }
 
 /// The Bulk batches a request made (facts 1.9): each batch that a job of 1.0 was given, and, as far as can be told from

@@ -1,7 +1,7 @@
 //! Who spends inside the caller that everybody is whom nothing else matches, and how many Bulk batches an org made: what an
 //! org's ledger does not know, over about a day, in bounded memory, forgotten with the process.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::Hash;
 
 use parking_lot::Mutex;
@@ -9,6 +9,7 @@ use serde::Serialize;
 use smol_str::SmolStr;
 
 use super::heavy::{Heavy, Use};
+use super::labels;
 use crate::admission::Minute;
 use crate::admission::ring::Ring;
 
@@ -18,6 +19,10 @@ const PLACES: usize = 64;
 const PANE_MINUTES: u32 = 4 * 60;
 /// Panes kept, the running one included: together more than 20 hours and at most 24.
 const PANES: usize = 6;
+/// Longest name kept; longer ones are never shown.
+const LONGEST: usize = 64;
+const OTHER: &str = "other";
+const NONE: &str = "none";
 /// Clients shown of each kind.
 const SHOWN: usize = 20;
 /// Bulk batches an org may make in 24 hours (facts 1.9).
@@ -54,8 +59,7 @@ pub struct BulkBatches {
     pub limit: u64,
 }
 
-/// One client, as far as it can be told from others.
-#[derive(Debug)]
+/// One client, as far as it can be told from others. What it calls itself is not yet fit to be shown.
 pub(super) struct Client<'a> {
     pub(super) name: &'a str,
     pub(super) agent: &'a str,
@@ -91,8 +95,8 @@ impl Spenders {
         }
         // What ends a little late counts where we are.
         if let Some(pane) = panes.back_mut() {
-            pane.clients.add(client.name.into(), calls);
-            pane.agents.add(client.agent.into(), calls);
+            pane.clients.add(bounded(client.name), calls);
+            pane.agents.add(bounded(client.agent), calls);
             pane.principals.add(client.principal, calls);
         }
     }
@@ -110,12 +114,12 @@ impl Spenders {
         let panes = self.panes.lock();
         let running = || panes.iter().filter(|pane| !is_over(pane.number, now.0 / PANE_MINUTES));
         let principal = |hash: &[u8; 4]| match hash {
-            [0, 0, 0, 0] => "none".to_owned(),
+            [0, 0, 0, 0] => NONE.to_owned(),
             [a, b, c, d] => format!("{a:02x}{b:02x}{c:02x}{d:02x}"),
         };
         TopClients {
-            by_client: largest(running().map(|pane| &pane.clients), SmolStr::to_string),
-            by_user_agent: largest(running().map(|pane| &pane.agents), SmolStr::to_string),
+            by_client: largest(running().map(|pane| &pane.clients), |name| shown(name)),
+            by_user_agent: largest(running().map(|pane| &pane.agents), |name| shown(name)),
             by_principal: largest(running().map(|pane| &pane.principals), principal),
         }
     }
@@ -141,18 +145,28 @@ fn is_over(pane: u32, running: u32) -> bool {
     (pane as usize) + PANES <= running as usize
 }
 
+/// What a client calls itself, as it is kept: not yet fit to be shown, but of bounded length.
+fn bounded(name: &str) -> SmolStr {
+    if name.len() <= LONGEST { name.into() } else { SmolStr::new_static(OTHER) }
+}
+
+/// The same as it may be shown.
+fn shown(name: &str) -> String {
+    if name.is_empty() { NONE } else { labels::client(name) }.to_owned()
+}
+
 /// The largest of several panes together, the largest first.
 fn largest<'a, K: Clone + Eq + Hash + 'a>(
     panes: impl Iterator<Item = &'a Heavy<K>>,
     name: impl Fn(&K) -> String,
 ) -> Vec<TopClient> {
-    let mut all = std::collections::HashMap::<&K, (u64, u64)>::new();
+    let mut all = BTreeMap::<String, (u64, u64)>::new();
     for Use { key, most, over } in panes.flat_map(Heavy::kept) {
-        let (calls, at_least) = all.entry(key).or_default();
+        let (calls, at_least) = all.entry(name(key)).or_default();
         *calls += most;
         *at_least += most - over;
     }
-    let one = |(key, (calls, at_least)): (&K, (u64, u64))| TopClient { name: name(key), calls, at_least };
+    let one = |(name, (calls, at_least))| TopClient { name, calls, at_least };
     let mut largest: Vec<_> = all.into_iter().map(one).collect();
     largest.sort_by(|one, other| other.calls.cmp(&one.calls).then_with(|| one.name.cmp(&other.name)));
     largest.truncate(SHOWN);
@@ -173,13 +187,25 @@ mod tests {
         let now = Minute(1_000_000);
         spenders.spent(&client("loader", "Java", 1), 10, now);
         spenders.spent(&client("loader", "python-requests", 2), 1, now);
-        spenders.spent(&client("none", "python-requests", 0), 30, now);
+        spenders.spent(&client("", "python-requests", 0), 30, now);
         let top = spenders.top(now);
         let names = |list: &[TopClient]| list.iter().map(|one| (one.name.clone(), one.calls)).collect::<Vec<_>>();
         assert_eq!(names(&top.by_client), [("none".to_owned(), 30), ("loader".to_owned(), 11)]);
         assert_eq!(names(&top.by_user_agent), [("python-requests".to_owned(), 31), ("Java".to_owned(), 10)]);
         let principals = [("none".to_owned(), 30), ("01010101".to_owned(), 10), ("02020202".to_owned(), 1)];
         assert_eq!(names(&top.by_principal), principals);
+    }
+
+    #[test]
+    fn a_name_that_could_be_a_secret_is_other_and_a_long_one_takes_no_room() {
+        let spenders = Spenders::default();
+        let now = Minute(1_000_000);
+        for name in ["00D5g000004CANARY!AQ4AQ", "a0B5g00000XyzAb", &"x".repeat(10_000)] {
+            spenders.spent(&client(name, "x", 1), 1, now);
+        }
+        let other = TopClient { name: OTHER.to_owned(), calls: 3, at_least: 3 };
+        assert_eq!(spenders.top(now).by_client, [other]);
+        assert!(spenders.panes.lock()[0].clients.kept().iter().all(|kept| kept.key.len() <= LONGEST));
     }
 
     #[test]

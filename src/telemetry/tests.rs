@@ -12,7 +12,7 @@ use crate::admission::{Funding, Hurry, Ledger, OrgSettings, PaceBudget, Reading,
 use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgId, Principal};
 use crate::config::{DailyMode, PaceMode};
 use crate::exchange::vault::{State, Trouble};
-use crate::outcome::{CacheResult, Ending, Exchange, FailureKind, RequestId, Source as AnswerSource};
+use crate::outcome::{CacheResult, Ending, Exchange, FailureKind, PollResult, RequestId, Source as AnswerSource};
 use crate::refusal::Reason;
 
 struct World {
@@ -304,6 +304,7 @@ fn every_metric_has_help_type_and_valid_samples() {
     outcome.paced = Duration::from_millis(30);
     outcome.exchanges[0].failure = Some(FailureKind::Timeout);
     world.recorder.finish(&outcome, &world.finish());
+    world.telemetry.add_poll("prod", PollResult::Refused);
 
     let text = world.telemetry.render();
     let mut seen = std::collections::HashSet::new();

@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 
 use self::file::File;
 use super::{Bank, BankError, Lease, Past, Statement};
+use crate::clock::Uptime;
 
 /// Statements that may wait for the writer; each org has one at most.
 const WAITING: usize = 1_024;
@@ -91,7 +92,12 @@ impl fmt::Display for OpenError {
                     path.display()
                 )
             }
-            Self::Io { path, why } => write!(f, "{} cannot be opened: {why}", path.display()),
+            Self::Io { path, why } => write!(
+                f,
+                "{} cannot be read and written: {why}. Let the gateway's user write it and the folder it is in, see that the \
+                 disk has room, or give another state.path",
+                path.display()
+            ),
         }
     }
 }
@@ -105,6 +111,21 @@ struct Job {
     done: oneshot::Sender<Result<Lease, BankError>>,
 }
 
+/// What time it is where a state is opened.
+#[derive(Debug, Clone)]
+pub struct Present {
+    /// The wall clock's time, since the Unix epoch.
+    pub wall: Duration,
+    /// How long the machine has been up, if it says so.
+    pub uptime: Option<Uptime>,
+}
+
+impl From<Duration> for Present {
+    fn from(wall: Duration) -> Self {
+        Self { wall, uptime: None }
+    }
+}
+
 /// The embedded bank. Dropping it closes the file.
 #[derive(Debug)]
 pub struct SqliteBank {
@@ -112,22 +133,23 @@ pub struct SqliteBank {
     jobs: Option<SyncSender<Job>>,
     writer: Option<JoinHandle<()>>,
     pasts: Mutex<HashMap<String, Past>>,
-    now: Duration,
+    /// Of an org it knows nothing of.
+    blank: Past,
 }
 
 impl SqliteBank {
-    /// Opens or creates the state in the directory `dir`; `wall` is the wall clock's time since the Unix epoch.
+    /// Opens or creates the state in the directory `dir`, at `present`.
     /// Leases of an earlier process that were not given back are counted as spent, on the disk, before it returns.
-    pub fn open(dir: &Path, wall: Duration) -> Result<Self, OpenError> {
+    pub fn open(dir: &Path, present: impl Into<Present>) -> Result<Self, OpenError> {
         let mut file = File::open(dir)?;
-        let (now, pasts) = file.inherit(wall)?;
+        let (blank, pasts) = file.inherit(&present.into())?;
         let (jobs, waiting) = sync_channel(WAITING);
         let path = file.path().to_owned();
         let writer = std::thread::Builder::new()
             .name("bank".into())
             .spawn(move || write(file, &waiting))
             .map_err(|error| OpenError::Io { path, why: error.to_string().into() })?;
-        Ok(Self { jobs: Some(jobs), writer: Some(writer), pasts: Mutex::new(pasts), now })
+        Ok(Self { jobs: Some(jobs), writer: Some(writer), pasts: Mutex::new(pasts), blank })
     }
 
     async fn submit(&self, org: &str, statement: Arc<Statement>, closing: bool) -> Result<Lease, BankError> {
@@ -142,7 +164,7 @@ impl SqliteBank {
 impl Bank for SqliteBank {
     async fn open(&self, org: &str) -> Result<Past, BankError> {
         let past = self.pasts.lock().remove(org);
-        Ok(past.unwrap_or_else(|| Past { now: self.now, ..Past::default() }))
+        Ok(past.unwrap_or_else(|| self.blank.clone()))
     }
 
     async fn settle(&self, org: &str, statement: Arc<Statement>) -> Result<Lease, BankError> {

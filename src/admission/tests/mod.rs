@@ -1,6 +1,7 @@
 //! The ledger against what it promises.
 
 mod files;
+mod kills;
 mod model;
 mod readings;
 mod restarts;

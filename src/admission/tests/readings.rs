@@ -61,7 +61,7 @@ fn a_jump_is_believed_when_the_next_reading_agrees() {
     assert_eq!(stage.read(9_000, 10_000), Err(Misread::Jump));
     stage.read(9_010, 10_000).unwrap();
     let used = stage.org().used;
-    assert!((9_010..9_100).contains(&used), "{used}");
+    assert!((9_010..9_150).contains(&used), "{used}");
     assert_eq!(stage.read(9_010, 100_000), Err(Misread::Jump));
     stage.read(9_011, 100_000).unwrap();
     assert_eq!(stage.org().limit, Some(100_000));
@@ -190,11 +190,12 @@ fn readings_of_one_moment_that_differ_add_nothing_up() {
 #[test]
 fn when_an_old_reading_says_nothing_is_left_one_call_finds_out() {
     let mut stage = Stage::new(read_settings(), &one());
-    stage.read(1_000, 1_000).unwrap();
-    assert!(stage.reserve(0, Standard, 1).is_err());
+    // Others used nearly all: of the ceiling, a hundredth is kept to look whether they still do.
+    stage.read(985, 1_000).unwrap();
+    assert_eq!(stage.reserve(0, Standard, 1).unwrap_err().cause, Cause::OrgCeiling);
     stage.minutes(5);
     drop(stage.spend(0, Standard, 1).unwrap());
-    assert!(stage.reserve(0, Standard, 1).is_err());
+    assert!(stage.reserve(0, Standard, 1).is_err(), "one at a time");
     stage.read(200, 1_000).unwrap_err();
     stage.read(201, 1_000).unwrap();
     stage.minutes(12);
@@ -202,6 +203,72 @@ fn when_an_old_reading_says_nothing_is_left_one_call_finds_out() {
     stage.minutes(1);
     stage.read(201, 1_000).unwrap();
     assert!(stage.reserve(0, Standard, 300).is_ok());
+}
+
+#[test]
+fn no_look_passes_the_ceiling() {
+    let mut stage = Stage::new(read_settings(), &one());
+    stage.read(970, 1_000).unwrap();
+    let mut looks = 0;
+    // Only interactive calls go on so near the ceiling, and no look is answered.
+    for _ in 0..12 * 60 {
+        looks += u64::from(stage.spend(0, Standard, 1).is_ok());
+        assert!(970 + looks <= 1_000, "{looks} calls of ours");
+        stage.minutes(1);
+    }
+    assert!((5..=30).contains(&looks), "{looks}");
+    // Others alone are past it: nobody looks, however long it takes.
+    let mut stage = Stage::new(read_settings(), &one());
+    stage.read(1_001, 1_000).unwrap();
+    for _ in 0..24 * 60 {
+        assert_eq!(stage.reserve(0, Standard, 1).unwrap_err().cause, Cause::OrgCeiling);
+        stage.minutes(1);
+    }
+    // What costs nothing may look at any time.
+    drop(stage.spend(0, Standard, 0).unwrap());
+    // A reading older than the window says nothing any more.
+    stage.minutes(90);
+    assert!(stage.reserve(0, Standard, 1).is_ok());
+}
+
+#[test]
+fn a_look_that_waits_for_its_lease_is_not_lost() {
+    let clock = Clock::at(EPOCH);
+    let (start, past) = (clock.now(), bank::Past::default());
+    let ledger = Ledger::resume(read_settings(), &one(), &past, clock, start);
+    let settle = |now| {
+        if let Some(statement) = ledger.statement(now) {
+            ledger.settled(&statement, &statement.grant(), now);
+        }
+    };
+    settle(start);
+    drop(ledger.reserve(CallerId(0), Standard, ApiCalls(1), start).unwrap().spend(start).unwrap());
+    ledger.read(Reading { used: 985, limit: 1_000 }, start).unwrap();
+    let now = start + Duration::from_mins(5);
+    // Nothing is leased when nothing is left.
+    settle(now);
+    let waits = ledger.reserve(CallerId(0), Standard, ApiCalls(1), now).unwrap_err();
+    assert_eq!(waits.cause, Cause::AwaitLease);
+    settle(now);
+    assert!(ledger.reserve(CallerId(0), Standard, ApiCalls(1), now).is_ok());
+}
+
+#[test]
+fn in_a_silence_others_are_taken_to_go_on_as_before() {
+    let mut stage = Stage::new(read_settings(), &one());
+    // A hundred calls an hour of others, for a day.
+    for hour in 0..24 {
+        stage.read(100 * (hour + 1), 10_000).unwrap();
+        stage.minutes(60);
+    }
+    let before = stage.org().used;
+    for _ in 0..20 {
+        stage.minutes(60);
+        let used = stage.org().used;
+        assert!((2_390..=before + 5).contains(&used), "{used} after {before}");
+    }
+    stage.minutes(6 * 60);
+    assert_eq!(stage.org().used, 0, "nobody knows any more");
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn shares() -> [Share; 2] {
     [share("a", 20, Some(OWN_CEILING)), share("b", 0, None)]
 }
 
-fn wait_for<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn wait_for<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
@@ -285,6 +285,22 @@ fn what_a_caller_with_a_ceiling_may_have_spent_counts_as_its_own() {
     println!("{} sent, {} lost, {} of {OWN_CEILING} on the books", world.sent.len(), capped.lost, capped.used);
     assert!(capped.used <= OWN_CEILING);
     assert!(world.sent.len() as u64 + capped.lost >= OWN_CEILING, "the ceiling is used but for what was lost");
+}
+
+#[test]
+fn before_the_first_reading_no_more_is_leased_than_the_ceiling_leaves() {
+    let clock = Clock::at(EPOCH);
+    let spent = crate::admission::bank::Entry {
+        caller: "b".into(),
+        class: Some(Standard),
+        minute: Minute::containing(EPOCH),
+        calls: 60,
+    };
+    let past = Past { entries: vec![spent], now: EPOCH, ..Past::default() };
+    let settings = OrgSettings { limit: Some(CEILING), keep_free: PerMille::percent(0), ..OrgSettings::default() };
+    let ledger = Ledger::resume(settings, &shares(), &past, clock, clock.now());
+    assert_eq!(ledger.org(clock.now()).footing, Footing::Awaiting);
+    assert_eq!(ledger.statement(clock.now()).unwrap().grant().granted, 0, "a crash would lose it");
 }
 
 #[test]

@@ -1,18 +1,24 @@
 //! Daily budgets: what is guaranteed must be there to give.
 
+use std::time::Duration;
+
 use super::{At, Check};
-use crate::config::daily::{DailyFile, DailyLimit, DailyMode, LadderFile, ShareFile, StateFile};
-use crate::config::file::ConfigFile;
-use crate::config::model::{Daily, Ladder, Org, Share, State};
+use crate::config::daily::{DailyLimit, DailyMode, LadderFile, PollFile, ShareFile, StateFile};
+use crate::config::file::{ConfigFile, OrgFile};
+use crate::config::model::{Daily, Ladder, Org, Poll, Share, State};
 use crate::config::problem::Fault;
 use crate::config::value::{Percent, Text, Written as _};
 
+/// Salesforce's own figure is up to five minutes old, and it asks not to be asked often (facts 1.6); the ledger counts in
+/// minutes.
+const POLLS: std::ops::RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(24);
 /// Where it is remembered what was spent, unless the file says otherwise.
 const FOLDER: &str = "data";
 
 impl Check<'_> {
     /// An org's allowance; `shared` says whether any caller has a floor or a ceiling.
-    pub(super) fn daily(&mut self, at: &At, written: &DailyFile, shared: bool) -> Daily {
+    pub(super) fn daily(&mut self, at: &At, org: &OrgFile, shared: bool) -> Daily {
+        let written = &org.daily;
         if written.keep_free.0.0 >= 1_000 {
             let fault = Fault::new("all of the limit is kept free, and no call is left to send");
             self.wrong(&at.key("keep_free"), fault.hint("5% is usual; to send nothing, pause the callers"));
@@ -29,7 +35,34 @@ impl Check<'_> {
             assume: written.assume.map(|calls| calls.0),
             before_first_reading: written.before_first_reading.0,
             first_reading_within,
+            poll: written.poll.as_ref().and_then(|poll| self.poll(&at.key("poll"), poll, org)),
         }
+    }
+
+    /// Who asks has to be somebody.
+    fn poll(&mut self, at: &At, written: &PollFile, org: &OrgFile) -> Option<Poll> {
+        let every = self.between(&at.key("every"), written.every.0.0, &POLLS);
+        // In the order in which they are held.
+        let known: Vec<&str> = org.auth.iter().flatten().map(|(Text(name), _)| name.0.as_str()).collect();
+        let place = if let Some(Text(named)) = &written.identity {
+            let place = known.iter().position(|name| *name == named.0);
+            if place.is_none() {
+                let fault = Fault::unknown("identity", &named.0, &known);
+                self.wrong(
+                    &at.key("identity"),
+                    if known.is_empty() { fault.hint("the org has no auth") } else { fault },
+                );
+            }
+            place
+        } else {
+            if known.is_empty() {
+                self.wrong(at, Fault::new("nobody to ask as").hint("give the org auth with an identity"));
+            } else if known.len() > 1 {
+                self.missing(&at.key("identity"), "the org has several identities: name one");
+            }
+            (known.len() == 1).then_some(0)
+        };
+        Some(Poll { identity: u16::try_from(place?).ok()?, every })
     }
 
     /// Whether any caller is promised or denied anything.

@@ -117,7 +117,12 @@ impl Check<'_> {
         self.secret(&at, reference?)
     }
 
-    fn between(&mut self, at: &At, period: Duration, range: &std::ops::RangeInclusive<Duration>) -> Duration {
+    pub(super) fn between(
+        &mut self,
+        at: &At,
+        period: Duration,
+        range: &std::ops::RangeInclusive<Duration>,
+    ) -> Duration {
         if !range.contains(&period) {
             let hint = format!("{} s to {} h", range.start().as_secs(), range.end().as_secs() / 3_600);
             self.wrong(at, Fault::new("out of range").hint(hint));

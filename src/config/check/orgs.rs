@@ -45,7 +45,7 @@ impl Check<'_> {
                 self.wrong(&at.key("hosts"), fault.hint("give the org hosts or a public_url"));
             }
             self.org_hosts(&at.key("hosts"), org, written.len(), &mut hosts);
-            let daily = self.daily(&at.key("daily"), &org.daily, shared);
+            let daily = self.daily(&at.key("daily"), org, shared);
             if let (Some(name), Some(instance)) = (name, instance) {
                 orgs.push(Org {
                     name,

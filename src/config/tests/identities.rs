@@ -100,3 +100,27 @@ fn a_caller_acts_as_an_identity_that_some_org_has() {
     let text = format!("{ORG}callers: [{{name: shop, match: {{network: 10.0.0.0/8}}, act_as: integration}}]\n");
     one(&text, "unknown identity \"integration\"; no org has auth");
 }
+
+#[test]
+fn who_asks_what_is_used_has_to_be_somebody() {
+    let asks = |poll: &str| {
+        let text = AUTH.replace("  auth:", &format!("  daily: {{poll: {poll}}}\n  auth:"));
+        checked(&text, &outside())
+    };
+    let poll = |text: &str| asks(text).unwrap_or_else(|problems| panic!("{problems}")).orgs[0].daily.poll.unwrap();
+    // In the order of their names.
+    assert_eq!(poll("{identity: old}"), Poll { identity: 2, every: Duration::from_mins(5) });
+    assert_eq!(poll("{identity: etl, every: 1h}"), Poll { identity: 0, every: Duration::from_hours(1) });
+    for (text, reason) in [
+        ("{}", "the org has several identities"),
+        ("{identity: integratoin}", "integration"),
+        ("{identity: etl, every: 10s}", "out of range"),
+        ("{identity: etl, every: 2d}", "out of range"),
+    ] {
+        let problems = asks(text).unwrap_err().to_string();
+        assert!(problems.contains(reason) && problems.contains("daily.poll"), "{text}: {problems}");
+    }
+    let nobody = "orgs: [{name: prod, instance_url: 'https://acme.my.salesforce.com', daily: {poll: {}}}]\n";
+    let problems = checked(nobody, &outside()).unwrap_err().to_string();
+    assert!(problems.contains("nobody to ask as"), "{problems}");
+}

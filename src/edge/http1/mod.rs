@@ -1,4 +1,4 @@
-//! HTTP/1.1 towards callers: one connection, one request at a time, polled by its driver ([`crate::edge::serve`]).
+//! HTTP/1.1 towards callers: one connection, one request at a time, polled by its driver (`edge::serve`).
 //!
 //! ```text
 //! head.rs      the head of a request: read once, strictly              pure

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use crate::call::Class;
+use crate::clock::Uptime;
 
 use super::super::{Entry, Lease, Past, Paused, Statement};
-use super::OpenError;
+use super::{OpenError, Present};
 use crate::admission::changes::LOST_LEASES;
 use crate::admission::ring::WINDOW_MINUTES;
 use crate::admission::time::Minute;
@@ -20,7 +21,7 @@ const NAME: &str = "ledger.sqlite3";
 /// Marks a file as ours: "Weir".
 const APPLICATION: i64 = 0x5765_6972;
 /// The format this version reads and writes.
-pub(super) const FORMAT: i64 = 2;
+pub(super) const FORMAT: i64 = 3;
 /// Stands for the class of a lost lease: nobody knows whether it was spent, and for what.
 const LOST: &str = "lost";
 
@@ -38,7 +39,18 @@ const SCHEMA: &str = "
         org TEXT NOT NULL, caller TEXT NOT NULL, balance INTEGER NOT NULL, PRIMARY KEY (org, caller)
     ) WITHOUT ROWID;
     CREATE TABLE latest (one INTEGER PRIMARY KEY CHECK (one = 1), at_ms INTEGER NOT NULL);
+    -- The ledger's time less the time the machine had been up, when it was last opened.
+    CREATE TABLE boot (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL, since_ms INTEGER NOT NULL);
 ";
+/// What each format has that the one before it had not.
+const UPGRADES: [&str; 2] = [
+    // Leases of callers' own.
+    "CREATE TABLE allotted (
+         org TEXT NOT NULL, caller TEXT NOT NULL, balance INTEGER NOT NULL, PRIMARY KEY (org, caller)
+     ) WITHOUT ROWID;",
+    // When the machine was started.
+    "CREATE TABLE boot (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL, since_ms INTEGER NOT NULL);",
+];
 
 /// An open state file, locked.
 #[derive(Debug)]
@@ -74,20 +86,27 @@ impl File {
     }
 
     /// Counts what earlier processes may have spent unreported, and reads what is left of them.
-    pub(super) fn inherit(&mut self, wall: Duration) -> Result<(Duration, HashMap<String, Past>), OpenError> {
+    /// The first of what it returns is of an org that it knows nothing of.
+    pub(super) fn inherit(&mut self, present: &Present) -> Result<(Past, HashMap<String, Past>), OpenError> {
         let path = self.path.clone();
-        self.try_inherit(wall).map_err(|error| explain(&path, &error))
+        self.try_inherit(present).map_err(|error| explain(&path, &error))
     }
 
-    fn try_inherit(&mut self, wall: Duration) -> rusqlite::Result<(Duration, HashMap<String, Past>)> {
+    fn try_inherit(&mut self, present: &Present) -> rusqlite::Result<(Past, HashMap<String, Past>)> {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         let latest = transaction.query_row("SELECT coalesce(max(at_ms), 0) FROM latest", [], |row| row.get(0))?;
-        let now = wall.max(Duration::from_millis(unsigned(latest)));
+        let begun = match &present.uptime {
+            Some(uptime) => since_boot(&transaction, uptime)?.unwrap_or(present.wall),
+            None => present.wall,
+        };
+        let now = begun.max(Duration::from_millis(unsigned(latest)));
         count_lost_leases(&transaction, Minute::containing(now))?;
         set_latest(&transaction, now)?;
-        let pasts = read_pasts(&transaction, now)?;
+        set_boot(&transaction, now, present.uptime.as_ref())?;
+        let blank = Past { now, forward: present.wall.saturating_sub(now), ..Past::default() };
+        let pasts = read_pasts(&transaction, &blank)?;
         transaction.commit()?;
-        Ok((now, pasts))
+        Ok((blank, pasts))
     }
 
     /// Writes statements down, all or none; returns their leases in order.
@@ -156,7 +175,7 @@ fn check(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     if blank {
         create(connection).map_err(failed)?;
     } else if format < FORMAT {
-        upgrade(connection).map_err(failed)?;
+        upgrade(connection, format).map_err(failed)?;
     }
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
     if verdict != "ok" {
@@ -173,14 +192,13 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// The first format knew no leases of callers' own.
-fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
+/// Brings a file of an earlier format up to this one, or leaves it as it was.
+fn upgrade(connection: &mut Connection, format: i64) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.execute_batch(
-        "CREATE TABLE allotted (
-             org TEXT NOT NULL, caller TEXT NOT NULL, balance INTEGER NOT NULL, PRIMARY KEY (org, caller)
-         ) WITHOUT ROWID;",
-    )?;
+    let known = usize::try_from(format - 1).unwrap_or(0);
+    for upgrade in UPGRADES.iter().skip(known) {
+        transaction.execute_batch(upgrade)?;
+    }
     transaction.pragma_update(None, "user_version", FORMAT)?;
     transaction.commit()
 }
@@ -231,6 +249,23 @@ fn set_latest(transaction: &Transaction<'_>, now: Duration) -> rusqlite::Result<
     Ok(())
 }
 
+/// The ledger's time, if the machine has been up since the file was last opened.
+fn since_boot(transaction: &Transaction<'_>, uptime: &Uptime) -> rusqlite::Result<Option<Duration>> {
+    let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
+    let known = transaction.query_row("SELECT id, since_ms FROM boot", [], read).optional()?;
+    let since = known.filter(|(id, _)| **id == *uptime.boot).map(|(_, since)| Duration::from_millis(unsigned(since)));
+    Ok(since.map(|since| since + uptime.up))
+}
+
+fn set_boot(transaction: &Transaction<'_>, now: Duration, uptime: Option<&Uptime>) -> rusqlite::Result<()> {
+    transaction.execute("DELETE FROM boot", [])?;
+    if let Some(Uptime { boot, up }) = uptime {
+        let since = i64::try_from(now.saturating_sub(*up).as_millis()).unwrap_or(i64::MAX);
+        transaction.execute("INSERT INTO boot VALUES (1, ?1, ?2)", params![&**boot, since])?;
+    }
+    Ok(())
+}
+
 fn write_entries(transaction: &Transaction<'_>, org: &str, entries: &[Entry]) -> rusqlite::Result<()> {
     let mut set = transaction
         .prepare("INSERT INTO spent VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET calls = excluded.calls")?;
@@ -259,9 +294,10 @@ fn write_paused(transaction: &Transaction<'_>, org: &str, paused: &Paused) -> ru
     Ok(())
 }
 
-fn read_pasts(transaction: &Transaction<'_>, now: Duration) -> rusqlite::Result<HashMap<String, Past>> {
+/// What is left of each org, as it differs from `blank`.
+fn read_pasts(transaction: &Transaction<'_>, blank: &Past) -> rusqlite::Result<HashMap<String, Past>> {
     let mut pasts: HashMap<String, Past> = HashMap::new();
-    let first = (Minute::containing(now).0 + 1).saturating_sub(WINDOW_MINUTES);
+    let first = (Minute::containing(blank.now).0 + 1).saturating_sub(WINDOW_MINUTES);
     let mut select = transaction.prepare("SELECT org, caller, class, minute, calls FROM spent WHERE minute >= ?1")?;
     let mut rows = select.query([first])?;
     while let Some(row) = rows.next()? {
@@ -285,7 +321,7 @@ fn read_pasts(transaction: &Transaction<'_>, now: Duration) -> rusqlite::Result<
         }
     }
     for past in pasts.values_mut() {
-        past.now = now;
+        (past.now, past.forward) = (blank.now, blank.forward);
     }
     Ok(pasts)
 }
@@ -348,12 +384,85 @@ mod tests {
         drop(file);
         let mut file = File::reopen(&path).unwrap();
         let seen = |file: &mut File| {
-            let (_, pasts) = file.inherit(Minute(29_000_000).begins()).unwrap();
+            let (_, pasts) = file.inherit(&Minute(29_000_000).begins().into()).unwrap();
             pasts["org"].entries.iter().map(|entry| entry.calls).sum::<u32>()
         };
         assert_eq!(seen(&mut file), 10, "nothing of the failed statement");
         file.commit([("org", &told(2, 5_000), false)].into_iter()).unwrap();
         assert_eq!(seen(&mut file), 10_000);
+    }
+
+    #[test]
+    fn a_file_of_the_first_format_is_upgraded_and_what_it_remembers_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        // As the first version wrote it.
+        let old = Connection::open(dir.path().join(NAME)).unwrap();
+        old.execute_batch(&format!(
+            "PRAGMA journal_mode = WAL;
+             CREATE TABLE spent (
+                 minute INTEGER NOT NULL, org TEXT NOT NULL, caller TEXT NOT NULL, class TEXT NOT NULL,
+                 calls INTEGER NOT NULL, PRIMARY KEY (minute, org, caller, class)
+             ) WITHOUT ROWID;
+             CREATE TABLE lease (org TEXT PRIMARY KEY, balance INTEGER NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
+             CREATE TABLE paused (
+                 org TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, PRIMARY KEY (org, kind, name)
+             ) WITHOUT ROWID;
+             CREATE TABLE latest (one INTEGER PRIMARY KEY CHECK (one = 1), at_ms INTEGER NOT NULL);
+             INSERT INTO spent VALUES (29000000, 'org', 'app', 'batch', 7);
+             INSERT INTO lease VALUES ('org', 5, 29000015);
+             INSERT INTO paused VALUES ('org', 'class', 'batch');
+             INSERT INTO latest VALUES (1, 1740000000000);
+             PRAGMA application_id = {APPLICATION};
+             PRAGMA user_version = 1;"
+        ))
+        .unwrap();
+        drop(old);
+        for _ in 0..2 {
+            let mut file = File::open(dir.path()).unwrap();
+            let format: i64 = file.connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+            assert_eq!(format, FORMAT);
+            let (_, mut pasts) = file.inherit(&Minute(29_000_100).begins().into()).unwrap();
+            let past = pasts.remove("org").unwrap();
+            let calls: Vec<_> =
+                past.entries.iter().map(|entry| (&*entry.caller, entry.minute.0, entry.calls)).collect();
+            assert_eq!(calls, [("app", 29_000_000, 7), (LOST_LEASES, 29_000_015, 5)]);
+            assert_eq!(past.paused.classes, [Class::Batch]);
+        }
+        // And it can do what the first format could not.
+        let mut file = File::open(dir.path()).unwrap();
+        let allotted = super::super::super::Allotted { caller: "app".into(), balance: 3, ask: 0 };
+        let statement = Statement { allotted: vec![allotted], ..told(1, 1) };
+        file.commit([("org", &statement, false)].into_iter()).unwrap();
+        let (_, pasts) = file.inherit(&Minute(29_000_100).begins().into()).unwrap();
+        assert!(
+            pasts["org"]
+                .entries
+                .iter()
+                .any(|entry| &*entry.caller == "app" && entry.class.is_none() && entry.calls == 3)
+        );
+    }
+
+    #[test]
+    fn while_the_machine_is_up_its_wall_clock_is_not_asked_how_long_nobody_was_there() {
+        let minutes = Duration::from_mins;
+        let dir = tempfile::tempdir().unwrap();
+        let open = |wall, boot: &str, up| {
+            let present = Present { wall, uptime: Some(Uptime { boot: boot.into(), up }) };
+            let (past, _) = File::open(dir.path()).unwrap().inherit(&present).unwrap();
+            (past.now, past.forward)
+        };
+        let start = minutes(1_000_000);
+        assert_eq!(open(start, "a", minutes(10)), (start, Duration::ZERO));
+        // Ten minutes later, by a clock that was set forward by a month.
+        let month = minutes(43_200);
+        assert_eq!(open(start + month, "a", minutes(20)), (start + minutes(10), minutes(43_190)));
+        // Or back.
+        assert_eq!(open(minutes(1), "a", minutes(30)), (start + minutes(20), Duration::ZERO));
+        // After a restart of the machine there is only its word, if it is later.
+        assert_eq!(open(start, "b", minutes(1)), (start + minutes(20), Duration::ZERO));
+        assert_eq!(open(start + month, "c", minutes(1)), (start + month, Duration::ZERO));
+        // Nor is uptime that went back.
+        assert_eq!(open(start + month, "c", minutes(0)), (start + month, Duration::ZERO));
     }
 
     #[test]

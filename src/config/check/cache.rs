@@ -78,7 +78,7 @@ impl Check<'_> {
                 self.wrong(&match_at.key("families").index(index), fault.hint("rest and query can be"));
             }
         }
-        let rows = operations.iter().any(|operation| *operation != Operation::Describe);
+        let rows = operations.iter().any(|operation| matches!(operation, Operation::Read | Operation::Query));
         if rows && matches.objects.is_none() {
             let hint = "name the objects whose rows may be kept: what is not named is never kept";
             self.missing(&match_at.key("objects"), hint);

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::auth::{GatewayTokensFile, IdentityFile};
+use super::cache::CacheFile;
 use super::daily::{DailyFile, LadderFile, ShareFile, StateFile};
 use super::key::KeyDigest;
 use super::model::Origin;
@@ -50,6 +51,8 @@ pub struct ConfigFile {
     pub policy: PolicyFile,
     /// Lowers the class of some calls, whoever makes them.
     pub classes: Vec<ClassRuleFile>,
+    /// Which answers may be given from memory.
+    pub cache: CacheFile,
     /// What happens as an org's daily allowance runs out, or the queue fills up.
     pub ladder: LadderFile,
     /// How calls wait that cannot be sent at once.
@@ -87,6 +90,7 @@ impl Default for ConfigFile {
             rate_limit_headers: true,
             policy: PolicyFile::default(),
             classes: Vec::new(),
+            cache: CacheFile::default(),
             ladder: LadderFile::default(),
             queue: QueueFile::default(),
             state: None,

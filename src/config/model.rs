@@ -14,6 +14,7 @@ use http::uri::Authority;
 use ipnet::IpNet;
 use smol_str::SmolStr;
 
+use super::cache::Cache;
 use super::daily::{DailyMode, OnLoss};
 use super::file::{AccessTo, ConfigFile, PolicyMode, Roots};
 use super::key::KeyDigest;
@@ -47,6 +48,8 @@ pub struct Config {
     pub policy: PolicyMode,
     /// What lowers the class of some calls.
     pub classes: Vec<ClassRule>,
+    /// Which answers may be given from memory; `None`: none.
+    pub cache: Option<Cache>,
     /// What happens as an org's daily allowance runs out, or the queue fills up.
     pub ladder: Ladder,
     /// How calls wait.

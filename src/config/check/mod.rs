@@ -3,6 +3,7 @@
 //! Each section has one function, which notes every mistake and goes on with the next key. A [`Config`] comes out
 //! only if there was none.
 
+mod cache;
 mod callers;
 mod daily;
 mod edge;
@@ -49,6 +50,7 @@ pub fn check(
     let callers = check.callers(&top.key("callers"), &file);
     check.floors_fit(&top.key("orgs"), &file, &orgs);
     let classes = check.class_rules(&top.key("classes"), &file.classes);
+    let cache = check.cache(&top.key("cache"), &file.cache, &file);
     let ladder = check.ladder(&top.key("ladder"), &file.ladder);
     let queue = check.queue(&top.key("queue"), &file.queue);
     let state = check.state(&top.key("state"), file.state.as_ref(), &orgs);
@@ -80,6 +82,7 @@ pub fn check(
         rate_limit_headers: file.rate_limit_headers,
         policy: file.policy.mode,
         classes,
+        cache,
         ladder,
         queue,
         state,

@@ -18,9 +18,10 @@ use smol_str::SmolStr;
 use zeroize::Zeroizing;
 
 use crate::admission::{AccountId, Ledger};
+use crate::answers::{Answers, DOUBT, Entry, Flights, OrgAnswers, Rules as CacheRules, Store, Touch};
 use crate::call::{CallerId, Class, Family, OrgId};
 use crate::clock::Clock;
-use crate::config::{Allow, Caller, Config, Match, Org, PolicyMode, Poll, Roots, Secret, Upstream};
+use crate::config::{self, Allow, Caller, Config, Match, Org, PolicyMode, Poll, Roots, Secret, Upstream};
 use crate::edge::callers::Callers;
 use crate::edge::facade::Facade;
 use crate::edge::facade::token::Sealer;
@@ -68,6 +69,8 @@ pub struct Live {
     pub targets: Vec<Target>,
     /// The generation that last changed how orgs are reached: connections made since then can be kept.
     pub targets_epoch: u64,
+    /// What may be answered from memory; `None`: nothing is.
+    pub cache: Option<LiveCache>,
     /// The names of orgs and callers, for the telemetry.
     pub names: Arc<Names>,
     orgs: Vec<LiveOrg>,
@@ -109,6 +112,19 @@ pub struct LiveOrg {
     has_hosts: bool,
     /// How long to wait for what, by family.
     timeouts: Vec<Timeouts>,
+    /// What its kept answers depend on.
+    pub answers: Arc<OrgAnswers>,
+}
+
+/// The cache, if there is one.
+#[derive(Debug)]
+pub struct LiveCache {
+    /// What may be kept.
+    pub rules: CacheRules,
+    /// What is kept.
+    pub store: Store,
+    /// What is being asked.
+    pub flights: Arc<Flights>,
 }
 
 impl LiveOrg {
@@ -175,6 +191,8 @@ pub struct Lasting {
     pub telemetry: Telemetry,
     /// Who used what, and who may.
     pub ledgers: Ledgers,
+    /// What was answered a short while ago.
+    pub answers: Answers,
     /// The hash key of principals, if the configuration gives none: made up at start.
     pub made_up_key: Zeroizing<[u8; 32]>,
     /// How orgs are reached, if not by TCP: the seam for simulations inside this process.
@@ -223,6 +241,7 @@ impl Live {
                 public: org.public.as_ref().map(|public| public.to_string().into()),
                 has_hosts: !org.hosts.is_empty(),
                 timeouts,
+                answers: lasting.answers.org(&org.name, &org.instance.to_string()),
             });
         }
         for (live, org) in orgs.iter_mut().zip(&config.orgs).filter(|(_, org)| org.logs_in_elsewhere()) {
@@ -268,8 +287,10 @@ impl Live {
             org.accounts = accounts;
             org.paces = paces::of(&org.name, &config, earlier, lasting.clock.now());
         }
+        let cache = cache(&config, lasting, earlier, &orgs);
         Ok(Self {
             generation,
+            cache,
             targets_epoch,
             callers: Callers::new(&config.callers),
             issuers,
@@ -335,6 +356,45 @@ impl LiveCaller {
             advertised: Advertised::new(caller).filter(|_| told),
         }
     }
+}
+
+/// What may be answered from memory. Under other rules than before nothing that was kept is given out any more; and what
+/// was not followed until now may still be changing.
+fn cache(config: &Config, lasting: &Lasting, earlier: Option<&Live>, orgs: &[LiveOrg]) -> Option<LiveCache> {
+    let Some(written) = &config.cache else {
+        lasting.answers.forget();
+        return None;
+    };
+    let entry = |entry: &config::CacheEntry| Entry {
+        orgs: entry.orgs.clone(),
+        callers: entry.callers.clone(),
+        families: entry.families.clone(),
+        objects: entry.objects.clone(),
+        operations: Some(entry.operations.clone()),
+        fresh: entry.fresh,
+        stale_if_error: entry.stale_if_error,
+    };
+    let rules = CacheRules::new(
+        written.entries.iter().map(entry).collect(),
+        &written.also_invalidates,
+        written.harmless_headers.clone(),
+        written.session_recheck,
+        written.largest,
+    );
+    if let Some(earlier) = earlier
+        && earlier.config.cache.as_ref() != Some(written)
+    {
+        let followed = earlier.cache.as_ref().map(|cache| cache.rules.keeps_rows());
+        for org in orgs {
+            org.answers.purge(Touch::Everything);
+            match followed {
+                None => org.answers.doubt(std::iter::once(Touch::Everything).collect(), DOUBT),
+                Some(false) => org.answers.doubt(std::iter::once(Touch::Rows).collect(), DOUBT),
+                Some(true) => {}
+            }
+        }
+    }
+    Some(LiveCache { rules, store: lasting.answers.store(written.bytes), flights: lasting.answers.flights() })
 }
 
 /// What undocumented answers of `org` cost, in the words of the cost table.

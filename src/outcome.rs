@@ -29,6 +29,30 @@ closed_list! {
         Upstream = "upstream",
         /// The gateway answered itself.
         Gateway = "gateway",
+        /// A kept answer that was fresh.
+        Cache = "cache",
+        /// A kept answer that was no longer fresh.
+        Stale = "stale",
+        /// The answer to another request that asked the same at the same time.
+        Joined = "joined",
+    }
+}
+
+closed_list! {
+    /// What the cache made of a request it has to do with.
+    CacheResult {
+        /// It answered.
+        Hit = "hit",
+        /// It answered with what was no longer fresh.
+        Stale = "stale",
+        /// It had nothing that was right, fresh and for this caller.
+        Miss = "miss",
+        /// The request wanted Salesforce to be asked.
+        Bypass = "bypass",
+        /// Nobody can say whether an answer would be right the next time.
+        Uncacheable = "uncacheable",
+        /// The answer is too long to be kept.
+        TooLarge = "too_large",
     }
 }
 
@@ -219,6 +243,10 @@ pub struct Outcome {
     pub status: u16,
     /// Where the answer came from.
     pub source: Source,
+    /// What the cache made of it; none if it has nothing to do with it.
+    pub cache: Option<CacheResult>,
+    /// API calls that were not made, because the answer was there.
+    pub saved: u32,
     /// Why the gateway answered itself.
     pub refusal: Option<Reason>,
     /// What policy would have refused in `mode: observe`.
@@ -270,6 +298,8 @@ impl Outcome {
             http: http::Version::HTTP_11,
             status: 0,
             source: Source::Gateway,
+            cache: None,
+            saved: 0,
             refusal: None,
             would_refuse: None,
             terms: None,

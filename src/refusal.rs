@@ -82,6 +82,8 @@ closed_list! {
         DeadlinePassed = "deadline_passed",
         /// A write was sent and its answer was lost: it may have happened.
         OutcomeUnknown = "outcome_unknown",
+        /// The request wants an answer from memory only, and there is none.
+        NotCached = "not_cached",
         /// The gateway itself has no such page (`/weirkeeper/...`).
         NoSuchPage = "no_such_page",
         /// A defect of the gateway.
@@ -160,7 +162,9 @@ impl Reason {
             Self::UpstreamUnreachable | Self::UpstreamTls | Self::UpstreamReset | Self::UpstreamGarbage => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::UpstreamTimeout | Self::DeadlinePassed | Self::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
+            Self::UpstreamTimeout | Self::DeadlinePassed | Self::OutcomeUnknown | Self::NotCached => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -195,6 +199,7 @@ impl Reason {
             | Self::UpstreamTls
             | Self::UpstreamReset
             | Self::UpstreamGarbage
+            | Self::NotCached
             | Self::IdentityUnavailable => "SERVER_UNAVAILABLE",
             Self::UpstreamTimeout | Self::DeadlinePassed | Self::OutcomeUnknown => "REQUEST_RUNNING_TOO_LONG",
             Self::Internal => "UNKNOWN_EXCEPTION",
@@ -243,6 +248,7 @@ impl Reason {
             Self::OutcomeUnknown => {
                 "The write may have happened: read the record before sending it again, or use an upsert by external id."
             }
+            Self::NotCached => "Leave only-if-cached out to have Salesforce asked.",
             Self::NoSuchPage => "See the gateway's documentation for the pages it has.",
             Self::Internal => "Tell the gateway's operator the request id.",
         }

@@ -9,6 +9,7 @@
 )]
 
 mod admin;
+mod answers;
 mod arrows;
 mod blocking;
 mod budget;

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::auth::{GatewayTokensFile, IdentityFile};
+use super::cache::CacheFile;
 use super::daily::{DailyFile, LadderFile, ShareFile, StateFile};
 use super::key::KeyDigest;
 use super::model::Origin;
@@ -47,6 +48,8 @@ pub struct ConfigFile {
     pub rate_limit_headers: bool,
     /// What the `allow` rules of callers do.
     pub policy: PolicyFile,
+    /// Which answers may be given from memory.
+    pub cache: CacheFile,
     /// What happens as an org's daily allowance runs out.
     pub ladder: LadderFile,
     /// Where it is remembered what was spent. Default: the folder `data` beside this file if any org enforces a budget,
@@ -81,6 +84,7 @@ impl Default for ConfigFile {
             callers: Vec::new(),
             rate_limit_headers: true,
             policy: PolicyFile::default(),
+            cache: CacheFile::default(),
             ladder: LadderFile::default(),
             state: None,
             log: LogFile::default(),

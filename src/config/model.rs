@@ -14,6 +14,7 @@ use http::uri::Authority;
 use ipnet::IpNet;
 use smol_str::SmolStr;
 
+use super::cache::Cache;
 use super::daily::{DailyMode, OnLoss};
 use super::file::{AccessTo, ConfigFile, PolicyMode, Roots};
 use super::key::KeyDigest;
@@ -44,6 +45,8 @@ pub struct Config {
     pub rate_limit_headers: bool,
     /// What the allow-rules of callers do.
     pub policy: PolicyMode,
+    /// Which answers may be given from memory; `None`: none.
+    pub cache: Option<Cache>,
     /// What happens as an org's daily allowance runs out.
     pub ladder: Ladder,
     /// Where it is remembered what was spent.

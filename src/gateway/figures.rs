@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Ways;
 use super::doors::Door;
+use crate::answers::Answers;
 use crate::body::ByteBudget;
 use crate::call::{CallerId, OrgId};
 use crate::clock::Clock;
@@ -18,8 +19,8 @@ use crate::live::{InForce, Live, LiveOrg};
 use crate::outcome::FailureKind;
 use crate::refusal::Reason;
 use crate::telemetry::{
-    BudgetSnapshot, BufferedBytes, BulkBatches, ConfigSnapshot, ListenerSnapshot, PaceSnapshot, RuntimeSnapshot,
-    Snapshot, Telemetry, TopClients, UpstreamSnapshot,
+    BudgetSnapshot, BufferedBytes, BulkBatches, CacheSnapshot, ConfigSnapshot, ListenerSnapshot, PaceSnapshot,
+    RuntimeSnapshot, Snapshot, Telemetry, TopClients, UpstreamSnapshot,
 };
 
 /// What came of the reloads so far.
@@ -79,6 +80,8 @@ pub struct Parts {
     pub clock: Clock,
     /// What came of the reloads.
     pub reloads: Arc<Reloads>,
+    /// What is kept.
+    pub answers: Answers,
 }
 
 /// Fills in the figures of `parts` at each look.
@@ -108,6 +111,8 @@ impl Parts {
         snapshot.config.path = live.config.path.as_ref().map(|path| path.display().to_string());
         snapshot.buffered_bytes =
             BufferedBytes { used: self.buffers.used() as u64, limit: live.config.limits.buffered_bytes_total };
+        let (bytes, answers, limit) = self.answers.size();
+        snapshot.cache = CacheSnapshot { bytes, limit, answers, flights: self.answers.flights().len() as u64 };
         snapshot.budgets = budgets(&live, self.clock.now());
         snapshot.listeners = self.listeners();
         let ways = self.ways.lock();

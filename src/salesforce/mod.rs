@@ -20,6 +20,7 @@ mod route;
 mod session;
 mod soap;
 pub mod soql;
+mod steady;
 mod urls;
 mod usage;
 mod xml;
@@ -32,6 +33,7 @@ pub use cost::{Costs, charged, charged_if_refused};
 pub use credential::{Credential, CredentialError, Form, PrincipalKey, credentials, principal};
 pub use session::{SoapLogin, is_soap_login, session_error, soap_login, with_session};
 pub use soap::usage as soap_usage;
+pub use steady::steady_query;
 pub use urls::{Urls, with_origin};
 pub use usage::{LimitInfo, Usage, daily_requests};
 

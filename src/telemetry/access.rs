@@ -60,6 +60,12 @@ pub(super) fn write(
     if !outcome.template.is_empty() {
         line.word(key!("template"), outcome.template);
     }
+    if let Some(result) = outcome.cache {
+        line.word(key!("cache"), result.as_str());
+    }
+    if outcome.saved > 0 {
+        line.number(key!("saved"), u64::from(outcome.saved));
+    }
     if let Some(reason) = outcome.refusal {
         line.word(key!("refusal"), reason.as_str());
     }

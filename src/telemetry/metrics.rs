@@ -13,7 +13,7 @@ use super::cells::{Counters, Histograms, IsCounter, IsGauge, LabelSet, Scraped, 
 use crate::admission::Hurry;
 use crate::call::{Class, Family, Operation};
 use crate::exchange::vault::State;
-use crate::outcome::{FailureKind, PollResult, Source};
+use crate::outcome::{CacheResult, FailureKind, PollResult, Source};
 use crate::refusal::Reason;
 
 /// Declares a struct of metrics; describes and collects them in the order they stand.
@@ -88,6 +88,14 @@ labels! {
 labels! {
     /// Of what is counted by caller only.
     CallerLabels { org: SmolStr, caller: SmolStr }
+}
+labels! {
+    /// Of `api_calls_saved_total`.
+    SavedLabels { org: SmolStr, caller: SmolStr, by: Source }
+}
+labels! {
+    /// Of `cache_events_total`.
+    CacheLabels { org: SmolStr, result: CacheResult }
 }
 labels! {
     /// Of `pace_refusals_total`.
@@ -165,6 +173,10 @@ metrics! {
         requests_total: Counters<RequestLabels>,
         /// API calls Salesforce charged, as far as the answers say.
         api_calls_spent_total: Counters<UseLabels>,
+        /// API calls that were not made, because the answer was in memory (cache, stale) or another request was just asking the same (joined).
+        api_calls_saved_total: Counters<SavedLabels>,
+        /// Requests the cache has to do with, by what it made of them.
+        cache_events_total: Counters<CacheLabels>,
         /// Requests the gateway answered itself, by reason.
         refusals_total: Counters<RefusalLabels>,
         /// Requests a policy in mode observe would have refused, by reason.
@@ -234,6 +246,12 @@ metrics! {
         buffered_bytes: Scraped<NoLabels, IsGauge>,
         /// Most bytes that may be buffered for bodies.
         buffered_bytes_limit: Scraped<NoLabels, IsGauge>,
+        /// Memory that kept answers take, keys and heads counted.
+        cache_bytes: Scraped<NoLabels, IsGauge>,
+        /// Memory that kept answers may take.
+        cache_bytes_limit: Scraped<NoLabels, IsGauge>,
+        /// Kept answers.
+        cache_answers: Scraped<NoLabels, IsGauge>,
         /// Connections to Salesforce.
         upstream_connections: Scraped<ConnectionLabels, IsGauge>,
         /// Attempts to connect to Salesforce.
@@ -315,7 +333,7 @@ macro_rules! closed_list_labels {
         })+
     };
 }
-closed_list_labels!(Class, Family, Operation, Source, Reason, FailureKind, Hurry, PollResult);
+closed_list_labels!(Class, Family, Operation, Source, Reason, FailureKind, Hurry, PollResult, CacheResult);
 
 /// An HTTP status as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

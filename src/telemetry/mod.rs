@@ -40,11 +40,11 @@ pub use self::output::{Memory, Output};
 pub use self::process::ProcessSnapshot;
 pub use self::render::TEXT_FORMAT;
 pub use self::snapshot::{
-    BudgetSnapshot, BufferedBytes, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot, PaceSnapshot,
-    RuntimeSnapshot, Snapshot, UpstreamSnapshot,
+    BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot,
+    PaceSnapshot, RuntimeSnapshot, Snapshot, UpstreamSnapshot,
 };
 pub use self::spenders::{BulkBatches, TopClient, TopClients};
-pub use self::status::{CallerStatus, InFlightStatus, Status, Totals};
+pub use self::status::{CacheEvents, CacheStatus, CallerStatus, InFlightStatus, Saved, Status, Totals};
 use crate::admission::Minute;
 use crate::clock::Clock;
 use crate::outcome::{Outcome, PollResult};

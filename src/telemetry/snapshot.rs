@@ -24,6 +24,8 @@ pub struct Snapshot {
     pub runtimes: Vec<RuntimeSnapshot>,
     /// Bytes buffered for bodies.
     pub buffered_bytes: BufferedBytes,
+    /// Answers kept in memory.
+    pub cache: CacheSnapshot,
     /// Every org's connections to Salesforce, summed over runtimes.
     pub upstreams: Vec<UpstreamSnapshot>,
     /// Every org's budget.
@@ -118,6 +120,19 @@ pub struct BufferedBytes {
     pub used: u64,
     /// The bound.
     pub limit: u64,
+}
+
+/// Answers kept in memory.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct CacheSnapshot {
+    /// Bytes they take, keys and heads counted.
+    pub bytes: u64,
+    /// Bytes they may take; 0 if there is no cache.
+    pub limit: u64,
+    /// How many there are.
+    pub answers: u64,
+    /// Questions being asked for which others may wait.
+    pub flights: u64,
 }
 
 /// Connections to one org.

@@ -3,6 +3,7 @@
 //! Each section has one function, which notes every mistake and goes on with the next key. A [`Config`] comes out
 //! only if there was none.
 
+mod cache;
 mod callers;
 mod daily;
 mod edge;
@@ -47,6 +48,7 @@ pub fn check(
     let orgs = check.orgs(&top.key("orgs"), &file.orgs, Check::shared(&file));
     let callers = check.callers(&top.key("callers"), &file);
     check.floors_fit(&top.key("orgs"), &file, &orgs);
+    let cache = check.cache(&top.key("cache"), &file.cache, &file);
     let ladder = check.ladder(&top.key("ladder"), &file.ladder);
     let state = check.state(&top.key("state"), file.state.as_ref(), &orgs);
     let gateway_tokens = check.gateway_tokens(&top.key("gateway_tokens"), &file.gateway_tokens);
@@ -76,6 +78,7 @@ pub fn check(
         callers,
         rate_limit_headers: file.rate_limit_headers,
         policy: file.policy.mode,
+        cache,
         ladder,
         state,
         log,

@@ -22,12 +22,12 @@
 //!
 //! | module | what it decides |
 //! |---|---|
-//! | [`call`], [`outcome`], [`refusal`], [`body`], [`clock`], [`tasks`], [`http1`] | the words every stage shares |
+//! | [`call`], [`hold`], [`outcome`], [`refusal`], [`body`], [`clock`], [`tasks`], [`http1`] | the words every stage shares |
 //! | [`edge`] | how a caller's connection is read, who is calling, how the gateway's own answers look |
 //! | [`salesforce`] | what a request means and costs: pure knowledge, no I/O |
 //! | [`stages`] | the Tower layers: thin, each around a pure core |
 //! | [`answers`] | which answers may be kept, for whom, and when they are old: pure rules, and the store |
-//! | [`admission`], [`ledgers`] | what may be spent, by whom, and what was: pure books, and the bank that remembers them |
+//! | [`admission`], [`ledgers`] | what may be spent, by whom, and what was: pure books, and the bank that remembers them; who may be in the air, and who waits |
 //! | [`exchange`] | how Salesforce is reached: connections, timeouts, what may be sent again |
 //! | [`telemetry`] | reads outcomes: metrics, access log, events |
 //! | [`admin`] | the second listener, for operators |
@@ -58,6 +58,7 @@ pub mod config;
 pub mod edge;
 pub mod exchange;
 pub mod gateway;
+pub mod hold;
 pub mod http1;
 pub mod ledgers;
 pub mod live;

@@ -3,6 +3,7 @@
 //! A reload makes a new [`Live`] and swaps it in; a request keeps the one it started with. What must survive a reload
 //! (connections, metrics, the hash key of principals, tokens of identities) is handed from one to the next.
 
+mod classes;
 mod identities;
 mod paces;
 
@@ -17,11 +18,16 @@ use smol_str::SmolStr;
 
 use zeroize::Zeroizing;
 
-use crate::admission::{AccountId, Ledger};
+pub use classes::Classes;
+
+use crate::admission::slots::{QueueSettings, SlotSettings, Slots};
+use crate::admission::{self, AccountId, Ledger};
 use crate::answers::{Answers, DOUBT, Entry, Flights, OrgAnswers, Rules as CacheRules, Store, Touch};
 use crate::call::{CallerId, Class, Family, OrgId};
 use crate::clock::Clock;
-use crate::config::{self, Allow, Caller, Config, Match, Org, PolicyMode, Poll, Roots, Secret, Upstream};
+use crate::config::{
+    self, Allow, Apex, Caller, Config, Match, Org, PolicyMode, Poll, Roots, Secret, SlotMode, Upstream,
+};
 use crate::edge::callers::Callers;
 use crate::edge::facade::Facade;
 use crate::edge::facade::token::Sealer;
@@ -29,7 +35,7 @@ use crate::edge::jwt::Issuers;
 use crate::edge::{headers, pem};
 use crate::exchange::vault::Identity;
 use crate::exchange::{self, Connector, Limits, MemoryDial, Origin, Target, Timeouts, TlsSettings};
-use crate::ledgers::{Ledgers, POLLER};
+use crate::ledgers::{self, Ledgers, POLLER};
 use crate::salesforce::{Costs, PrincipalKey};
 use crate::stages::admit::Waiting;
 use crate::stages::pace::Pace;
@@ -53,6 +59,8 @@ pub struct Live {
     pub issuers: Issuers,
     /// What the allow-rules do.
     pub policy_mode: Mode,
+    /// Which calls have a lower class than their callers.
+    pub classes: Classes,
     /// Keys the hash of principals.
     pub principal_key: PrincipalKey,
     /// Whose `X-Forwarded-For` is believed.
@@ -98,6 +106,14 @@ pub struct LiveOrg {
     paces: Vec<Option<Pace>>,
     /// The calls that wait for it.
     pub waiting: Waiting,
+    /// Which calls may be in the air.
+    pub slots: Slots,
+    /// Which Apex calls may, if that limit is guarded too.
+    pub apex: Option<Slots>,
+    /// Whether `slots` looks at calls at all.
+    pub watches: bool,
+    /// How calls wait.
+    pub queue: QueueSettings,
     /// The target its callers' own log-ins go to.
     pub login: OrgId,
     /// What remembers log-ins, if the gateway holds identities of this org.
@@ -138,6 +154,12 @@ impl LiveOrg {
         self.accounts.get(usize::from(caller.0)).copied().unwrap_or(AccountId::NOBODY)
     }
 
+    /// The name of the caller whose account this is.
+    pub fn holder<'a>(&self, account: AccountId, config: &'a Config) -> Option<&'a str> {
+        let place = self.accounts.iter().position(|known| *known == account)?;
+        config.callers.get(place).map(|caller| caller.name.as_str())
+    }
+
     /// How fast `caller` may send, if it has a pace.
     pub fn pace(&self, caller: CallerId) -> Option<&Pace> {
         self.paces.get(usize::from(caller.0))?.as_ref()
@@ -171,6 +193,10 @@ pub struct LiveCaller {
     pub class: Class,
     /// How long it waits.
     pub deadline: Option<Duration>,
+    /// Its part, relative to others, where callers take turns.
+    pub weight: u32,
+    /// Calls it may have in the air.
+    pub in_flight: Option<usize>,
     /// `client=<name>`, ready for `Sforce-Call-Options`.
     pub stamp: HeaderValue,
     /// It is everybody whom nothing else matches.
@@ -217,6 +243,7 @@ impl Live {
             ..Limits::default()
         };
         let ledgers = lasting.ledgers.of(&config);
+        let now = lasting.clock.now();
         let mut orgs = Vec::with_capacity(config.orgs.len());
         let mut targets = Vec::with_capacity(config.orgs.len());
         for (org, ledger) in config.orgs.iter().zip(ledgers) {
@@ -225,6 +252,7 @@ impl Live {
                 .map_err(|error| Unusable(format!("orgs.{}.instance_url: {error}", org.name)))?;
             targets.push(Target { origin: origin.clone(), connector: connector.clone(), limits });
             let timeouts = Family::ALL.iter().map(|family| timeouts(&config.upstream, *family)).collect();
+            let slots = slots(org, &config);
             orgs.push(LiveOrg {
                 name: org.name.clone(),
                 origin,
@@ -234,6 +262,12 @@ impl Live {
                 poll: org.daily.poll,
                 paces: Vec::new(),
                 waiting: before.map_or_else(Waiting::default, |org| org.waiting.clone()),
+                slots: before.map_or_else(|| Slots::new(slots, now), |org| org.slots.clone()),
+                apex: apex(org, &config).map(|settings| {
+                    before.and_then(|org| org.apex.clone()).unwrap_or_else(|| Slots::new(settings, now))
+                }),
+                watches: slots.mode != admission::Mode::Off,
+                queue: slots.queue,
                 login: OrgId(targets.len() as u16 - 1),
                 facade: None,
                 identities: Vec::new(),
@@ -287,6 +321,12 @@ impl Live {
             org.accounts = accounts;
             org.paces = paces::of(&org.name, &config, earlier, lasting.clock.now());
         }
+        for (live, org) in orgs.iter().zip(&config.orgs) {
+            live.slots.reconfigure(slots(org, &config), now);
+            if let (Some(live), Some(settings)) = (&live.apex, apex(org, &config)) {
+                live.reconfigure(settings, now);
+            }
+        }
         let cache = cache(&config, lasting, earlier, &orgs);
         Ok(Self {
             generation,
@@ -299,6 +339,7 @@ impl Live {
                 PolicyMode::Observe => Mode::Observe,
                 PolicyMode::Enforce => Mode::Enforce,
             },
+            classes: Classes::new(&config.classes),
             principal_key,
             sealer,
             trusted_proxies: config.trusted_proxies.clone(),
@@ -351,6 +392,8 @@ impl LiveCaller {
             rules: Rules::new(families.as_deref(), objects.as_deref(), operations.as_deref()),
             class: caller.class,
             deadline: caller.deadline,
+            weight: caller.daily.weight,
+            in_flight: caller.in_flight,
             stamp: headers::call_options_for(&caller.name),
             anybody: caller.matches == Match::Any,
             advertised: Advertised::new(caller).filter(|_| told),
@@ -407,6 +450,40 @@ pub fn costs(org: &Org) -> Costs {
         oauth: org.costs.oauth.0,
         limits: org.costs.limits.0,
     }
+}
+
+/// What the configuration says of calls that run long and calls that wait.
+fn slots(org: &Org, config: &Config) -> SlotSettings {
+    let (long, queue) = (&org.long_running, &config.queue);
+    SlotSettings {
+        mode: match long.mode {
+            SlotMode::Off => admission::Mode::Off,
+            SlotMode::Observe => admission::Mode::Observe,
+            SlotMode::Enforce => admission::Mode::Enforce,
+        },
+        slots: long.slots,
+        after: long.after,
+        batch_at_most: long.batch_at_most,
+        reserve: long.reserve,
+        in_flight: org.in_flight,
+        queue: QueueSettings {
+            places: queue.places,
+            patience: [queue.interactive, queue.standard, queue.batch],
+            ladder: ledgers::ladder(&config.ladder),
+        },
+    }
+}
+
+/// What it says of Apex that runs long, if it says anything.
+fn apex(org: &Org, config: &Config) -> Option<SlotSettings> {
+    org.long_running.apex.map(|Apex { slots: count, after, batch_at_most, reserve }| SlotSettings {
+        slots: count,
+        after,
+        batch_at_most,
+        reserve,
+        in_flight: None,
+        ..slots(org, config)
+    })
 }
 
 fn timeouts(upstream: &Upstream, family: Family) -> Timeouts {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::admission::Terms;
 use crate::call::{
-    ApiCalls, ApiVersion, CallerId, Class, Family, ObjectName, Operation, OrgId, Principal, closed_list,
+    ApiCalls, ApiVersion, CallerId, Class, Family, Length, ObjectName, Operation, OrgId, Principal, closed_list,
 };
 use crate::refusal::{Reason, Wants};
 use crate::salesforce::Usage;
@@ -197,6 +197,15 @@ impl Exchange {
     }
 }
 
+/// A wait for one's turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queued {
+    /// How long it took, over all attempts.
+    pub wait: Duration,
+    /// The place in the order of turns when it began, counted from 1.
+    pub position: usize,
+}
+
 /// Everything decided and measured about one request.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -251,6 +260,10 @@ pub struct Outcome {
     pub refusal: Option<Reason>,
     /// What policy would have refused in `mode: observe`.
     pub would_refuse: Option<Reason>,
+    /// How long it was expected to run, once it was admitted.
+    pub length: Length,
+    /// It had to wait for its turn.
+    pub queued: Option<Queued>,
     /// On what terms the ledger let it go, the last time it was sent.
     pub terms: Option<Terms>,
     /// How long it waited because its caller exceeded its pace.
@@ -302,6 +315,8 @@ impl Outcome {
             saved: 0,
             refusal: None,
             would_refuse: None,
+            length: Length::Short,
+            queued: None,
             terms: None,
             paced: Duration::ZERO,
             pace_left: None,

@@ -3,9 +3,11 @@
 //! ```text
 //! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Recall -> Authorize -> Admit ----> Send
 //!                record     org and     Call,         may he?   URLs in    from      token of     ledger:    message,
-//!                metrics,   caller      complete      (and each answers    memory?   the          may it     connection,
-//!                log                    body          part)     that       what is   identity     now, who   answer, cost
-//!                                                               leave us   old now?               pays
+//!                metrics,   caller,     complete      (and each answers    memory?   the          may it     connection,
+//!                log        class       body          part)     that       what is   identity     now, who   answer, cost
+//!                                                               leave us   old now?               pays;
+//!                                                                                                 slots,
+//!                                                                                                 queue
 //! ```
 //!
 //! Every stage may end the journey with a `Refusal`, which Observe turns into an answer. All stages are always ready, so a
@@ -96,7 +98,8 @@ pub fn build(
         .layer(RecallLayer { clock: shared.clock, buffers: shared.buffers.clone() })
         // The token of the identity the caller acts as; a new one, once, if Salesforce rejects it.
         .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
-        // May it be sent now, and who pays; waits for what is on its way. A second attempt pays again.
+        // May it be sent now, and who pays; is there a slot if it runs long; waits for what is on its way and for its turn.
+        // A second attempt pays and waits again.
         .layer(AdmitLayer { clock: shared.clock })
         // One attempt at Salesforce.
         .service(send.clone());

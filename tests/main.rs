@@ -35,6 +35,7 @@ mod sdk;
 mod seen;
 mod serve;
 mod shim;
+mod slots;
 mod state;
 mod transparency;
 mod upstream_tls;

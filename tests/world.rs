@@ -164,7 +164,9 @@ impl World {
         };
         let source = Arc::clone(&in_force);
         telemetry.add_source(move |snapshot| {
-            snapshot.budgets = gateway::figures::budgets(&source.load(), clock.now());
+            let live = source.load();
+            snapshot.budgets = gateway::figures::budgets(&live, clock.now());
+            snapshot.slots = gateway::figures::slots(&live, clock.now());
         });
         let tasks = Tasks::new();
         let drain = Drain::new();
@@ -319,6 +321,10 @@ impl World {
         let status = self.telemetry.status();
         for org in &status.in_flight {
             assert!(org.by_class.values().all(|count| *count == 0), "{org:?}");
+        }
+        for view in status.parts.slots.iter().flat_map(|slots| std::iter::once(&slots.view).chain(&slots.apex)) {
+            let waiting: usize = view.queue.iter().map(|waiting| waiting.waiting).sum();
+            assert_eq!((view.in_the_air, waiting), (0, 0), "places stay held: {view:?}");
         }
         let upstream = self.upstream();
         assert_eq!((upstream.open, upstream.waiting), (upstream.idle, 0), "connections stay lent: {upstream:?}");

@@ -30,6 +30,8 @@ closed_list! {
         Status = "/api/v1/status",
         /// Every org's budget: what is used, by whom, what comes back when, when it runs out.
         Budget = "/api/v1/budget",
+        /// Every org's slots for calls that run long, and who waits.
+        Slots = "/api/v1/slots",
         /// POST: pause a caller or a class of an org.
         Pause = "/api/v1/pause",
         /// POST: resume it.
@@ -47,7 +49,7 @@ impl Page {
     const fn needs(self) -> Needs {
         match self {
             Self::Livez | Self::Readyz => Needs::Nothing,
-            Self::Index | Self::Metrics | Self::Status | Self::Budget | Self::Cache | Self::Config => {
+            Self::Index | Self::Metrics | Self::Status | Self::Budget | Self::Slots | Self::Cache | Self::Config => {
                 Needs::KeyFromAfar
             }
             Self::Pause | Self::Resume | Self::Purge => Needs::Key,
@@ -62,6 +64,7 @@ impl Page {
             Self::Readyz => "whether requests may be sent here, and why not",
             Self::Status => "what the gateway is doing",
             Self::Budget => "every org's budget: what is used, by whom, what comes back when, when it runs out",
+            Self::Slots => "every org's slots: which calls run long, whose, since when; and who waits",
             Self::Pause => {
                 "POST ?org=...&caller=... or &class=...: nothing of it is sent until it is resumed; needs the key"
             }
@@ -107,6 +110,7 @@ pub(super) fn answer(admin: &Admin, reach: Reach, head: &request::Parts) -> Answ
         }
         Page::Status => json(StatusCode::OK, &admin.telemetry.status()),
         Page::Budget => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().budgets})),
+        Page::Slots => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().slots})),
         Page::Pause => ordered(admin, head, true),
         Page::Resume => ordered(admin, head, false),
         Page::Cache => json(StatusCode::OK, &admin.telemetry.cache_status()),

@@ -21,6 +21,7 @@ mod problem;
 mod read;
 mod schema;
 mod secret;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -44,6 +45,7 @@ pub use pace::{Pace, PaceMode};
 pub use problem::{Place, Problem, Problems};
 pub use schema::schema;
 pub use secret::Secret;
+pub use slots::{Apex, ClassRule, LongRunning, Queue, SlotMode};
 
 use check::{Rejected, check};
 use file::ConfigFile;

@@ -15,10 +15,12 @@ use http::header::CONTENT_ENCODING;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 
+use crate::admission::slots::Slots;
 use crate::answers::OrgAnswers;
 use crate::body::{BodyFault, ReplyBody};
 use crate::call::{ApiCalls, Principal};
 use crate::exchange::UpstreamBody;
+use crate::live::LiveOrg;
 use crate::outcome::Record;
 use crate::salesforce::{errors, soap_usage};
 use crate::stages::admit::Fare;
@@ -68,6 +70,8 @@ pub struct Learning {
     sought: Sought,
     record: Record,
     fare: Fare,
+    slots: Slots,
+    apex: Option<Slots>,
     /// Whose session it was sent with, if that matters to what is kept.
     session: Option<Session>,
     learnt: bool,
@@ -183,9 +187,17 @@ impl Resumed {
 
 impl Learning {
     /// Looks for `sought` in `body`, whose head carried `headers`.
-    pub fn new(body: UpstreamBody, headers: &HeaderMap, sought: Sought, record: Record, fare: Fare) -> Self {
+    pub fn new(
+        body: UpstreamBody,
+        headers: &HeaderMap,
+        sought: Sought,
+        record: Record,
+        fare: Fare,
+        org: &LiveOrg,
+    ) -> Self {
         let copy = Prefix { bytes: Vec::new(), coding: Coding::of(headers) };
-        let mut learning = Self { body, copy, sought, record, fare, session: None, learnt: false };
+        let (slots, apex) = (org.slots.clone(), org.apex.clone());
+        let mut learning = Self { body, copy, sought, record, fare, slots, apex, session: None, learnt: false };
         if learning.body.is_end_stream() {
             learning.learn();
         }
@@ -245,6 +257,15 @@ impl Learning {
                 }
                 if code.is_some() {
                     exchange.error_code = code;
+                }
+                if limited && errors::is_long_running_limit(&plain) {
+                    self.slots.refused(exchange.sent, at);
+                }
+                if limited
+                    && let Some(apex) = &self.apex
+                    && errors::is_apex_limit(&plain)
+                {
+                    apex.refused(exchange.sent, at);
                 }
                 if limited && errors::is_daily_limit(&plain) {
                     self.fare.limit_exceeded(exchange.charged, at);

@@ -32,6 +32,7 @@ pub mod recall;
 pub mod rewrite;
 pub mod send;
 pub mod share;
+mod turn;
 pub mod understand;
 pub mod way;
 

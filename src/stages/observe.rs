@@ -263,6 +263,11 @@ fn refused(refusal: &Refusal, watch: &Watch) -> Response<Bytes> {
 fn stamp(headers: &mut http::HeaderMap, outcome: &mut Outcome) {
     headers.insert(REQUEST_ID, outcome.id_header());
     headers.insert(COST, cost(outcome.charged().0));
+    if let Some(queued) = outcome.queued
+        && let Ok(value) = HeaderValue::try_from(format!("queue;dur={:.3}", queued.wait.as_secs_f64() * 1_000.0))
+    {
+        headers.append(SERVER_TIMING, value);
+    }
     if outcome.saved > 0 {
         headers.insert(SAVED, cost(outcome.saved));
     }

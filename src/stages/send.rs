@@ -174,6 +174,6 @@ fn answered(
     {
         session.ended();
     }
-    let learning = Learning::new(body, &head.headers, sought, record, fare).of(session.filter(|_| failed));
+    let learning = Learning::new(body, &head.headers, sought, record, fare, org).of(session.filter(|_| failed));
     Response::from_parts(head, ReplyBody::Stream(Answer::Learning(Box::new(learning))))
 }

@@ -122,6 +122,14 @@ labels! {
     InFlightLabels { org: SmolStr, class: Class }
 }
 labels! {
+    /// Of `long_running_slots`.
+    SlotLabels { org: SmolStr, state: &'static str }
+}
+labels! {
+    /// Of those that wait.
+    QueueLabels { org: SmolStr, class: Class }
+}
+labels! {
     /// Of a listener's figures.
     ListenerLabels { listener: SmolStr }
 }
@@ -195,6 +203,8 @@ metrics! {
         upstream_duration_seconds: Histograms<UseLabels, RequestBuckets>,
         /// Duration of a completed request less the time its attempts were with Salesforce: what the gateway added.
         overhead_seconds: Histograms<OrgLabels, OverheadBuckets>,
+        /// How long requests waited for their turn, of those that had to; also if they left or were refused in the end.
+        queue_wait_seconds: Histograms<QueueLabels, RequestBuckets>,
         /// How long calls waited because their caller exceeded its pace; only those that waited.
         pace_wait_seconds: Histograms<CallerLabels, RequestBuckets>,
     }
@@ -226,6 +236,15 @@ metrics! {
         caller_ceiling: Scraped<CallerLabels, IsGauge>,
         /// How scarce calls are: 0 normal, 1 lean, 2 batch is paced, 3 batch stops, 4 only interactive calls go on.
         degradation_level: Scraped<OrgLabels, IsGauge>,
+        /// Calls that take a slot for calls that run long: live ones, predicted ones that are still young, ghosts whose callers
+        /// have left, and overdrafts, which grew old unexpectedly.
+        long_running_slots: Scraped<SlotLabels, IsGauge>,
+        /// Slots for calls that run long that others seem to leave us.
+        long_running_capacity: Scraped<OrgLabels, IsGauge>,
+        /// Calls Salesforce refused because too many ran long.
+        long_running_refused_total: Scraped<OrgLabels, IsCounter>,
+        /// Calls that wait for their turn.
+        queue_depth: Scraped<QueueLabels, IsGauge>,
         /// Bulk batches made through this process in the trailing 24 hours; Salesforce allows an org 15,000.
         bulk_batches_used: Scraped<OrgLabels, IsGauge>,
         /// Calls that wait because their caller exceeds its pace.

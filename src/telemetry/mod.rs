@@ -17,6 +17,7 @@ mod output;
 mod process;
 mod recorder;
 mod render;
+mod slots;
 mod snapshot;
 mod spenders;
 mod status;
@@ -41,7 +42,7 @@ pub use self::process::ProcessSnapshot;
 pub use self::render::TEXT_FORMAT;
 pub use self::snapshot::{
     BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot,
-    PaceSnapshot, RuntimeSnapshot, Snapshot, UpstreamSnapshot,
+    PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, UpstreamSnapshot,
 };
 pub use self::spenders::{BulkBatches, TopClient, TopClients};
 pub use self::status::{CacheEvents, CacheStatus, CallerStatus, InFlightStatus, Saved, Status, Totals};

@@ -15,8 +15,8 @@ use super::access;
 use super::cells::{Counter, Histogram};
 use super::labels::{self, WordId};
 use super::metrics::{
-    CacheLabels, CallerLabels, OrgLabels, OverheadBuckets, RefusalLabels, RequestBuckets, RequestLabels, SavedLabels,
-    Status, UpstreamErrorLabels, UseLabels, VersionLabels,
+    CacheLabels, CallerLabels, OrgLabels, OverheadBuckets, QueueLabels, RefusalLabels, RequestBuckets, RequestLabels,
+    SavedLabels, Status, UpstreamErrorLabels, UseLabels, VersionLabels,
 };
 use super::names::Names;
 use super::spenders::Client;
@@ -117,6 +117,10 @@ impl Counting {
             if reason == Reason::OutcomeUnknown {
                 cache.rare(&self.shared, outcome, Rare::UnknownOutcome).add(1);
             }
+        }
+        if let Some(queued) = outcome.queued {
+            let labels = QueueLabels { org: finish.names.org(outcome.org).into(), class: outcome.class };
+            self.shared.metrics.queue_wait_seconds.cell(labels).observe(queued.wait);
         }
         if let Some(result) = outcome.cache {
             cache.rare(&self.shared, outcome, Rare::Cache(result)).add(1);

@@ -7,8 +7,9 @@
 use serde::Serialize;
 
 use super::spenders::{BulkBatches, TopClients};
+use crate::admission::slots::SlotsView;
 use crate::admission::{CallerBudget, OrgBudget, PaceBudget};
-use crate::config::{DailyMode, PaceMode};
+use crate::config::{DailyMode, PaceMode, SlotMode};
 pub use crate::edge::facade::FacadeSnapshot;
 pub use crate::exchange::vault::IdentitySnapshot;
 use crate::outcome::FailureKind;
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub upstreams: Vec<UpstreamSnapshot>,
     /// Every org's budget.
     pub budgets: Vec<BudgetSnapshot>,
+    /// Every org's slots and queue.
+    pub slots: Vec<SlotsSnapshot>,
     /// Every identity.
     pub identities: Vec<IdentitySnapshot>,
     /// Every org's own log-in.
@@ -68,6 +71,20 @@ pub struct PaceSnapshot {
     /// What it allows, and who waits.
     #[serde(flatten)]
     pub pace: PaceBudget,
+}
+
+/// One org's slots for calls that run long, and its queue.
+#[derive(Debug, Clone, Serialize)]
+pub struct SlotsSnapshot {
+    /// The org's name.
+    pub org: String,
+    /// Whether they are enforced: `off`, `observe` or `enforce`.
+    pub mode: SlotMode,
+    /// What there is to see.
+    #[serde(flatten)]
+    pub view: SlotsView,
+    /// The same of the limit for Apex, if that is guarded.
+    pub apex: Option<SlotsView>,
 }
 
 /// The configuration and its reloads.

@@ -186,7 +186,7 @@ impl Drop for Measured<'_> {
 
 fn reason(length: Length, busy: Busy) -> Reason {
     match (busy, length) {
-        (Busy::Full | Busy::Shed, _) => Reason::QueueFull,
+        (Busy::Full | Busy::Crowds | Busy::Shed, _) => Reason::QueueFull,
         (_, Length::Long) => Reason::SlotsBusy,
         (_, Length::Short) => Reason::CallsInFlight,
     }
@@ -198,6 +198,11 @@ pub(super) fn refusal(call: &Call, org: &LiveOrg, door: Door, length: Length, bu
     let mut detail = match (busy, length) {
         (Busy::Full, _) => format!("As many calls wait for {name} as may."),
         (Busy::Shed, _) => format!("So many calls wait for {name} that those of class {class} are not taken now."),
+        (Busy::Crowds, _) => {
+            format!(
+                "So many calls wait for {name} that each caller may take only an equal part of the places, and this one has."
+            )
+        }
         (_, Length::Long) => {
             let (effective, slots, after) = door.slots(org).extent();
             let (after, what) = (after.as_secs_f64(), if door == Door::Apex { "Apex calls" } else { "calls" });
@@ -226,7 +231,7 @@ pub(super) fn refusal(call: &Call, org: &LiveOrg, door: Door, length: Length, bu
             back = Duration::from_secs(seconds + fastrand::u64(0..=seconds / 4));
         }
         Busy::Waited => detail.push_str(" It waited for as long as it may."),
-        Busy::Full | Busy::Shed => {}
+        Busy::Full | Busy::Crowds | Busy::Shed => {}
     }
     Refusal::new(reason(length, busy), detail).retry_after(back)
 }

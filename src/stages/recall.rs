@@ -437,6 +437,9 @@ fn may_be_stale(reason: Reason) -> bool {
             | Reason::Shed
             | Reason::Pace
             | Reason::BudgetUnready
+            | Reason::SlotsBusy
+            | Reason::CallsInFlight
+            | Reason::QueueFull
             | Reason::IdentityUnavailable
             | Reason::UpstreamUnreachable
             | Reason::UpstreamTls

@@ -28,6 +28,7 @@ mod pacing;
 mod pki;
 mod polls;
 mod process;
+mod queue;
 mod readings;
 mod readme;
 mod reload;

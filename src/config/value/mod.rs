@@ -252,7 +252,8 @@ pub struct Phrase(pub SmolStr);
 impl Written for Phrase {
     const NAME: &'static str = "Text";
     const DESCRIPTION: &'static str = "Text on one line, at most 1024 bytes.";
-    const PATTERN: &'static str = "^.{1,1024}$";
+    // In two halves: regular expressions of Go, in which Helm is written, repeat at most 1,000 times.
+    const PATTERN: &'static str = "^.{1,512}.{0,512}$";
 
     fn read(text: &str) -> Result<Self, Fault> {
         if text.is_empty() || text.len() > 1024 || text.chars().any(char::is_control) {

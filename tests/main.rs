@@ -10,6 +10,7 @@
 
 mod admin;
 mod answers;
+mod answers_process;
 mod arrows;
 mod blocking;
 mod budget;

@@ -119,7 +119,7 @@ impl Whole {
     }
 
     /// The body without compression; `None` if it is broken or too long.
-    fn plain(&self) -> Option<Bytes> {
+    pub fn plain(&self) -> Option<Bytes> {
         let mut plain = Vec::new();
         let most = LONGEST_PLAIN as u64 + 1;
         match self.coding? {

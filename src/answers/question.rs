@@ -11,7 +11,8 @@ use http::{HeaderValue, Method};
 use smallvec::{SmallVec, smallvec};
 
 use super::effect::{ROW, last_segment};
-use super::touch::{Deps, Lower, RowId, lower};
+use super::relations::Objects;
+use super::touch::{Deps, RowId, lower};
 use crate::call::{Call, Family, Idempotency, Meaning, Operation, Principal, Reach};
 use crate::salesforce::steady_query;
 
@@ -95,7 +96,8 @@ pub struct Wish {
 }
 
 impl Question {
-    /// Reads what `call` asks of org `org`; `None` if its answer must not be kept.
+    /// Reads what `call` asks of org `org`; `None` if its answer must not be kept. `reached` are the objects a query reads, if
+    /// it reads more than it names.
     pub fn of(
         kind: Kind,
         call: &Call,
@@ -103,6 +105,7 @@ impl Question {
         target: &str,
         headers: &HeaderMap,
         harmless: &[Box<str>],
+        reached: Option<Objects>,
     ) -> Option<Self> {
         if call.principal == Principal::NOBODY {
             return None;
@@ -137,11 +140,24 @@ impl Question {
             Kind::Query => {
                 key.push(b'q');
                 text(&mut key, steady_query(parameters)?.as_bytes());
-                Deps::Objects(objects(&call.meaning)?)
+                Deps::Objects(match reached {
+                    Some(objects) => objects,
+                    None => objects(&call.meaning)?,
+                })
             }
         };
         let wish = Wish::read(headers, harmless, &mut key)?;
         Some(Self { kind, deps, key, wish })
+    }
+}
+
+impl Question {
+    /// The same question, without conditions and wishes but for the codings its sender takes.
+    #[must_use]
+    pub fn plainly(&self) -> Self {
+        let Wish { gzip, deflate, .. } = self.wish;
+        let wish = Wish { gzip, deflate, ..Wish::default() };
+        Self { kind: self.kind, deps: self.deps.clone(), key: self.key.clone(), wish }
     }
 }
 
@@ -165,8 +181,8 @@ fn fields(parameters: &str) -> Option<&str> {
     names.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b',')).then_some(names)
 }
 
-/// All objects a query reads, if all are known.
-fn objects(meaning: &Meaning) -> Option<SmallVec<[Lower; 2]>> {
+/// All objects a query reads, if it names them all.
+fn objects(meaning: &Meaning) -> Option<Objects> {
     if meaning.reach != Reach::Named {
         return None;
     }
@@ -361,7 +377,7 @@ mod tests {
             meaning,
             deadline: None,
         };
-        Question::of(kind, &call, org, target, &map(headers), &["x-acme-team".into()])
+        Question::of(kind, &call, org, target, &map(headers), &["x-acme-team".into()], None)
     }
 
     fn ask(target: &str, headers: &[(&str, &str)]) -> Option<Question> {

@@ -41,6 +41,8 @@ pub struct Entry {
     pub fresh: Duration,
     /// How much longer, if Salesforce cannot be asked.
     pub stale_if_error: Duration,
+    /// How much longer, while Salesforce is asked for a newer one.
+    pub stale_while_revalidate: Duration,
 }
 
 /// The operator's rules.
@@ -53,6 +55,8 @@ pub struct Rules {
     pub largest: usize,
     /// Request headers, in lower case, that change no answer besides those that are known.
     pub harmless: Vec<Box<str>>,
+    /// Descriptions the gateway itself may ask for in an hour, of each org.
+    pub describes: usize,
     along: AHashMap<Lower, Vec<Lower>>,
     keeps_rows: bool,
 }
@@ -65,6 +69,7 @@ impl Rules {
         harmless: Vec<Box<str>>,
         recheck: Duration,
         largest: usize,
+        describes: usize,
     ) -> Self {
         let along = changes_along(along);
         let keeps_rows = entries.iter().any(|entry| {
@@ -77,7 +82,7 @@ impl Rules {
                 (entry, objects)
             })
             .collect();
-        Self { entries, recheck, largest, harmless, along, keeps_rows }
+        Self { entries, recheck, largest, harmless, describes, along, keeps_rows }
     }
 
     /// Whether anything but descriptions is kept.
@@ -92,6 +97,13 @@ impl Rules {
             object.is_some_and(|object| names.iter().any(|name| name.eq_ignore_ascii_case(object)))
         };
         self.of(kind, call).any(|(_, objects)| objects.as_ref().is_none_or(named))
+    }
+
+    /// Whether queries that read `name` may be kept.
+    pub fn keeps_queries_of(&self, name: &Lower) -> bool {
+        let listed = |objects: &Option<Vec<Lower>>| objects.as_ref().is_some_and(|names| names.contains(name));
+        let queries = |entry: &Entry| entry.operations.as_ref().is_none_or(|list| list.contains(&Operation::Query));
+        self.entries.iter().any(|(entry, objects)| queries(entry) && listed(objects))
     }
 
     /// The first entry that covers `question`, which is what `call` asks.
@@ -180,6 +192,6 @@ pub(super) mod tests {
             ..Entry::default()
         };
         let along = [(ObjectName::new_static("Invoice__c"), vec![ObjectName::new_static("Product2")])];
-        Rules::new(vec![entry], &along, vec!["x-acme-team".into()], Duration::from_mins(5), 1 << 20)
+        Rules::new(vec![entry], &along, vec!["x-acme-team".into()], Duration::from_mins(5), 1 << 20, 10)
     }
 }

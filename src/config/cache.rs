@@ -25,6 +25,9 @@ pub struct CacheFile {
     pub largest: Text<Size>,
     /// A session gets answers from memory only if Salesforce has accepted it within this time.
     pub session_recheck: Text<Period>,
+    /// Descriptions the gateway itself asks for in an hour, of each org, to learn where relationship names in queries lead; 0
+    /// for none. They are calls of the callers whose queries need them.
+    pub describes_per_hour: usize,
     /// Objects whose rows change when rows of another are written: roll-ups, formulas, triggers. By the object that is written.
     #[schemars(extend("propertyNames" = { "$ref": "#/definitions/ObjectName" }))]
     pub also_invalidates: BTreeMap<Text<ApiName>, Vec<Text<ApiName>>>,
@@ -37,7 +40,7 @@ impl Default for CacheFile {
         let descriptions = CacheEntryFile {
             matches: CacheMatchFile { operations: Some(vec![Operation::Describe]), ..CacheMatchFile::default() },
             fresh: Some(Text(Period(Duration::from_hours(1)))),
-            stale_if_error: Text(Period(Duration::ZERO)),
+            ..CacheEntryFile::default()
         };
         Self {
             mode: CacheMode::default(),
@@ -45,6 +48,7 @@ impl Default for CacheFile {
             bytes: Text(Size(256 << 20)),
             largest: Text(Size(1 << 20)),
             session_recheck: Text(Period(Duration::from_mins(5))),
+            describes_per_hour: 60,
             also_invalidates: BTreeMap::new(),
             harmless_headers: Vec::new(),
         }
@@ -74,11 +78,18 @@ pub struct CacheEntryFile {
     pub fresh: Option<Text<Period>>,
     /// How much longer it is given out in the place of a failure: Salesforce cannot be reached, or the calls are used up.
     pub stale_if_error: Text<Period>,
+    /// How much longer it is given out while Salesforce is asked for a newer one, so that nobody waits for that.
+    pub stale_while_revalidate: Text<Period>,
 }
 
 impl Default for CacheEntryFile {
     fn default() -> Self {
-        Self { matches: CacheMatchFile::default(), fresh: None, stale_if_error: Text(Period(Duration::ZERO)) }
+        Self {
+            matches: CacheMatchFile::default(),
+            fresh: None,
+            stale_if_error: Text(Period(Duration::ZERO)),
+            stale_while_revalidate: Text(Period(Duration::ZERO)),
+        }
     }
 }
 
@@ -115,6 +126,8 @@ pub struct Cache {
     pub largest: usize,
     /// How long a session is entitled after Salesforce accepted it.
     pub session_recheck: Duration,
+    /// Descriptions the gateway itself may ask for in an hour, of each org.
+    pub describes_per_hour: usize,
     /// Objects whose rows change when rows of the first are written.
     pub also_invalidates: Vec<(ObjectName, Vec<ObjectName>)>,
     /// Request headers, in lower case, that change no answer.
@@ -138,4 +151,6 @@ pub struct CacheEntry {
     pub fresh: Duration,
     /// How much longer in the place of a failure.
     pub stale_if_error: Duration,
+    /// How much longer while Salesforce is asked again.
+    pub stale_while_revalidate: Duration,
 }

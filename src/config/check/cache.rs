@@ -7,6 +7,9 @@ use crate::config::file::ConfigFile;
 use crate::config::problem::Fault;
 use crate::config::value::{ApiName, Name, Text};
 
+/// Descriptions the gateway itself may ask for in an hour at most.
+const MOST_DESCRIBES: usize = 10_000;
+
 /// Objects whose rows change without a write, or mean something else to everybody, in lower case.
 const NEVER: [&str; 18] = [
     "apexlog",
@@ -51,7 +54,13 @@ impl Check<'_> {
             .collect();
         let harmless_headers =
             written.harmless_headers.iter().map(|name| name.0.0.to_ascii_lowercase().into_boxed_str()).collect();
-        let cache = Cache { entries, bytes, largest, session_recheck, also_invalidates, harmless_headers };
+        let describes_per_hour = written.describes_per_hour;
+        if describes_per_hour > MOST_DESCRIBES {
+            let fault = Fault::new(format!("more than {MOST_DESCRIBES} descriptions an hour"));
+            self.wrong(&at.key("describes_per_hour"), fault.hint("each is a call of the allowance"));
+        }
+        let cache =
+            Cache { entries, bytes, largest, session_recheck, describes_per_hour, also_invalidates, harmless_headers };
         (written.mode == CacheMode::Enforce).then_some(cache)
     }
 
@@ -103,6 +112,7 @@ impl Check<'_> {
             operations: operations.clone(),
             fresh,
             stale_if_error: written.stale_if_error.0.0,
+            stale_while_revalidate: written.stale_while_revalidate.0.0,
         })
     }
 

@@ -91,6 +91,19 @@ async fn descriptions_are_asked_for_once_an_hour() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_used_is_asked_for_once_a_minute_by_each_user() {
+    let world = World::new("cache: {entries: [{match: {operations: [limits]}, fresh: 60s}]}\n");
+    let mut client = world.client();
+    assert!(is_kept(&mut client, "limits").await);
+    let mut other = world.client().user("integration");
+    assert!(!from_memory(&other.get("limits").await));
+    assert!(!is_kept(&mut client, "sobjects/Account/describe").await);
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    assert!(!from_memory(&client.get("limits").await));
+    world.close().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_that_salesforce_rejects_loses_its_answers() {
     let world = World::new(ROWS);
     let mut client = world.client();
@@ -127,12 +140,15 @@ async fn every_write_is_seen_by_the_next_read() {
     let id = client.any("Account").await;
     let row = format!("sobjects/Account/{id}");
     let query = format!("query?q=SELECT+Id,NumberOfEmployees+FROM+Account+WHERE+Id='{id}'");
+    assert_eq!(client.patch(&row, &json!({"Ext_Id__c": "of/its own"})).await.code(), 204);
+    let external = "sobjects/Account/Ext_Id__c/of%2Fits%20own".to_owned();
+    let collection = format!("composite/sobjects/Account?ids={id}&fields=Id,NumberOfEmployees");
     let url = format!("/services/data/v62.0/{row}");
     let mut value = 100;
     let update = |value: i64| json!({"NumberOfEmployees": value});
     let record = |value: i64| json!({"attributes": {"type": "Account"}, "id": id, "NumberOfEmployees": value});
-    for way in 0..8 {
-        for target in [&row, &query] {
+    for way in 0..9 {
+        for target in [&row, &query, &external, &collection] {
             assert!(is_kept(&mut client, target).await, "{way} {target}");
         }
         value += 1;
@@ -146,12 +162,22 @@ async fn every_write_is_seen_by_the_next_read() {
                 let graph = json!({"graphId": "g", "compositeRequest": [{"method": "PATCH", "url": url, "referenceId": "a", "body": update(value)}]});
                 client.post("composite/graph", &json!({"graphs": [graph]})).await
             }
-            6 => client.patch(&row, &update(value)).await,
-            _ => client.patch(&row, &update(value)).await,
+            6 => client.patch(&external, &update(value)).await,
+            7 => {
+                let record = json!({"attributes": {"type": "Account"}, "Ext_Id__c": "of/its own", "NumberOfEmployees": value});
+                client.patch("composite/sobjects/Account/Ext_Id__c", &json!({"records": [record]})).await
+            }
+            _ => {
+                let url = format!("/services/data/v62.0/{external}");
+                let part = json!({"method": "PATCH", "url": url, "referenceId": "a", "body": update(value)});
+                client.post("composite", &json!({"compositeRequest": [part]})).await
+            }
         };
         assert!(answer.code() < 300, "{way}: {}", answer.text());
         assert_eq!(client.get(&row).await.json()["NumberOfEmployees"], value, "{way}");
         assert_eq!(client.get(&query).await.json()["records"][0]["NumberOfEmployees"], value, "{way}");
+        assert_eq!(client.get(&external).await.json()["NumberOfEmployees"], value, "{way}");
+        assert_eq!(client.get(&collection).await.json()[0]["NumberOfEmployees"], value, "{way}");
     }
     world.close().await;
 }
@@ -276,6 +302,15 @@ async fn what_says_no_to_memory_is_asked() {
         (answer.code(), answer.header("cache-status").to_owned())
     };
     let control = |value: &'static str| [("cache-control", value)];
+    let mut other = world.client().with("cache-control", "max-age=5, Only-If-Cached");
+    for target in ["limits", "recent", "query?q=SELECT+Id+FROM+User", "query?q=SELECT+Id+FROM+Account+FOR+VIEW"] {
+        other.get(target).await.is_refusal(504, "not_cached", "SERVER_UNAVAILABLE");
+    }
+    assert_eq!(
+        other.post("sobjects/Lead", &json!({"LastName": "x", "Company": "y"})).await.code(),
+        201,
+        "a write is no question"
+    );
     ask(&control("only-if-cached")).await;
     let refused = ask(&control("only-if-cached")).await;
     assert_eq!(refused.0, 504);

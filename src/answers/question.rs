@@ -25,8 +25,14 @@ pub enum Kind {
     Describe,
     /// One row.
     Row,
+    /// One row by an external id.
+    External,
+    /// Rows by their ids.
+    Collection,
     /// A query.
     Query,
+    /// What the org has used of its allowances.
+    Limits,
 }
 
 impl Kind {
@@ -41,7 +47,19 @@ impl Kind {
                 "/services/data/{version}/sobjects/{object}/describe" => Some(Self::Describe),
                 _ => None,
             },
-            (Operation::Read, Family::Rest) if meaning.template == ROW => Some(Self::Row),
+            (Operation::Read, Family::Rest) => match meaning.template {
+                ROW => Some(Self::Row),
+                "/services/data/{version}/sobjects/{object}/{field}/{value}" => Some(Self::External),
+                _ => None,
+            },
+            (Operation::Read, Family::Collections)
+                if meaning.template == "/services/data/{version}/composite/sobjects/{object}" =>
+            {
+                Some(Self::Collection)
+            }
+            (Operation::Limits, Family::Rest) if meaning.template == "/services/data/{version}/limits" => {
+                Some(Self::Limits)
+            }
             (Operation::Query, Family::Query) if meaning.template == "/services/data/{version}/query" => {
                 Some(Self::Query)
             }
@@ -51,7 +69,7 @@ impl Kind {
 
     /// Whether its answer holds rows.
     pub fn is_of_rows(self) -> bool {
-        matches!(self, Self::Row | Self::Query)
+        matches!(self, Self::Row | Self::External | Self::Collection | Self::Query)
     }
 }
 
@@ -137,6 +155,29 @@ impl Question {
                 text(&mut key, fields(parameters)?.as_bytes());
                 Deps::Row(lower(object), RowId::parse(id)?)
             }
+            Kind::External => {
+                key.push(b'e');
+                let object = call.meaning.object.as_deref()?;
+                let (field, value) = external_id(path)?;
+                text(&mut key, object.as_bytes());
+                text(&mut key, field.as_bytes());
+                text(&mut key, value.as_bytes());
+                text(&mut key, fields(parameters)?.as_bytes());
+                // Which row that is may change with any write of its object.
+                Deps::Objects(smallvec![lower(object)])
+            }
+            Kind::Collection => {
+                key.push(b'c');
+                let object = call.meaning.object.as_deref()?;
+                text(&mut key, object.as_bytes());
+                text(&mut key, collection(parameters)?.as_bytes());
+                Deps::Objects(smallvec![lower(object)])
+            }
+            Kind::Limits => {
+                key.push(b'l');
+                nothing(parameters, path)?;
+                Deps::Metadata(None)
+            }
             Kind::Query => {
                 key.push(b'q');
                 text(&mut key, steady_query(parameters)?.as_bytes());
@@ -179,6 +220,33 @@ fn fields(parameters: &str) -> Option<&str> {
     }
     let names = parameters.strip_prefix("fields=")?;
     names.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b',')).then_some(names)
+}
+
+/// Field and value of an external id, as they stand in the path: to Salesforce another spelling may be another value.
+fn external_id(path: &str) -> Option<(&str, &str)> {
+    let (rest, value) = path.rsplit_once('/')?;
+    let (_, field) = rest.rsplit_once('/')?;
+    // An end that looks like a format, and a way to another object, are not understood.
+    let plain = field.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    (plain && !field.is_empty() && !value.is_empty() && !value.contains('.')).then_some((field, value))
+}
+
+/// The parameters of a collection: ids, and names of its own fields.
+fn collection(parameters: &str) -> Option<&str> {
+    let (mut ids, mut fields) = (false, false);
+    for member in parameters.split('&') {
+        let (name, value) = member.split_once('=')?;
+        let known = match name {
+            "ids" => &mut ids,
+            "fields" => &mut fields,
+            _ => return None,
+        };
+        let plain = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b','));
+        if std::mem::replace(known, true) || !plain || value.is_empty() {
+            return None;
+        }
+    }
+    (ids && fields).then_some(parameters)
 }
 
 /// All objects a query reads, if it names them all.
@@ -396,12 +464,23 @@ mod tests {
             ("//services/data/v62.0/sobjects/Account/describe/", Kind::Describe),
             (ROW_PATH, Kind::Row),
             (QUERY, Kind::Query),
+            ("/services/data/v62.0/sobjects/Account/Ext_Id__c/a%2Fb", Kind::External),
+            ("/services/data/v62.0/composite/sobjects/Account?ids=001D000000IqhSLIAZ&fields=Id,Name", Kind::Collection),
+            ("/services/data/v62.0/limits", Kind::Limits),
         ] {
             assert_eq!(ask(target, &[]).map(|question| question.kind), Some(kind), "{target}");
         }
         for target in [
-            "/services/data/v62.0/limits",
+            "/services/data/v62.0/limits?x=1",
+            "/services/data/v62.0/limits/recordCount?sObjects=Account",
             "/services/data/v62.0/recent",
+            "/services/data/v62.0/sobjects/Account/Ext_Id__c/a.b",
+            "/services/data/v62.0/sobjects/Account/Ext_Id__c/7?fields=Owner.Name",
+            "/services/data/v62.0/sobjects/Contact/Account.Ext_Id__c/7",
+            "/services/data/v62.0/composite/sobjects/Account?ids=001D000000IqhSLIAZ",
+            "/services/data/v62.0/composite/sobjects/Account?ids=001D000000IqhSLIAZ&fields=Owner.Name",
+            "/services/data/v62.0/composite/sobjects/Account?ids=a&ids=b&fields=Id",
+            "/services/data/v62.0/composite/sobjects/Account?ids=a&fields=Id&x=1",
             "/services/data/v62.0/query/01gD0000002HU6KIAW-2000",
             "/services/data/v62.0/queryAll?q=SELECT+Id+FROM+Account",
             "/services/data/v62.0/query?explain=SELECT+Id+FROM+Account",

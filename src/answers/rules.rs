@@ -73,7 +73,10 @@ impl Rules {
     ) -> Self {
         let along = changes_along(along);
         let keeps_rows = entries.iter().any(|entry| {
-            entry.operations.as_ref().is_none_or(|list| list.iter().any(|operation| *operation != Operation::Describe))
+            entry
+                .operations
+                .as_ref()
+                .is_none_or(|list| list.iter().any(|operation| matches!(operation, Operation::Read | Operation::Query)))
         });
         let entries = entries
             .into_iter()
@@ -123,8 +126,8 @@ impl Rules {
                 && listed(entry.callers.as_ref(), &caller)
                 && listed(entry.families.as_ref(), &family)
                 && listed(entry.operations.as_ref(), &operation)
-                // The list of all objects is about no single one; rows are kept of none that is not named.
-                && if objects.is_some() { kind != Kind::Global } else { !kind.is_of_rows() }
+                // The list of all objects, and what is used, are about no single one; rows are kept of none that is not named.
+                && if objects.is_some() { !matches!(kind, Kind::Global | Kind::Limits) } else { !kind.is_of_rows() }
         })
     }
 

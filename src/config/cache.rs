@@ -103,13 +103,13 @@ pub struct CacheMatchFile {
     /// To these callers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callers: Option<Vec<Text<Name>>>,
-    /// By these APIs: `rest`, `query`.
+    /// By these APIs: `rest`, `query`, `collections`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub families: Option<Vec<Family>>,
     /// About these objects; a query may read no others. Needed for `read` and `query`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objects: Option<Vec<Text<ApiName>>>,
-    /// Of these reads: `describe`, `read` (one row), `query`.
+    /// Of these reads: `describe`, `read` (rows by id or external id), `query`, `limits`.
     #[schemars(required)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operations: Option<Vec<Operation>>,
@@ -145,7 +145,7 @@ pub struct CacheEntry {
     pub families: Option<Vec<Family>>,
     /// About these objects; always present if rows are kept.
     pub objects: Option<Vec<ObjectName>>,
-    /// Of these reads: descriptions, rows, queries.
+    /// Of these reads: descriptions, rows, queries, limits.
     pub operations: Vec<Operation>,
     /// How long.
     pub fresh: Duration,

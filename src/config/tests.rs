@@ -569,6 +569,7 @@ fn descriptions_are_kept_by_default_and_rows_only_where_objects_are_named() {
         ("{match: {families: [apex], operations: [describe]}, fresh: 60s}", "answers of apex are never kept"),
         ("{match: {objects: [RecentlyViewed], operations: [query]}, fresh: 60s}", "nobody can follow"),
         ("{match: {objects: [Account__x], operations: [query]}, fresh: 60s}", "nobody can follow"),
+        ("{match: {operations: [limits]}, fresh: 10m}", "at most 5m"),
         ("{match: {orgs: [prd], operations: [describe]}, fresh: 60s}", "did you mean \"prod\""),
         ("{match: {callers: [nobody], operations: [describe]}, fresh: 60s}", "unknown caller"),
     ] {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AGE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AGE, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use tokio::time::{Instant, timeout_at};
@@ -86,7 +86,7 @@ impl Concern {
     fn of(meaning: &Meaning, rows: bool) -> Self {
         if meaning.idempotency == Idempotency::Safe {
             return match meaning.operation {
-                Operation::Describe => Kind::of(meaning).map_or(Self::Nothing, Self::Question),
+                Operation::Describe | Operation::Limits => Kind::of(meaning).map_or(Self::Nothing, Self::Question),
                 Operation::Read | Operation::Query if rows => Kind::of(meaning).map_or(Self::Nothing, Self::Question),
                 Operation::Job if rows && meaning.family == Family::Bulk2 => Self::Job,
                 _ => Self::Nothing,
@@ -128,7 +128,7 @@ where
     fn call(&mut self, passage: Box<Passage>) -> Self::Future {
         let Some(cache) = &passage.live.cache else { return Way::onward(self.inner.call(passage)) };
         match Concern::of(&passage.call.meaning, cache.rules.keeps_rows()) {
-            Concern::Nothing => Way::onward(self.inner.call(passage)),
+            Concern::Nothing => self.unkept(passage),
             Concern::Question(kind) => self.question(kind, passage),
             Concern::Change => {
                 let Some(org) = passage.live.org(passage.call.org) else {
@@ -209,13 +209,22 @@ where
     S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
+    /// Asks Salesforce for what is never kept, unless the request wants that not to be done.
+    fn unkept(&mut self, passage: Box<Passage>) -> Way<S::Future> {
+        let reads = passage.call.meaning.idempotency == Idempotency::Safe;
+        if reads && passage.head.headers.get_all(CACHE_CONTROL).iter().any(wants_memory_only) {
+            return Way::refused(not_cached());
+        }
+        Way::onward(self.inner.call(passage))
+    }
+
     fn question(&mut self, kind: Kind, passage: Box<Passage>) -> Way<S::Future> {
         let (live, call) = (&passage.live, &passage.call);
         let (Some(cache), Some(org)) = (&live.cache, live.org(call.org)) else {
             return Way::onward(self.inner.call(passage));
         };
         if !cache.rules.may_cover(kind, call) {
-            return Way::onward(self.inner.call(passage));
+            return self.unkept(passage);
         }
         let plain = passage.head.method == Method::GET && matches!(passage.payload, Payload::Empty);
         // Until it is known which user an identity is, nobody can say whose its answers are.
@@ -229,14 +238,14 @@ where
             .flatten();
         let Some(question) = question else {
             passage.record.lock().cache = Some(CacheResult::Uncacheable);
-            return Way::onward(self.inner.call(passage));
+            return self.unkept(passage);
         };
         let Some((fresh, stale, background)) = cache
             .rules
             .entry(call, &question)
             .map(|entry| (entry.fresh, entry.stale_if_error, entry.stale_while_revalidate))
         else {
-            return Way::onward(self.inner.call(passage));
+            return self.unkept(passage);
         };
         let now = passage.now;
         let wish = &question.wish;
@@ -261,7 +270,7 @@ where
         }
         if wish.only_if_cached {
             passage.record.lock().cache = Some(CacheResult::Miss);
-            return Way::refused(Refusal::new(Reason::NotCached, "There is no answer in memory for this request."));
+            return Way::refused(not_cached());
         }
         if wish.no_store {
             passage.record.lock().cache = Some(CacheResult::Bypass);
@@ -519,6 +528,15 @@ fn learnt(whole: &Whole, asked: &Asked, cache: &LiveCache, org: &OrgAnswers, now
     if let Some((object, shape)) = whole.plain().and_then(|plain| Shape::read(&plain)) {
         org.learn(asked.who.call.principal, object, shape, asked.look.as_of, now);
     }
+}
+
+fn not_cached() -> Refusal {
+    Refusal::new(Reason::NotCached, "There is no answer in memory for this request.")
+}
+
+fn wants_memory_only(value: &HeaderValue) -> bool {
+    let mut words = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    words.any(|word| word.eq_ignore_ascii_case(b"only-if-cached"))
 }
 
 /// Failures in whose place an older answer is better than none. What an operator or a rule refused stays refused.

@@ -1,11 +1,16 @@
 //! Answers from memory: only what can be known to be right may be kept.
 
+use std::time::Duration;
+
 use super::{At, Check};
 use crate::call::{CallerId, Family, Operation, OrgId};
 use crate::config::cache::{Cache, CacheEntry, CacheEntryFile, CacheFile, CacheMode};
 use crate::config::file::ConfigFile;
 use crate::config::problem::Fault;
 use crate::config::value::{ApiName, Name, Text};
+
+/// How long what an org has used may be given out at most (facts 3.9).
+const LONGEST_LIMITS: Duration = Duration::from_mins(5);
 
 /// Descriptions the gateway itself may ask for in an hour at most.
 const MOST_DESCRIBES: usize = 10_000;
@@ -72,20 +77,31 @@ impl Check<'_> {
         };
         let fresh = self.positive(&at.key("fresh"), fresh);
         let Some(operations) = &matches.operations else {
-            self.missing(&match_at.key("operations"), "write [describe], [read] or [query], or several of them");
+            self.missing(
+                &match_at.key("operations"),
+                "write [describe], [read], [query] or [limits], or several of them",
+            );
             return None;
         };
         for (index, operation) in operations.iter().enumerate() {
-            if !matches!(operation, Operation::Describe | Operation::Read | Operation::Query) {
+            let known = [Operation::Describe, Operation::Read, Operation::Query, Operation::Limits];
+            if !known.contains(operation) {
                 let fault = Fault::new(format!("answers of {operation} are never kept"));
-                self.wrong(&match_at.key("operations").index(index), fault.hint("describe, read and query can be"));
+                self.wrong(
+                    &match_at.key("operations").index(index),
+                    fault.hint("describe, read, query and limits can be"),
+                );
             }
         }
         for (index, family) in matches.families.iter().flatten().enumerate() {
-            if !matches!(family, Family::Rest | Family::Query) {
+            if !matches!(family, Family::Rest | Family::Query | Family::Collections) {
                 let fault = Fault::new(format!("answers of {family} are never kept"));
-                self.wrong(&match_at.key("families").index(index), fault.hint("rest and query can be"));
+                self.wrong(&match_at.key("families").index(index), fault.hint("rest, query and collections can be"));
             }
+        }
+        if operations.contains(&Operation::Limits) && fresh > LONGEST_LIMITS {
+            let fault = Fault::new("what is used changes all the time");
+            self.wrong(&at.key("fresh"), fault.hint("with limits among the operations, at most 5m"));
         }
         let rows = operations.iter().any(|operation| matches!(operation, Operation::Read | Operation::Query));
         if rows && matches.objects.is_none() {

@@ -425,7 +425,8 @@ fn cache(config: &Config, lasting: &Lasting, earlier: Option<&Live>, orgs: &[Liv
         written.session_recheck,
         written.largest,
         written.describes_per_hour,
-    );
+    )
+    .with_same_rights(&written.same_rights);
     if let Some(earlier) = earlier
         && earlier.config.cache.as_ref() != Some(written)
     {

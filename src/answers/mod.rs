@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Question     question.rs      what is asked, if its answer may be kept: key, dependencies, wishes
+//!   Wish       wish.rs          how it wants to be answered, which headers decide
 //! Rules        rules.rs         what the operator lets be kept, for how long
 //! effect       effect.rs        what a call may change (pure)
 //!   Touch Deps touch.rs         the words for both sides
@@ -32,6 +33,7 @@ mod rules;
 mod sessions;
 mod store;
 mod touch;
+mod wish;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -45,11 +47,12 @@ pub use generations::{DOUBT, JOB};
 pub use jobs::{Job, ingest_job, job_of_path};
 pub use kept::{Kept, Whole};
 pub use org::{Look, OrgAnswers, Writing};
-pub use question::{Kind, Question, Wish};
+pub use question::{Kind, Question};
 pub use relations::{Objects, Resolved, Shape};
 pub use rules::{Entry, Rules};
 pub use store::Store;
 pub use touch::{Touch, Touches, lower};
+pub use wish::Wish;
 
 use crate::clock::Clock;
 

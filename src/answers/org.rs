@@ -59,11 +59,15 @@ impl OrgAnswers {
     pub fn look(&self, kept: Option<&Kept>, deps: &Deps, who: Principal, now: Instant, recheck: Duration) -> Look {
         let mut state = self.state.lock();
         let standing = state.generations.standing(deps, now);
-        let good = !standing.busy
-            && kept.is_some_and(|kept| {
-                standing.moved <= kept.as_of && state.sessions.entitled(who, now, recheck) == Some(kept.session)
-            });
-        let soft = kept.is_some_and(|kept| standing.softened.max(state.sessions.softened(who)) > kept.as_of);
+        let session = state.sessions.entitled(who, now, recheck);
+        // What another fetched with the same rights is lost with his session all the same.
+        let entitled = |kept: &Kept| match session {
+            Some(session) if kept.by == who => session == kept.session,
+            Some(_) => state.sessions.goes_on(kept.by, kept.session),
+            None => false,
+        };
+        let good = !standing.busy && kept.is_some_and(|kept| standing.moved <= kept.as_of && entitled(kept));
+        let soft = kept.is_some_and(|kept| standing.softened.max(state.sessions.softened(kept.by)) > kept.as_of);
         Look { as_of: state.generations.count(), busy: standing.busy, good, soft }
     }
 
@@ -90,6 +94,11 @@ impl OrgAnswers {
     pub fn unmoved(&self, deps: &Deps, as_of: u64, now: Instant) -> bool {
         let standing = self.state.lock().generations.standing(deps, now);
         !standing.busy && standing.moved <= as_of
+    }
+
+    /// Whether Salesforce accepted a call of `who` a short while ago.
+    pub fn is_entitled(&self, who: Principal, now: Instant, recheck: Duration) -> bool {
+        self.state.lock().sessions.entitled(who, now, recheck).is_some()
     }
 
     /// Salesforce accepted a call of `who` sent at `sent`: the number under which answers may be kept for it.

@@ -6,7 +6,7 @@ use ahash::AHashMap;
 
 use super::question::{Kind, Question};
 use super::touch::{Lower, lower};
-use crate::call::{Call, CallerId, Family, ObjectName, Operation, OrgId};
+use crate::call::{Call, CallerId, Family, ObjectName, Operation, OrgId, Principal};
 
 /// Standard objects whose writes change rows, or the right to see rows, of others: amounts and counts that are summed up,
 /// the last activity, and access to what belongs to an account.
@@ -59,6 +59,8 @@ pub struct Rules {
     pub describes: usize,
     along: AHashMap<Lower, Vec<Lower>>,
     keeps_rows: bool,
+    /// The number of the group a caller shares answers with.
+    groups: AHashMap<CallerId, u32>,
 }
 
 impl Rules {
@@ -85,7 +87,31 @@ impl Rules {
                 (entry, objects)
             })
             .collect();
-        Self { entries, recheck, largest, harmless, describes, along, keeps_rows }
+        Self { entries, recheck, largest, harmless, describes, along, keeps_rows, groups: AHashMap::new() }
+    }
+
+    /// The same rules, under which the callers of each group share answers.
+    #[must_use]
+    pub fn with_same_rights(mut self, groups: &[Vec<CallerId>]) -> Self {
+        for (number, callers) in (0..).zip(groups) {
+            self.groups.extend(callers.iter().map(|caller| (*caller, number)));
+        }
+        self
+    }
+
+    /// For whom the answers of `call` are kept: its principal, or all of a group of callers with the same rights.
+    pub fn kept_for(&self, call: &Call) -> Principal {
+        match self.groups.get(&call.caller) {
+            Some(number) if call.principal != Principal::NOBODY => {
+                // No hash: those are equal to it as seldom as to each other.
+                let mut group = *b"same rights:____";
+                if let Some(end) = group.last_chunk_mut::<4>() {
+                    *end = number.to_be_bytes();
+                }
+                Principal(group)
+            }
+            _ => call.principal,
+        }
     }
 
     /// Whether anything but descriptions is kept.

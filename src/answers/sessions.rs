@@ -45,6 +45,11 @@ impl Sessions {
         (session.ended.is_none() && recent).then_some(session.id)
     }
 
+    /// Whether nothing ended the session of `who` with this number.
+    pub fn goes_on(&self, who: Principal, id: SessionId) -> bool {
+        self.known.get(&who).is_some_and(|session| session.id == id && session.ended.is_none())
+    }
+
     /// Salesforce accepted a call of `who` that was sent at `sent`. Returns the number it is entitled under; none if it was
     /// rejected since, or too many are known.
     pub fn accepted(&mut self, who: Principal, sent: Instant, recheck: Duration) -> Option<SessionId> {

@@ -31,6 +31,9 @@ pub struct CacheFile {
     /// Objects whose rows change when rows of another are written: roll-ups, formulas, triggers. By the object that is written.
     #[schemars(extend("propertyNames" = { "$ref": "#/definitions/ObjectName" }))]
     pub also_invalidates: BTreeMap<Text<ApiName>, Vec<Text<ApiName>>>,
+    /// Callers whose sessions have the same rights in Salesforce, by their names: what is kept for one is given to the others too.
+    /// Callers that act as one identity share anyway; nobody else does who is not named here.
+    pub same_rights: Vec<Vec<Text<Name>>>,
     /// Request headers of your own that change no answer. A request with a header nobody knows is never answered from memory.
     pub harmless_headers: Vec<Text<FieldName>>,
 }
@@ -50,6 +53,7 @@ impl Default for CacheFile {
             session_recheck: Text(Period(Duration::from_mins(5))),
             describes_per_hour: 60,
             also_invalidates: BTreeMap::new(),
+            same_rights: Vec::new(),
             harmless_headers: Vec::new(),
         }
     }
@@ -130,6 +134,8 @@ pub struct Cache {
     pub describes_per_hour: usize,
     /// Objects whose rows change when rows of the first are written.
     pub also_invalidates: Vec<(ObjectName, Vec<ObjectName>)>,
+    /// Callers whose sessions have the same rights.
+    pub same_rights: Vec<Vec<CallerId>>,
     /// Request headers, in lower case, that change no answer.
     pub harmless_headers: Vec<Box<str>>,
 }

@@ -126,4 +126,6 @@ fn query_parts(soql: &str, part: Part, parts: &mut Vec<Part>) {
 #[cfg(test)]
 mod body_tests;
 #[cfg(test)]
+mod soql_tests;
+#[cfg(test)]
 mod tests;

@@ -111,7 +111,7 @@ impl Errand {
         let call = Call { meaning: salesforce::understand(&head.method, &target, &org.costs), ..call.clone() };
         let number = org.answers.number();
         let rules = &cache.rules;
-        let question = Question::of(Kind::Describe, &call, number, &target, &head.headers, &rules.harmless, None)?;
+        let question = Question::of(Kind::Describe, &call, number, &target, &head.headers, rules, None)?;
         let entry = rules.entry(&call, &question);
         let (fresh, keeps) = (entry.map_or(Duration::ZERO, |entry| entry.fresh), entry.is_some());
         let look = org.answers.look(None, &question.deps, call.principal, passage.now, rules.recheck);

@@ -20,13 +20,14 @@ use crate::answers::{
     lower,
 };
 use crate::body::{ByteBudget, Payload, ReplyBody};
-use crate::call::{Call, Class, Family, Idempotency, Meaning, Operation, Reach};
+use crate::call::{Call, Class, Idempotency, Reach};
 use crate::clock::Clock;
 use crate::live::{Live, LiveCache, LiveOrg};
 use crate::outcome::{CacheResult, Record, Source};
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::query_reads;
 use crate::stages::answer::{Gathered, gather};
+use crate::stages::concern::Concern;
 use crate::stages::errand::{Errand, Errands};
 use crate::stages::observe::ObserveLayer;
 use crate::stages::way::Way;
@@ -68,48 +69,6 @@ pub struct Recall<S> {
     clock: Clock,
     buffers: ByteBudget,
     errands: Errands,
-}
-
-/// What the stage has to do with a call.
-enum Concern {
-    Nothing,
-    Question(Kind),
-    Change,
-    /// An answer that says how a bulk job is doing.
-    Job,
-    /// A session is given back.
-    Farewell,
-}
-
-impl Concern {
-    /// Decided from what is known of every call; most are done after a comparison or two.
-    fn of(meaning: &Meaning, rows: bool) -> Self {
-        if meaning.idempotency == Idempotency::Safe {
-            return match meaning.operation {
-                Operation::Describe | Operation::Limits => Kind::of(meaning).map_or(Self::Nothing, Self::Question),
-                Operation::Read | Operation::Query if rows => Kind::of(meaning).map_or(Self::Nothing, Self::Question),
-                Operation::Job if rows && meaning.family == Family::Bulk2 => Self::Job,
-                _ => Self::Nothing,
-            };
-        }
-        match meaning.family {
-            Family::Oauth if meaning.template == "/services/oauth2/revoke" => Self::Farewell,
-            Family::Versions | Family::Cometd | Family::Oauth => Self::Nothing,
-            Family::Soap if meaning.idempotency == Idempotency::Idempotent && has_log_out(meaning) => Self::Farewell,
-            Family::Bulk1 | Family::Bulk2 if meaning.operation == Operation::Job => {
-                if rows {
-                    Self::Job
-                } else {
-                    Self::Nothing
-                }
-            }
-            _ => Self::Change,
-        }
-    }
-}
-
-fn has_log_out(meaning: &Meaning) -> bool {
-    !meaning.parts.is_empty() && meaning.parts.iter().all(|part| part.operation == Operation::Login)
 }
 
 impl<S> Service<Box<Passage>> for Recall<S>
@@ -234,7 +193,7 @@ where
         let related = kind == Kind::Query && call.meaning.reach == Reach::Related;
         let reached = if related && plain && known { self.reached(cache, org, &passage) } else { None };
         let question = (plain && known && reached.is_some() == related)
-            .then(|| Question::of(kind, call, number, target(&passage), headers, &cache.rules.harmless, reached))
+            .then(|| Question::of(kind, call, number, target(&passage), headers, &cache.rules, reached))
             .flatten();
         let Some(question) = question else {
             passage.record.lock().cache = Some(CacheResult::Uncacheable);
@@ -343,7 +302,11 @@ where
             return self.inner.call(passage).await.map(|reply| told(reply, "weirkeeper;fwd=miss;detail=changing"));
         }
         let wish = &asked.question.wish;
-        let shares = !wish.no_cache && wish.none_match.is_none() && wish.modified_since.is_none();
+        let call = &asked.who.call;
+        // Who shares the answers of others waits for theirs only where Salesforce has accepted his own session.
+        let by_right = cache.rules.kept_for(call) == call.principal
+            || org.answers.is_entitled(call.principal, passage.now, cache.rules.recheck);
+        let shares = by_right && !wish.no_cache && wish.none_match.is_none() && wish.modified_since.is_none();
         let leader = loop {
             if !shares {
                 break None;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{At, Check};
 use crate::call::{CallerId, Family, Operation, OrgId};
 use crate::config::cache::{Cache, CacheEntry, CacheEntryFile, CacheFile, CacheMode};
-use crate::config::file::ConfigFile;
+use crate::config::file::{ConfigFile, MatchFile};
 use crate::config::problem::Fault;
 use crate::config::value::{ApiName, Name, Text};
 
@@ -59,13 +59,22 @@ impl Check<'_> {
             .collect();
         let harmless_headers =
             written.harmless_headers.iter().map(|name| name.0.0.to_ascii_lowercase().into_boxed_str()).collect();
+        let same_rights = self.same_rights(&at.key("same_rights"), &written.same_rights, file);
         let describes_per_hour = written.describes_per_hour;
         if describes_per_hour > MOST_DESCRIBES {
             let fault = Fault::new(format!("more than {MOST_DESCRIBES} descriptions an hour"));
             self.wrong(&at.key("describes_per_hour"), fault.hint("each is a call of the allowance"));
         }
-        let cache =
-            Cache { entries, bytes, largest, session_recheck, describes_per_hour, also_invalidates, harmless_headers };
+        let cache = Cache {
+            entries,
+            bytes,
+            largest,
+            session_recheck,
+            describes_per_hour,
+            also_invalidates,
+            same_rights,
+            harmless_headers,
+        };
         (written.mode == CacheMode::Enforce).then_some(cache)
     }
 
@@ -130,6 +139,37 @@ impl Check<'_> {
             stale_if_error: written.stale_if_error.0.0,
             stale_while_revalidate: written.stale_while_revalidate.0.0,
         })
+    }
+
+    /// Groups of callers. One that anybody can claim to be has no rights of its own.
+    fn same_rights(&mut self, at: &At, written: &[Vec<Text<Name>>], file: &ConfigFile) -> Vec<Vec<CallerId>> {
+        let mut groups: Vec<Vec<CallerId>> = Vec::with_capacity(written.len());
+        for (index, names) in written.iter().enumerate() {
+            let at = at.index(index);
+            if names.len() < 2 {
+                self.wrong(&at, Fault::new("a group of fewer than two callers shares nothing"));
+            }
+            let known = file.callers.iter().map(|caller| caller.name.as_ref());
+            let places = self.places(&at, "caller", Some(names), known).unwrap_or_default();
+            let callers: Vec<CallerId> = places.into_iter().map(CallerId).collect();
+            for (place, caller) in callers.iter().enumerate() {
+                let taken = groups.iter().flatten().any(|known| known == caller)
+                    || callers.iter().take(place).any(|known| known == caller);
+                if taken {
+                    self.wrong(&at.index(place), Fault::new("a caller stands in one group, and once"));
+                }
+                let matches = file.callers.get(usize::from(caller.0)).and_then(|caller| caller.matches.as_ref());
+                if matches!(matches, Some(MatchFile::Any | MatchFile::Host(_) | MatchFile::CallOptionsClient(_))) {
+                    let fault = Fault::new("anybody can be this caller, with any session");
+                    self.wrong(
+                        &at.index(place),
+                        fault.hint("name callers with a key, certificate, JSON Web Token or network of their own"),
+                    );
+                }
+            }
+            groups.push(callers);
+        }
+        groups
     }
 
     /// The places of names among those there are.

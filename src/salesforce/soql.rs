@@ -441,7 +441,10 @@ impl<'a> Scan<'a> {
     }
 
     fn note_path(&mut self, word: &'a str) {
-        if word.contains('.') && self.paths.last() != Some(&word) {
+        // The same way from another query leads elsewhere.
+        let since = self.query().map_or(0, |level| level.paths_at);
+        let last = self.paths.get(since..).and_then(<[&str]>::last);
+        if word.contains('.') && last != Some(&word) {
             self.paths.push(word);
         }
     }
@@ -521,7 +524,7 @@ impl<'a> Scan<'a> {
                     // `FROM a.Contacts`: the outer query, by its name or alias.
                     let outer = self.scopes.get(part.within).ok_or(QueryDoubt::Clause)?;
                     let named = |name: &&str| name.eq_ignore_ascii_case(first);
-                    if !named(&outer.from) && !outer.aliases.iter().any(|alias| named(alias)) {
+                    if !named(&outer.from) && !outer.aliases.iter().any(named) {
                         return Err(QueryDoubt::Clause);
                     }
                     (Some(part.within), way)
@@ -531,7 +534,7 @@ impl<'a> Scan<'a> {
             if !is_api_name(from) {
                 return Err(QueryDoubt::Clause);
             }
-            let paths = part.ways.iter().map(|way| ObjectName::new(way)).collect();
+            let paths = part.ways.iter().map(ObjectName::new).collect();
             scopes.push(Scope { within, from: ObjectName::new(from), paths });
         }
         Ok(Reads { scopes })

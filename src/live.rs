@@ -416,6 +416,7 @@ fn cache(config: &Config, lasting: &Lasting, earlier: Option<&Live>, orgs: &[Liv
         operations: Some(entry.operations.clone()),
         fresh: entry.fresh,
         stale_if_error: entry.stale_if_error,
+        stale_while_revalidate: entry.stale_while_revalidate,
     };
     let rules = CacheRules::new(
         written.entries.iter().map(entry).collect(),
@@ -423,7 +424,9 @@ fn cache(config: &Config, lasting: &Lasting, earlier: Option<&Live>, orgs: &[Liv
         written.harmless_headers.clone(),
         written.session_recheck,
         written.largest,
-    );
+        written.describes_per_hour,
+    )
+    .with_same_rights(&written.same_rights);
     if let Some(earlier) = earlier
         && earlier.config.cache.as_ref() != Some(written)
     {

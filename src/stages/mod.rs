@@ -20,6 +20,8 @@ pub mod admit;
 pub mod answer;
 pub mod authorize;
 pub mod changes;
+mod concern;
+mod errand;
 pub mod facade;
 pub mod identify;
 mod inflate;

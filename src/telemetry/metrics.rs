@@ -13,7 +13,7 @@ use super::cells::{Counters, Histograms, IsCounter, IsGauge, LabelSet, Scraped, 
 use crate::admission::Hurry;
 use crate::call::{Class, Family, Operation};
 use crate::exchange::vault::State;
-use crate::outcome::{CacheResult, FailureKind, PollResult, Source};
+use crate::outcome::{CacheResult, Errand, FailureKind, PollResult, Source};
 use crate::refusal::Reason;
 
 /// Declares a struct of metrics; describes and collects them in the order they stand.
@@ -96,6 +96,10 @@ labels! {
 labels! {
     /// Of `cache_events_total`.
     CacheLabels { org: SmolStr, result: CacheResult }
+}
+labels! {
+    /// Of `cache_errands_total`.
+    ErrandLabels { org: SmolStr, caller: SmolStr, errand: Errand }
 }
 labels! {
     /// Of `pace_refusals_total`.
@@ -185,6 +189,8 @@ metrics! {
         api_calls_saved_total: Counters<SavedLabels>,
         /// Requests the cache has to do with, by what it made of them.
         cache_events_total: Counters<CacheLabels>,
+        /// Requests the gateway made on its own account, in the name of a caller, for its memory: why.
+        cache_errands_total: Counters<ErrandLabels>,
         /// Requests the gateway answered itself, by reason.
         refusals_total: Counters<RefusalLabels>,
         /// Requests a policy in mode observe would have refused, by reason.
@@ -352,7 +358,7 @@ macro_rules! closed_list_labels {
         })+
     };
 }
-closed_list_labels!(Class, Family, Operation, Source, Reason, FailureKind, Hurry, PollResult, CacheResult);
+closed_list_labels!(Class, Family, Operation, Source, Reason, FailureKind, Hurry, PollResult, CacheResult, Errand);
 
 /// An HTTP status as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

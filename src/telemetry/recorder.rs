@@ -15,15 +15,15 @@ use super::access;
 use super::cells::{Counter, Histogram};
 use super::labels::{self, WordId};
 use super::metrics::{
-    CacheLabels, CallerLabels, OrgLabels, OverheadBuckets, QueueLabels, RefusalLabels, RequestBuckets, RequestLabels,
-    SavedLabels, Status, UpstreamErrorLabels, UseLabels, VersionLabels,
+    CacheLabels, CallerLabels, ErrandLabels, OrgLabels, OverheadBuckets, QueueLabels, RefusalLabels, RequestBuckets,
+    RequestLabels, SavedLabels, Status, UpstreamErrorLabels, UseLabels, VersionLabels,
 };
 use super::names::Names;
 use super::spenders::Client;
 use super::{Finish, Shared};
 use crate::admission::Minute;
 use crate::call::{Class, Family, ObjectName, Operation};
-use crate::outcome::{CacheResult, Ending, Exchange, Outcome, Source};
+use crate::outcome::{CacheResult, Ending, Errand, Exchange, Outcome, Source};
 use crate::refusal::Reason;
 
 /// Label sets one recorder remembers; beyond, it forgets all and begins anew.
@@ -68,6 +68,7 @@ enum Rare {
     UnknownOutcome,
     Cache(CacheResult),
     Saved(Source),
+    Errand(Errand),
     Error(Family, crate::outcome::FailureKind, WordId),
 }
 
@@ -124,6 +125,9 @@ impl Counting {
         }
         if let Some(result) = outcome.cache {
             cache.rare(&self.shared, outcome, Rare::Cache(result)).add(1);
+        }
+        if let Some(errand) = outcome.errand {
+            cache.rare(&self.shared, outcome, Rare::Errand(errand)).add(1);
         }
         if outcome.saved > 0 {
             cache.rare(&self.shared, outcome, Rare::Saved(outcome.source)).add(u64::from(outcome.saved));
@@ -314,6 +318,7 @@ impl Rare {
             Self::UnknownOutcome => (2, 0, 0),
             Self::Cache(result) => (4, result.index(), 0),
             Self::Saved(source) => (5, source.index(), 0),
+            Self::Errand(errand) => (6, errand.index(), 0),
             // Counted by org only.
             Self::Error(family, kind, code) => (3, family.index() * 16 + kind.index(), code.index()),
         };
@@ -332,6 +337,7 @@ impl Rare {
             Self::WouldRefuse(reason) => metrics.would_refuse_total.cell(RefusalLabels { org, caller, reason }),
             Self::Cache(result) => metrics.cache_events_total.cell(CacheLabels { org, result }),
             Self::Saved(by) => metrics.api_calls_saved_total.cell(SavedLabels { org, caller, by }),
+            Self::Errand(errand) => metrics.cache_errands_total.cell(ErrandLabels { org, caller, errand }),
             Self::UnknownOutcome => metrics.unknown_outcomes_total.cell(CallerLabels { org, caller }),
             Self::Error(family, kind, code) => {
                 let error_code = shared.error_codes.word(code);

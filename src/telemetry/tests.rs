@@ -14,7 +14,7 @@ use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgI
 use crate::config::{DailyMode, PaceMode, SlotMode};
 use crate::exchange::vault::{State, Trouble};
 use crate::outcome::{
-    CacheResult, Ending, Exchange, FailureKind, PollResult, Queued, RequestId, Source as AnswerSource,
+    CacheResult, Ending, Errand, Exchange, FailureKind, PollResult, Queued, RequestId, Source as AnswerSource,
 };
 use crate::refusal::Reason;
 
@@ -307,6 +307,7 @@ fn every_metric_has_help_type_and_valid_samples() {
     outcome.would_refuse = Some(Reason::Forbidden);
     outcome.queued = Some(Queued { wait: Duration::from_secs(3), position: 2 });
     outcome.cache = Some(CacheResult::Stale);
+    outcome.errand = Some(Errand::Revalidate);
     (outcome.source, outcome.saved) = (AnswerSource::Stale, 2);
     outcome.paced = Duration::from_millis(30);
     outcome.exchanges[0].failure = Some(FailureKind::Timeout);

@@ -106,7 +106,7 @@ pub fn build(
         .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
         // May it be sent now, and who pays; is there a slot if it runs long; waits for what is on its way and for its turn.
         // A second attempt pays and waits again.
-        .layer(AdmitLayer { clock: shared.clock })
+        .layer(AdmitLayer { clock: shared.clock, drain: local.drain.clone() })
         // One attempt at Salesforce.
         .service(send.clone());
     (road, send)
@@ -132,6 +132,6 @@ pub fn build_poll(
         // The gateway itself asks.
         .layer(PollLayer { org: org.clone() })
         .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
-        .layer(AdmitLayer { clock: shared.clock })
+        .layer(AdmitLayer { clock: shared.clock, drain: local.drain.clone() })
         .service(Send::new(shared.clock, local, shared.buffers.clone()))
 }

@@ -32,6 +32,7 @@ mod pacing;
 mod pki;
 mod polls;
 mod process;
+mod queue;
 mod readings;
 mod readme;
 mod reload;

@@ -45,7 +45,7 @@ pub use pace::{Pace, PaceMode};
 pub use problem::{Place, Problem, Problems};
 pub use schema::schema;
 pub use secret::Secret;
-pub use slots::{Apex, ClassRule, LongRunning, Queue, SlotMode};
+pub use slots::{Apex, ClassRule, Hours, LongRunning, MOST_HOURS, Queue, SlotMode};
 
 use check::{Rejected, check};
 use file::ConfigFile;

@@ -27,21 +27,41 @@ pub fn error_code(body: &[u8]) -> Option<SmolStr> {
     plausible(&code).then_some(code)
 }
 
-/// Whether an error body says that the org's daily allowance is used up, in any of its shapes; `REQUEST_LIMIT_EXCEEDED`
-/// alone may also mean calls that run long (facts 1.2, 2.2).
-pub fn is_daily_limit(body: &[u8]) -> bool {
-    memmem::find(body, b"TotalRequests Limit exceeded").is_some()
+/// A limit of Salesforce that a refused call ran into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limited {
+    /// The org's daily allowance is used up (facts 1.2).
+    Daily,
+    /// Too many calls run long (facts 1.4).
+    LongRunning,
+    /// Too much Apex runs long (facts 1.4).
+    Apex,
+    /// Some other limit.
+    Other,
 }
 
-/// Whether an error body says that too many calls run long, in any of its shapes (facts 1.4).
-pub fn is_long_running_limit(body: &[u8]) -> bool {
-    memmem::find(body, b"ConcurrentRequests (Concurrent API Requests) Limit exceeded").is_some()
-}
-
-/// Whether an error body says that too much Apex runs long, in any of its shapes and wordings (facts 1.4).
-pub fn is_apex_limit(body: &[u8]) -> bool {
-    memmem::find(body, b"ConcurrentPerOrgLongTxn Limit exceeded").is_some()
-        || memmem::find(body, b"ConcurrentPerOrgApex Limit exceeded").is_some()
+/// Which limit an error says was exceeded, in any of its shapes; `None` if its code speaks of none. `REQUEST_LIMIT_EXCEEDED`
+/// stands for several, and only the text says which (facts 2.2); Bulk API 1.0 calls it `ExceededQuota`, as it does quotas that
+/// are none of these.
+pub fn limited(code: &str, body: &[u8]) -> Option<Limited> {
+    let says = |text: &str| memmem::find(body, text.as_bytes()).is_some();
+    let by_text = || {
+        if says("TotalRequests Limit exceeded") {
+            Some(Limited::Daily)
+        } else if says("ConcurrentRequests (Concurrent API Requests) Limit exceeded") {
+            Some(Limited::LongRunning)
+        } else if says("ConcurrentPerOrgLongTxn Limit exceeded") || says("ConcurrentPerOrgApex Limit exceeded") {
+            Some(Limited::Apex)
+        } else {
+            None
+        }
+    };
+    match code {
+        "REQUEST_LIMIT_EXCEEDED" => Some(by_text().unwrap_or(Limited::Other)),
+        "ExceededQuota" => by_text(),
+        "TOO_MANY_APEX_REQUESTS" => Some(Limited::Apex),
+        _ => None,
+    }
 }
 
 /// The text of the element that names the code: `<errorCode>`, `<exceptionCode>`, `<sf:exceptionCode>`, or the part of
@@ -95,15 +115,32 @@ mod tests {
     }
 
     #[test]
-    fn only_the_daily_limit_is_the_daily_limit() {
-        let body = |what: &str| format!(r#"[{{"message":"{what}","errorCode":"REQUEST_LIMIT_EXCEEDED"}}]"#);
-        assert!(is_daily_limit(body("TotalRequests Limit exceeded.").as_bytes()));
-        assert!(!is_daily_limit(body("ConcurrentPerOrgLongTxn Limit exceeded.").as_bytes()));
-        assert!(is_long_running_limit(body("ConcurrentRequests (Concurrent API Requests) Limit exceeded.").as_bytes()));
-        assert!(!is_long_running_limit(body("ConcurrentPerOrgLongTxn Limit exceeded.").as_bytes()));
-        assert!(is_apex_limit(body("ConcurrentPerOrgLongTxn Limit exceeded.").as_bytes()));
-        assert!(is_apex_limit(body("ConcurrentPerOrgApex Limit exceeded.").as_bytes()));
-        assert!(!is_apex_limit(body("TotalRequests Limit exceeded.").as_bytes()));
+    fn the_text_says_which_limit_was_exceeded() {
+        let long = "ConcurrentRequests (Concurrent API Requests) Limit exceeded.";
+        for (code, text, said) in [
+            ("REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.", Some(Limited::Daily)),
+            ("REQUEST_LIMIT_EXCEEDED", long, Some(Limited::LongRunning)),
+            ("REQUEST_LIMIT_EXCEEDED", "ConcurrentPerOrgLongTxn Limit exceeded.", Some(Limited::Apex)),
+            ("REQUEST_LIMIT_EXCEEDED", "ConcurrentPerOrgApex Limit exceeded.", Some(Limited::Apex)),
+            ("REQUEST_LIMIT_EXCEEDED", "Something else.", Some(Limited::Other)),
+            ("ExceededQuota", "TotalRequests Limit exceeded.", Some(Limited::Daily)),
+            ("ExceededQuota", long, Some(Limited::LongRunning)),
+            ("ExceededQuota", "Maximum number of batches exceeded.", None),
+            ("TOO_MANY_APEX_REQUESTS", "Try again later.", Some(Limited::Apex)),
+            ("UNABLE_TO_LOCK_ROW", long, None),
+        ] {
+            let bodies = [
+                format!(r#"[{{"message":"{text}","errorCode":"{code}"}}]"#),
+                format!("<soapenv:Fault><faultcode>sf:{code}</faultcode><faultstring>{code}: {text}</faultstring>"),
+                format!(
+                    "<error><exceptionCode>{code}</exceptionCode><exceptionMessage>{text}</exceptionMessage></error>"
+                ),
+            ];
+            for body in bodies {
+                let found = error_code(body.as_bytes()).unwrap();
+                assert_eq!(limited(&found, body.as_bytes()), said, "{body}");
+            }
+        }
     }
 
     #[test]

@@ -22,7 +22,8 @@ use crate::call::{ApiCalls, Principal};
 use crate::exchange::UpstreamBody;
 use crate::live::LiveOrg;
 use crate::outcome::Record;
-use crate::salesforce::{errors, soap_usage};
+use crate::salesforce::errors::{self, Limited};
+use crate::salesforce::soap_usage;
 use crate::stages::admit::Fare;
 use crate::stages::changes::Changing;
 
@@ -243,7 +244,7 @@ impl Learning {
             }
             Sought::ErrorCode { if_refused } => {
                 let code = errors::error_code(&plain);
-                let limited = code.as_deref() == Some("REQUEST_LIMIT_EXCEEDED");
+                let limited = code.as_deref().and_then(|code| errors::limited(code, &plain));
                 // SOAP and Bulk API 1.0 say so with other statuses than 401 (facts 2.5).
                 if let Some(session) = &self.session
                     && code
@@ -252,26 +253,23 @@ impl Learning {
                 {
                     session.ended();
                 }
-                if limited {
+                if limited.is_some() {
                     exchange.charged = if_refused;
                 }
                 if code.is_some() {
                     exchange.error_code = code;
                 }
-                if limited && errors::is_long_running_limit(&plain) {
-                    self.slots.refused(exchange.sent, at);
+                match limited {
+                    Some(Limited::LongRunning) => self.slots.refused(exchange.sent, at),
+                    Some(Limited::Apex) => {
+                        if let Some(apex) = &self.apex {
+                            apex.refused(exchange.sent, at);
+                        }
+                    }
+                    Some(Limited::Daily) => return self.fare.limit_exceeded(exchange.charged, at),
+                    Some(Limited::Other) | None => {}
                 }
-                if limited
-                    && let Some(apex) = &self.apex
-                    && errors::is_apex_limit(&plain)
-                {
-                    apex.refused(exchange.sent, at);
-                }
-                if limited && errors::is_daily_limit(&plain) {
-                    self.fare.limit_exceeded(exchange.charged, at);
-                } else {
-                    self.fare.answered(exchange.charged, at);
-                }
+                self.fare.answered(exchange.charged, at);
             }
         }
     }

@@ -126,7 +126,7 @@ labels! {
     InFlightLabels { org: SmolStr, class: Class }
 }
 labels! {
-    /// Of `long_running_slots`.
+    /// Of `long_running_slots` and `apex_slots`.
     SlotLabels { org: SmolStr, state: &'static str }
 }
 labels! {
@@ -247,8 +247,16 @@ metrics! {
         long_running_slots: Scraped<SlotLabels, IsGauge>,
         /// Slots for calls that run long that others seem to leave us.
         long_running_capacity: Scraped<OrgLabels, IsGauge>,
+        /// Slots that class batch may hold at this hour.
+        long_running_batch_at_most: Scraped<OrgLabels, IsGauge>,
         /// Calls Salesforce refused because too many ran long.
         long_running_refused_total: Scraped<OrgLabels, IsCounter>,
+        /// Calls that take a slot for Apex that runs long, if that limit is guarded; in the same states.
+        apex_slots: Scraped<SlotLabels, IsGauge>,
+        /// Slots for Apex that runs long that others seem to leave us.
+        apex_capacity: Scraped<OrgLabels, IsGauge>,
+        /// Calls Salesforce refused because too much Apex ran long.
+        apex_refused_total: Scraped<OrgLabels, IsCounter>,
         /// Calls that wait for their turn.
         queue_depth: Scraped<QueueLabels, IsGauge>,
         /// Bulk batches made through this process in the trailing 24 hours; Salesforce allows an org 15,000.

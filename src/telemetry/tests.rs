@@ -264,7 +264,7 @@ fn filled(snapshot: &mut Snapshot) {
     snapshot.budgets.push(budget());
     let slots = Slots::new(SlotSettings::default(), Clock::start().now());
     let view = slots.view(Clock::start().now());
-    snapshot.slots.push(SlotsSnapshot { org: "prod".into(), mode: SlotMode::Enforce, view, apex: None });
+    snapshot.slots.push(SlotsSnapshot { org: "prod".into(), mode: SlotMode::Enforce, apex: Some(view.clone()), view });
     snapshot.listeners.push(ListenerSnapshot {
         listener: "0.0.0.0:8443".into(),
         tls: true,

@@ -14,7 +14,7 @@ use super::key::KeyDigest;
 use super::problem::Fault;
 
 pub use net::{HostName, ProxyUrl, WebUrl};
-pub use units::{Percent, Period, Size};
+pub use units::{Percent, Period, Size, TimeOfDay};
 
 /// A type with a written form.
 pub trait Written: Sized {
@@ -297,7 +297,7 @@ mod tests {
             let _ = (KeyDigest::read(&text), Name::read(&text), HostName::read(&text), Origin::read(&text));
             let _ = (ProxyUrl::read(&text), WebUrl::read(&text), ApiName::read(&text), Phrase::read(&text));
             let _ = Origin::read(&format!("https://{text}"));
-            let _ = WebUrl::read(&format!("http://{text}"));
+            let _ = (TimeOfDay::read(&text), WebUrl::read(&format!("http://{text}")));
         }
     }
 }

@@ -20,6 +20,7 @@ mod route;
 mod session;
 mod soap;
 pub mod soql;
+pub mod taxonomy;
 mod urls;
 mod usage;
 mod xml;

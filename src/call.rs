@@ -60,6 +60,16 @@ closed_list! {
 }
 
 closed_list! {
+    /// How long a call is expected to run.
+    Length {
+        /// It ends before Salesforce counts it among the calls that run long (facts 1.4).
+        Short = "short",
+        /// It does not.
+        Long = "long",
+    }
+}
+
+closed_list! {
     /// The Salesforce API a call belongs to (facts 3).
     Family {
         /// Rows, describes, limits and everything else directly under `/services/data/vXX.X/`.

@@ -16,7 +16,7 @@ use crate::admission::bank::sqlite::{OpenError, Present, SqliteBank};
 use crate::admission::bank::{Bank as _, BankEvent, Keeping, keep};
 use crate::admission::{self, AccountId, Blind, Funding, Ledger, Mode, OrgSettings, PerMille, Timeline};
 use crate::clock::{Clock, Uptime};
-use crate::config::{Caller, Config, DailyMode, OnLoss, Org, State};
+use crate::config::{self, Caller, Config, DailyMode, OnLoss, Org, State};
 use crate::tasks::Tasks;
 use crate::telemetry::{Level, Log};
 
@@ -176,7 +176,7 @@ fn shares(org: &Org, config: &Config) -> Vec<admission::Share> {
 
 /// What the configuration says of `org`, in the ledger's words.
 fn settings(org: &Org, config: &Config) -> OrgSettings {
-    let (daily, ladder) = (&org.daily, &config.ladder);
+    let daily = &org.daily;
     let minutes = u32::try_from(daily.first_reading_within.as_secs().div_ceil(60)).unwrap_or(u32::MAX);
     OrgSettings {
         mode: match daily.mode {
@@ -189,13 +189,18 @@ fn settings(org: &Org, config: &Config) -> OrgSettings {
         before_reading: daily.before_first_reading,
         patience: minutes,
         blind: daily.assume.map_or(Blind::Observe, Blind::Assume),
-        ladder: admission::Ladder {
-            lean: PerMille::new(ladder.lean),
-            pace_batch: PerMille::new(ladder.pace_batch),
-            stop_batch: PerMille::new(ladder.stop_batch),
-            stop_standard: PerMille::new(ladder.stop_standard),
-            back_below: PerMille::new(ladder.back_below),
-        },
+        ladder: ladder(&config.ladder),
         ..OrgSettings::default()
+    }
+}
+
+/// The steps by which scarcity narrows what is let in, in the ledger's words.
+pub fn ladder(ladder: &config::Ladder) -> admission::Ladder {
+    admission::Ladder {
+        lean: PerMille::new(ladder.lean),
+        pace_batch: PerMille::new(ladder.pace_batch),
+        stop_batch: PerMille::new(ladder.stop_batch),
+        stop_standard: PerMille::new(ladder.stop_standard),
+        back_below: PerMille::new(ladder.back_below),
     }
 }

@@ -11,6 +11,7 @@
 //!             stages::identify     which org, which caller, how urgent, until when
 //!             stages::understand   what is asked (salesforce), a complete body
 //!             stages::policy       may this caller do this, and everything inside it
+//!             stages::recall       may it be answered from memory, what does a write make old (answers)
 //!             stages::admit        may it be sent now, and who pays (admission)
 //!             stages::send         one attempt: message, connection (exchange), cost
 //!                                                  │
@@ -21,11 +22,12 @@
 //!
 //! | module | what it decides |
 //! |---|---|
-//! | [`call`], [`outcome`], [`refusal`], [`body`], [`clock`], [`tasks`], [`http1`] | the words every stage shares |
+//! | [`call`], [`hold`], [`outcome`], [`refusal`], [`body`], [`clock`], [`tasks`], [`http1`] | the words every stage shares |
 //! | [`edge`] | how a caller's connection is read, who is calling, how the gateway's own answers look |
 //! | [`salesforce`] | what a request means and costs: pure knowledge, no I/O |
 //! | [`stages`] | the Tower layers: thin, each around a pure core |
-//! | [`admission`], [`ledgers`] | what may be spent, by whom, and what was: pure books, and the bank that remembers them |
+//! | [`answers`] | which answers may be kept, for whom, and when they are old: pure rules, and the store |
+//! | [`admission`], [`ledgers`] | what may be spent, by whom, and what was: pure books, and the bank that remembers them; who may be in the air, and who waits |
 //! | [`exchange`] | how Salesforce is reached: connections, timeouts, what may be sent again |
 //! | [`telemetry`] | reads outcomes: metrics, access log, events |
 //! | [`admin`] | the second listener, for operators |
@@ -38,6 +40,7 @@
 //! - A message is sent to Salesforce twice only if it provably was not sent the first time.
 //! - A call that was sent is not cancelled because its caller left; it is settled and counted once.
 //! - What Salesforce charges is counted in one place, the [`outcome::Exchange`] of an attempt.
+//! - A kept answer is given only to the principal it was fetched for, and never after a write that may have changed it.
 //! - Every queue, buffer and wait has a bound in the configuration.
 //! - Tokens, bodies, SOQL literals and record ids reach no log, metric, error or `Debug`.
 //! - `salesforce` knows only `call`; `exchange` knows neither `edge` nor `telemetry`; `sim` knows nothing of ours. A test
@@ -46,6 +49,7 @@
 
 pub mod admin;
 pub mod admission;
+pub mod answers;
 pub mod body;
 pub mod call;
 pub mod cli;
@@ -54,6 +58,7 @@ pub mod config;
 pub mod edge;
 pub mod exchange;
 pub mod gateway;
+pub mod hold;
 pub mod http1;
 pub mod ledgers;
 pub mod live;

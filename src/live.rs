@@ -3,6 +3,7 @@
 //! A reload makes a new [`Live`] and swaps it in; a request keeps the one it started with. What must survive a reload
 //! (connections, metrics, the hash key of principals, tokens of identities) is handed from one to the next.
 
+mod classes;
 mod identities;
 mod paces;
 
@@ -17,10 +18,16 @@ use smol_str::SmolStr;
 
 use zeroize::Zeroizing;
 
-use crate::admission::{AccountId, Ledger};
+pub use classes::Classes;
+
+use crate::admission::slots::{QueueSettings, SlotSettings, Slots};
+use crate::admission::{self, AccountId, Ledger};
+use crate::answers::{Answers, DOUBT, Entry, Flights, OrgAnswers, Rules as CacheRules, Store, Touch};
 use crate::call::{CallerId, Class, Family, OrgId};
 use crate::clock::Clock;
-use crate::config::{Allow, Caller, Config, Match, Org, PolicyMode, Poll, Roots, Secret, Upstream};
+use crate::config::{
+    self, Allow, Apex, Caller, Config, Match, Org, PolicyMode, Poll, Roots, Secret, SlotMode, Upstream,
+};
 use crate::edge::callers::Callers;
 use crate::edge::facade::Facade;
 use crate::edge::facade::token::Sealer;
@@ -28,7 +35,7 @@ use crate::edge::jwt::Issuers;
 use crate::edge::{headers, pem};
 use crate::exchange::vault::Identity;
 use crate::exchange::{self, Connector, Limits, MemoryDial, Origin, Target, Timeouts, TlsSettings};
-use crate::ledgers::{Ledgers, POLLER};
+use crate::ledgers::{self, Ledgers, POLLER};
 use crate::salesforce::{Costs, PrincipalKey};
 use crate::stages::admit::Waiting;
 use crate::stages::pace::Pace;
@@ -52,6 +59,8 @@ pub struct Live {
     pub issuers: Issuers,
     /// What the allow-rules do.
     pub policy_mode: Mode,
+    /// Which calls have a lower class than their callers.
+    pub classes: Classes,
     /// Keys the hash of principals.
     pub principal_key: PrincipalKey,
     /// Whose `X-Forwarded-For` is believed.
@@ -68,6 +77,8 @@ pub struct Live {
     pub targets: Vec<Target>,
     /// The generation that last changed how orgs are reached: connections made since then can be kept.
     pub targets_epoch: u64,
+    /// What may be answered from memory; `None`: nothing is.
+    pub cache: Option<LiveCache>,
     /// The names of orgs and callers, for the telemetry.
     pub names: Arc<Names>,
     orgs: Vec<LiveOrg>,
@@ -95,6 +106,14 @@ pub struct LiveOrg {
     paces: Vec<Option<Pace>>,
     /// The calls that wait for it.
     pub waiting: Waiting,
+    /// Which calls may be in the air.
+    pub slots: Slots,
+    /// Which Apex calls may, if that limit is guarded too.
+    pub apex: Option<Slots>,
+    /// Whether `slots` looks at calls at all.
+    pub watches: bool,
+    /// How calls wait.
+    pub queue: QueueSettings,
     /// The target its callers' own log-ins go to.
     pub login: OrgId,
     /// What remembers log-ins, if the gateway holds identities of this org.
@@ -109,6 +128,19 @@ pub struct LiveOrg {
     has_hosts: bool,
     /// How long to wait for what, by family.
     timeouts: Vec<Timeouts>,
+    /// What its kept answers depend on.
+    pub answers: Arc<OrgAnswers>,
+}
+
+/// The cache, if there is one.
+#[derive(Debug)]
+pub struct LiveCache {
+    /// What may be kept.
+    pub rules: CacheRules,
+    /// What is kept.
+    pub store: Store,
+    /// What is being asked.
+    pub flights: Arc<Flights>,
 }
 
 impl LiveOrg {
@@ -120,6 +152,12 @@ impl LiveOrg {
     /// Who pays for the calls of `caller`.
     pub fn account(&self, caller: CallerId) -> AccountId {
         self.accounts.get(usize::from(caller.0)).copied().unwrap_or(AccountId::NOBODY)
+    }
+
+    /// The name of the caller whose account this is.
+    pub fn holder<'a>(&self, account: AccountId, config: &'a Config) -> Option<&'a str> {
+        let place = self.accounts.iter().position(|known| *known == account)?;
+        config.callers.get(place).map(|caller| caller.name.as_str())
     }
 
     /// How fast `caller` may send, if it has a pace.
@@ -155,6 +193,10 @@ pub struct LiveCaller {
     pub class: Class,
     /// How long it waits.
     pub deadline: Option<Duration>,
+    /// Its part, relative to others, where callers take turns.
+    pub weight: u32,
+    /// Calls it may have in the air.
+    pub in_flight: Option<usize>,
     /// `client=<name>`, ready for `Sforce-Call-Options`.
     pub stamp: HeaderValue,
     /// It is everybody whom nothing else matches.
@@ -175,6 +217,8 @@ pub struct Lasting {
     pub telemetry: Telemetry,
     /// Who used what, and who may.
     pub ledgers: Ledgers,
+    /// What was answered a short while ago.
+    pub answers: Answers,
     /// The hash key of principals, if the configuration gives none: made up at start.
     pub made_up_key: Zeroizing<[u8; 32]>,
     /// How orgs are reached, if not by TCP: the seam for simulations inside this process.
@@ -199,6 +243,7 @@ impl Live {
             ..Limits::default()
         };
         let ledgers = lasting.ledgers.of(&config);
+        let now = lasting.clock.now();
         let mut orgs = Vec::with_capacity(config.orgs.len());
         let mut targets = Vec::with_capacity(config.orgs.len());
         for (org, ledger) in config.orgs.iter().zip(ledgers) {
@@ -207,6 +252,7 @@ impl Live {
                 .map_err(|error| Unusable(format!("orgs.{}.instance_url: {error}", org.name)))?;
             targets.push(Target { origin: origin.clone(), connector: connector.clone(), limits });
             let timeouts = Family::ALL.iter().map(|family| timeouts(&config.upstream, *family)).collect();
+            let slots = slots(org, &config);
             orgs.push(LiveOrg {
                 name: org.name.clone(),
                 origin,
@@ -216,6 +262,12 @@ impl Live {
                 poll: org.daily.poll,
                 paces: Vec::new(),
                 waiting: before.map_or_else(Waiting::default, |org| org.waiting.clone()),
+                slots: before.map_or_else(|| Slots::new(slots, now), |org| org.slots.clone()),
+                apex: apex(org, &config).map(|settings| {
+                    before.and_then(|org| org.apex.clone()).unwrap_or_else(|| Slots::new(settings, now))
+                }),
+                watches: slots.mode != admission::Mode::Off,
+                queue: slots.queue,
                 login: OrgId(targets.len() as u16 - 1),
                 facade: None,
                 identities: Vec::new(),
@@ -223,6 +275,7 @@ impl Live {
                 public: org.public.as_ref().map(|public| public.to_string().into()),
                 has_hosts: !org.hosts.is_empty(),
                 timeouts,
+                answers: lasting.answers.org(&org.name, &org.instance.to_string()),
             });
         }
         for (live, org) in orgs.iter_mut().zip(&config.orgs).filter(|(_, org)| org.logs_in_elsewhere()) {
@@ -268,8 +321,16 @@ impl Live {
             org.accounts = accounts;
             org.paces = paces::of(&org.name, &config, earlier, lasting.clock.now());
         }
+        for (live, org) in orgs.iter().zip(&config.orgs) {
+            live.slots.reconfigure(slots(org, &config), now);
+            if let (Some(live), Some(settings)) = (&live.apex, apex(org, &config)) {
+                live.reconfigure(settings, now);
+            }
+        }
+        let cache = cache(&config, lasting, earlier, &orgs);
         Ok(Self {
             generation,
+            cache,
             targets_epoch,
             callers: Callers::new(&config.callers),
             issuers,
@@ -278,6 +339,7 @@ impl Live {
                 PolicyMode::Observe => Mode::Observe,
                 PolicyMode::Enforce => Mode::Enforce,
             },
+            classes: Classes::new(&config.classes),
             principal_key,
             sealer,
             trusted_proxies: config.trusted_proxies.clone(),
@@ -330,11 +392,52 @@ impl LiveCaller {
             rules: Rules::new(families.as_deref(), objects.as_deref(), operations.as_deref()),
             class: caller.class,
             deadline: caller.deadline,
+            weight: caller.daily.weight,
+            in_flight: caller.in_flight,
             stamp: headers::call_options_for(&caller.name),
             anybody: caller.matches == Match::Any,
             advertised: Advertised::new(caller).filter(|_| told),
         }
     }
+}
+
+/// What may be answered from memory. Under other rules than before nothing that was kept is given out any more; and what
+/// was not followed until now may still be changing.
+fn cache(config: &Config, lasting: &Lasting, earlier: Option<&Live>, orgs: &[LiveOrg]) -> Option<LiveCache> {
+    let Some(written) = &config.cache else {
+        lasting.answers.forget();
+        return None;
+    };
+    let entry = |entry: &config::CacheEntry| Entry {
+        orgs: entry.orgs.clone(),
+        callers: entry.callers.clone(),
+        families: entry.families.clone(),
+        objects: entry.objects.clone(),
+        operations: Some(entry.operations.clone()),
+        fresh: entry.fresh,
+        stale_if_error: entry.stale_if_error,
+    };
+    let rules = CacheRules::new(
+        written.entries.iter().map(entry).collect(),
+        &written.also_invalidates,
+        written.harmless_headers.clone(),
+        written.session_recheck,
+        written.largest,
+    );
+    if let Some(earlier) = earlier
+        && earlier.config.cache.as_ref() != Some(written)
+    {
+        let followed = earlier.cache.as_ref().map(|cache| cache.rules.keeps_rows());
+        for org in orgs {
+            org.answers.purge(Touch::Everything);
+            match followed {
+                None => org.answers.doubt(std::iter::once(Touch::Everything).collect(), DOUBT),
+                Some(false) => org.answers.doubt(std::iter::once(Touch::Rows).collect(), DOUBT),
+                Some(true) => {}
+            }
+        }
+    }
+    Some(LiveCache { rules, store: lasting.answers.store(written.bytes), flights: lasting.answers.flights() })
 }
 
 /// What undocumented answers of `org` cost, in the words of the cost table.
@@ -347,6 +450,40 @@ pub fn costs(org: &Org) -> Costs {
         oauth: org.costs.oauth.0,
         limits: org.costs.limits.0,
     }
+}
+
+/// What the configuration says of calls that run long and calls that wait.
+fn slots(org: &Org, config: &Config) -> SlotSettings {
+    let (long, queue) = (&org.long_running, &config.queue);
+    SlotSettings {
+        mode: match long.mode {
+            SlotMode::Off => admission::Mode::Off,
+            SlotMode::Observe => admission::Mode::Observe,
+            SlotMode::Enforce => admission::Mode::Enforce,
+        },
+        slots: long.slots,
+        after: long.after,
+        batch_at_most: long.batch_at_most,
+        reserve: long.reserve,
+        in_flight: org.in_flight,
+        queue: QueueSettings {
+            places: queue.places,
+            patience: [queue.interactive, queue.standard, queue.batch],
+            ladder: ledgers::ladder(&config.ladder),
+        },
+    }
+}
+
+/// What it says of Apex that runs long, if it says anything.
+fn apex(org: &Org, config: &Config) -> Option<SlotSettings> {
+    org.long_running.apex.map(|Apex { slots: count, after, batch_at_most, reserve }| SlotSettings {
+        slots: count,
+        after,
+        batch_at_most,
+        reserve,
+        in_flight: None,
+        ..slots(org, config)
+    })
 }
 
 fn timeouts(upstream: &Upstream, family: Family) -> Timeouts {

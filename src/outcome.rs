@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::admission::Terms;
 use crate::call::{
-    ApiCalls, ApiVersion, CallerId, Class, Family, ObjectName, Operation, OrgId, Principal, closed_list,
+    ApiCalls, ApiVersion, CallerId, Class, Family, Length, ObjectName, Operation, OrgId, Principal, closed_list,
 };
 use crate::refusal::{Reason, Wants};
 use crate::salesforce::Usage;
@@ -29,6 +29,30 @@ closed_list! {
         Upstream = "upstream",
         /// The gateway answered itself.
         Gateway = "gateway",
+        /// A kept answer that was fresh.
+        Cache = "cache",
+        /// A kept answer that was no longer fresh.
+        Stale = "stale",
+        /// The answer to another request that asked the same at the same time.
+        Joined = "joined",
+    }
+}
+
+closed_list! {
+    /// What the cache made of a request it has to do with.
+    CacheResult {
+        /// It answered.
+        Hit = "hit",
+        /// It answered with what was no longer fresh.
+        Stale = "stale",
+        /// It had nothing that was right, fresh and for this caller.
+        Miss = "miss",
+        /// The request wanted Salesforce to be asked.
+        Bypass = "bypass",
+        /// Nobody can say whether an answer would be right the next time.
+        Uncacheable = "uncacheable",
+        /// The answer is too long to be kept.
+        TooLarge = "too_large",
     }
 }
 
@@ -173,6 +197,15 @@ impl Exchange {
     }
 }
 
+/// A wait for one's turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Queued {
+    /// How long it took, over all attempts.
+    pub wait: Duration,
+    /// The place in the order of turns when it began, counted from 1.
+    pub position: usize,
+}
+
 /// Everything decided and measured about one request.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -219,10 +252,18 @@ pub struct Outcome {
     pub status: u16,
     /// Where the answer came from.
     pub source: Source,
+    /// What the cache made of it; none if it has nothing to do with it.
+    pub cache: Option<CacheResult>,
+    /// API calls that were not made, because the answer was there.
+    pub saved: u32,
     /// Why the gateway answered itself.
     pub refusal: Option<Reason>,
     /// What policy would have refused in `mode: observe`.
     pub would_refuse: Option<Reason>,
+    /// How long it was expected to run, once it was admitted.
+    pub length: Length,
+    /// It had to wait for its turn.
+    pub queued: Option<Queued>,
     /// On what terms the ledger let it go, the last time it was sent.
     pub terms: Option<Terms>,
     /// How long it waited because its caller exceeded its pace.
@@ -270,8 +311,12 @@ impl Outcome {
             http: http::Version::HTTP_11,
             status: 0,
             source: Source::Gateway,
+            cache: None,
+            saved: 0,
             refusal: None,
             would_refuse: None,
+            length: Length::Short,
+            queued: None,
             terms: None,
             paced: Duration::ZERO,
             pace_left: None,

@@ -44,6 +44,12 @@ closed_list! {
         CallerPace = "caller_pace",
         /// What may be spent is not known yet, or cannot be written down.
         BudgetUnready = "budget_unready",
+        /// All slots for calls that run long are held, and the call cannot wait for one.
+        SlotsBusy = "slots_busy",
+        /// As many calls are in the air as may be, and the call cannot wait for its turn.
+        CallsInFlight = "calls_in_flight",
+        /// Too many calls wait already.
+        QueueFull = "queue_full",
         /// Two different credentials in one request, or one that cannot be read.
         BadCredential = "bad_credential",
         /// A gateway token that has expired, was given back, or was not made here.
@@ -82,6 +88,8 @@ closed_list! {
         DeadlinePassed = "deadline_passed",
         /// A write was sent and its answer was lost: it may have happened.
         OutcomeUnknown = "outcome_unknown",
+        /// The request wants an answer from memory only, and there is none.
+        NotCached = "not_cached",
         /// The gateway itself has no such page (`/weirkeeper/...`).
         NoSuchPage = "no_such_page",
         /// A defect of the gateway.
@@ -156,11 +164,16 @@ impl Reason {
             | Self::IdentityUnavailable
             | Self::Paused
             | Self::Shed
-            | Self::BudgetUnready => StatusCode::SERVICE_UNAVAILABLE,
+            | Self::BudgetUnready
+            | Self::SlotsBusy
+            | Self::CallsInFlight
+            | Self::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnreachable | Self::UpstreamTls | Self::UpstreamReset | Self::UpstreamGarbage => {
                 StatusCode::BAD_GATEWAY
             }
-            Self::UpstreamTimeout | Self::DeadlinePassed | Self::OutcomeUnknown => StatusCode::GATEWAY_TIMEOUT,
+            Self::UpstreamTimeout | Self::DeadlinePassed | Self::OutcomeUnknown | Self::NotCached => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -187,6 +200,9 @@ impl Reason {
             Self::Paused
             | Self::Shed
             | Self::BudgetUnready
+            | Self::SlotsBusy
+            | Self::CallsInFlight
+            | Self::QueueFull
             | Self::BuffersFull
             | Self::TooManyConnections
             | Self::Draining
@@ -195,6 +211,7 @@ impl Reason {
             | Self::UpstreamTls
             | Self::UpstreamReset
             | Self::UpstreamGarbage
+            | Self::NotCached
             | Self::IdentityUnavailable => "SERVER_UNAVAILABLE",
             Self::UpstreamTimeout | Self::DeadlinePassed | Self::OutcomeUnknown => "REQUEST_RUNNING_TOO_LONG",
             Self::Internal => "UNKNOWN_EXCEPTION",
@@ -217,6 +234,9 @@ impl Reason {
             Self::OrgAllowance => "Wait, or ask the gateway's operator who uses it.",
             Self::Shed => "Try again later; the operator can guarantee this caller a floor.",
             Self::Pace | Self::CallerPace => "Go slower.",
+            Self::SlotsBusy => "Try again later, ask for less at once, or use Bulk API 2.0, whose jobs hold no slot.",
+            Self::CallsInFlight => "Send fewer calls at the same time.",
+            Self::QueueFull => "Try again later.",
             Self::BadCredential => "Send exactly one credential.",
             Self::SessionInvalid => "Log in again.",
             Self::LoginLimited => "Use the token a log-in gave until it expires; check the key if log-ins fail.",
@@ -243,6 +263,7 @@ impl Reason {
             Self::OutcomeUnknown => {
                 "The write may have happened: read the record before sending it again, or use an upsert by external id."
             }
+            Self::NotCached => "Leave only-if-cached out to have Salesforce asked.",
             Self::NoSuchPage => "See the gateway's documentation for the pages it has.",
             Self::Internal => "Tell the gateway's operator the request id.",
         }

@@ -1,11 +1,13 @@
 //! The road: what happens to a request, in order.
 //!
 //! ```text
-//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Authorize -> Admit ----> Send
-//!                record     org and     Call,         may he?   URLs in    token of     ledger:    message, connection,
-//!                metrics,   caller      complete      (and each answers    the          may it     answer, cost
-//!                log                    body          part)     that       identity     now, who
-//!                                                               leave us                pays
+//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Recall -> Authorize -> Admit ----> Send
+//!                record     org and     Call,         may he?   URLs in    from      token of     ledger:    message,
+//!                metrics,   caller,     complete      (and each answers    memory?   the          may it     connection,
+//!                log        class       body          part)     that       what is   identity     now, who   answer, cost
+//!                                                               leave us   old now?               pays;
+//!                                                                                                 slots,
+//!                                                                                                 queue
 //! ```
 //!
 //! Every stage may end the journey with a `Refusal`, which Observe turns into an answer. All stages are always ready, so a
@@ -30,6 +32,7 @@ use crate::stages::identify::IdentifyLayer;
 use crate::stages::observe::{ObserveLayer, ObservedBody};
 use crate::stages::policy::PolicyLayer;
 use crate::stages::poll::PollLayer;
+use crate::stages::recall::RecallLayer;
 use crate::stages::rewrite::RewriteLayer;
 use crate::stages::send::Send;
 use crate::stages::understand::UnderstandLayer;
@@ -91,9 +94,12 @@ pub fn build(
         .layer(PolicyLayer)
         // URLs in a few answers point to the gateway, not past it.
         .layer(RewriteLayer)
+        // Was it answered a short while ago; what does a write make old.
+        .layer(RecallLayer { clock: shared.clock, buffers: shared.buffers.clone() })
         // The token of the identity the caller acts as; a new one, once, if Salesforce rejects it.
         .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
-        // May it be sent now, and who pays; waits for what is on its way. A second attempt pays again.
+        // May it be sent now, and who pays; is there a slot if it runs long; waits for what is on its way and for its turn.
+        // A second attempt pays and waits again.
         .layer(AdmitLayer { clock: shared.clock })
         // One attempt at Salesforce.
         .service(send.clone());

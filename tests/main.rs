@@ -9,6 +9,7 @@
 )]
 
 mod admin;
+mod answers;
 mod arrows;
 mod blocking;
 mod budget;
@@ -34,6 +35,7 @@ mod sdk;
 mod seen;
 mod serve;
 mod shim;
+mod slots;
 mod state;
 mod transparency;
 mod upstream_tls;

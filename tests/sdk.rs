@@ -73,7 +73,9 @@ fn installed() -> Installed {
     let lock = fs::File::create(home.join("lock")).unwrap();
     lock.lock().unwrap();
 
-    let (wanted, stamp) = (fs::read(script("requirements.txt")).unwrap(), python.join("installed.txt"));
+    // Scripts in there name the place where they were installed.
+    let (mut wanted, stamp) = (fs::read(script("requirements.txt")).unwrap(), python.join("installed.txt"));
+    wanted.extend(format!("# in {}\n", python.display()).into_bytes());
     if fs::read(&stamp).is_ok_and(|there| there == wanted) {
         assert!(python.join("bin/python").exists(), "remove {} and run again", python.display());
     } else {

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::io::DuplexStream;
+use weirkeeper::answers::Answers;
 use weirkeeper::body::ByteBudget;
 use weirkeeper::call::OrgId;
 use weirkeeper::clock::Clock;
@@ -62,6 +63,7 @@ pub struct World {
     pub buffers: ByteBudget,
     pub in_force: InForce,
     lasting: Lasting,
+    pub answers: Answers,
     shared: Shared,
     pub edge: Arc<Edge>,
     line: Arc<Mutex<Line>>,
@@ -111,7 +113,9 @@ pub fn configuration(yaml: &str) -> Config {
     } else {
         format!("orgs: [{{name: prod, instance_url: 'http://{ORIGIN}'}}]\n")
     };
-    let text = format!("{org}{yaml}");
+    // Other promises are about what Salesforce is asked.
+    let cache = if yaml.contains("cache:") { "" } else { "cache: {mode: off}\n" };
+    let text = format!("{org}{cache}{yaml}");
     config::check_text(&text, Path::new("weirkeeper.yaml"), &Machine).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
@@ -132,9 +136,11 @@ impl World {
         let telemetry = Telemetry::new(clock, log, TelemetryOptions::default());
         let line = Arc::new(Mutex::new(Line::Sim));
         let clients = Tasks::new();
+        let answers = Answers::new(clock);
         let lasting = Lasting {
             telemetry: telemetry.clone(),
             ledgers: Ledgers::forgetful(clock, telemetry.log().clone()),
+            answers: answers.clone(),
             made_up_key: Zeroizing::new([7; 32]),
             clock,
             dial: Some({
@@ -158,7 +164,9 @@ impl World {
         };
         let source = Arc::clone(&in_force);
         telemetry.add_source(move |snapshot| {
-            snapshot.budgets = gateway::figures::budgets(&source.load(), clock.now());
+            let live = source.load();
+            snapshot.budgets = gateway::figures::budgets(&live, clock.now());
+            snapshot.slots = gateway::figures::slots(&live, clock.now());
         });
         let tasks = Tasks::new();
         let drain = Drain::new();
@@ -182,6 +190,7 @@ impl World {
             buffers,
             in_force,
             lasting,
+            answers,
             shared,
             edge,
             line,
@@ -312,6 +321,10 @@ impl World {
         let status = self.telemetry.status();
         for org in &status.in_flight {
             assert!(org.by_class.values().all(|count| *count == 0), "{org:?}");
+        }
+        for view in status.parts.slots.iter().flat_map(|slots| std::iter::once(&slots.view).chain(&slots.apex)) {
+            let waiting: usize = view.queue.iter().map(|waiting| waiting.waiting).sum();
+            assert_eq!((view.in_the_air, waiting), (0, 0), "places stay held: {view:?}");
         }
         let upstream = self.upstream();
         assert_eq!((upstream.open, upstream.waiting), (upstream.idle, 0), "connections stay lent: {upstream:?}");

@@ -35,7 +35,11 @@ pub struct InstructionOptions {
     /// than a call that brings its own session.
     #[arg(long)]
     gate_identity: Option<f64>,
-    /// Keep the last longer run's callgrind output here, to read with `callgrind_annotate`; the identity's ends in `.identity`.
+    /// Measure answers from memory, too; fail above so many instructions for one.
+    #[arg(long)]
+    gate_memory: Option<f64>,
+    /// Keep the last longer run's callgrind output here, to read with `callgrind_annotate`; the identity's ends in `.identity`,
+    /// that of answers from memory in `.memory`.
     #[arg(long)]
     profile: Option<PathBuf>,
     /// Write the figures here.
@@ -65,14 +69,17 @@ pub fn instructions(common: &Common, options: &InstructionOptions) -> Outcome<bo
     if options.more <= options.fewer {
         return Err("--more must be above --fewer".into());
     }
-    if options.gate_identity.is_some() && common.target_cmd.is_some() {
-        return Err("only this gateway's identities can be measured".into());
+    if (options.gate_identity.is_some() || options.gate_memory.is_some()) && common.target_cmd.is_some() {
+        return Err("only this gateway's identities and memory can be measured".into());
     }
     let stage = Stage::set(0)?;
     let mut figures = Vec::new();
     let mut kinds = kinds(common);
     if options.gate_identity.is_some() {
         kinds.insert(1, Kind::Identity);
+    }
+    if options.gate_memory.is_some() {
+        kinds.push(Kind::Memory);
     }
     for kind in kinds {
         let (mut fewer, mut more) = (u64::MAX, u64::MAX);
@@ -83,6 +90,7 @@ pub fn instructions(common: &Common, options: &InstructionOptions) -> Outcome<bo
         let file = match (&kind, &options.profile) {
             (Kind::Gateway | Kind::Command(_), Some(file)) => Some(file.clone()),
             (Kind::Identity, Some(file)) => Some(file.with_added_extension("identity")),
+            (Kind::Memory, Some(file)) => Some(file.with_added_extension("memory")),
             _ => None,
         };
         if let Some(file) = file {
@@ -93,7 +101,10 @@ pub fn instructions(common: &Common, options: &InstructionOptions) -> Outcome<bo
     let rows: Vec<Vec<String>> =
         figures.iter().map(|(name, count)| vec![(*name).to_owned(), format!("{count:.0}")]).collect();
     report::table(&["target", "user instructions per call"], &rows);
-    let within = finish("instructions per call", &figures, options.gate, options.json.as_deref())?;
+    let mut within = finish("instructions per call", &figures, options.gate, options.json.as_deref())?;
+    if let (Some(gate), Some((_, memory))) = (options.gate_memory, figures.last()) {
+        within &= report::within("instructions for an answer from memory", *memory, Some(gate));
+    }
     let more = match figures.as_slice() {
         [(_, own), (_, identity), ..] if options.gate_identity.is_some() => identity - own,
         _ => return Ok(within),

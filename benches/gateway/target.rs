@@ -85,6 +85,8 @@ pub enum Kind {
     Gateway,
     /// The same, with the same requests, for a caller that acts as an identity the gateway holds.
     Identity,
+    /// The same as the first, answering from memory what it was asked before.
+    Memory,
     /// nginx as a plain reverse proxy, one worker.
     Nginx { access_log: bool },
     /// Any command.
@@ -97,6 +99,7 @@ impl Kind {
         match self {
             Self::Gateway => "weirkeeper",
             Self::Identity => "weirkeeper, identity",
+            Self::Memory => "weirkeeper, from memory",
             Self::Nginx { access_log: false } => "nginx",
             Self::Nginx { access_log: true } => "nginx, access log",
             Self::Command(_) => "command",
@@ -245,7 +248,7 @@ impl Stage {
                 let words = command.split_whitespace();
                 Ok(words.map(|word| word.replace("{port}", &own).replace("{upstream}", &upstream)).collect())
             }
-            Kind::Gateway | Kind::Identity => {
+            Kind::Gateway | Kind::Identity | Kind::Memory => {
                 fs::write(&file, self.gateway_config(kind, port)?)?;
                 Ok([env!("CARGO_BIN_EXE_weirkeeper"), "serve", "--config", &path].map(str::to_owned).to_vec())
             }
@@ -274,8 +277,12 @@ impl Stage {
             );
             act_as = "  act_as: app\n";
         }
+        let cache = match kind {
+            Kind::Memory => "cache: {entries: [{match: {objects: [Account], operations: [read]}, fresh: 1h}]}\n",
+            _ => "",
+        };
         Ok(format!(
-            "listeners: [{{address: \"127.0.0.1:{port}\"}}]\n\
+            "{cache}listeners: [{{address: \"127.0.0.1:{port}\"}}]\n\
              admin: {{address: \"127.0.0.1:{admin}\"}}\n\
              runtimes: 1\n\
              limits: {{body_bytes: 2GiB, buffered_bytes_total: {BUFFERED_MIB}MiB, idle: 600s}}\n\

@@ -33,7 +33,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 pub use self::guard::{Access, Denied, Needs, Reach};
-pub use self::orders::{Order, Unknown, Whom};
+pub use self::orders::{Order, Purge, Purged, Unknown, Whom};
 pub use self::pages::Page;
 use crate::tasks::Tasks;
 use crate::telemetry::{Level, Telemetry};
@@ -68,6 +68,9 @@ type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// Carries out an order.
 type Carrier = Box<dyn Fn(&Order) -> Result<(), Unknown> + Send + Sync>;
 
+/// Makes answers old; says how much of that there was.
+type Purger = Box<dyn Fn(&Purge) -> Result<serde_json::Value, Unknown> + Send + Sync>;
+
 /// What the admin listener shows.
 pub struct Admin {
     telemetry: Telemetry,
@@ -75,6 +78,7 @@ pub struct Admin {
     config: ArcSwap<serde_json::Value>,
     checks: RwLock<Vec<(&'static str, Check)>>,
     carrier: RwLock<Option<Carrier>>,
+    purger: RwLock<Option<Purger>>,
     draining: AtomicBool,
 }
 
@@ -115,6 +119,7 @@ impl Admin {
             config: ArcSwap::from_pointee(serde_json::Value::Null),
             checks: RwLock::default(),
             carrier: RwLock::default(),
+            purger: RwLock::default(),
             draining: AtomicBool::new(false),
         }
     }
@@ -137,6 +142,11 @@ impl Admin {
     /// Says who carries out orders. It must be quick. Until then there are none to give.
     pub fn carry_out(&self, carrier: impl Fn(&Order) -> Result<(), Unknown> + Send + Sync + 'static) {
         *self.carrier.write() = Some(Box::new(carrier));
+    }
+
+    /// Says who makes kept answers old. It must be quick.
+    pub fn purge_by(&self, purger: impl Fn(&Purge) -> Result<serde_json::Value, Unknown> + Send + Sync + 'static) {
+        *self.purger.write() = Some(Box::new(purger));
     }
 
     /// From now on the gateway is not ready: it is shutting down.

@@ -1,4 +1,4 @@
-//! What an operator may order: to pause or resume one caller or one class of one org.
+//! What an operator may order: to pause or resume one caller or one class of one org, and to forget kept answers.
 
 use crate::call::Class;
 
@@ -31,14 +31,69 @@ pub enum Unknown {
     Caller,
 }
 
+/// Makes kept answers old.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purge {
+    /// The org whose answers are meant.
+    pub org: String,
+    /// Which of them.
+    pub what: Purged,
+}
+
+/// Which answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Purged {
+    /// All.
+    All,
+    /// Those about this object.
+    Object(String),
+    /// Those of the principals that the log shows like this.
+    Principal(String),
+}
+
+/// The parameters of an order, each once.
+fn parameters(query: &str) -> Result<Vec<(&str, String)>, &'static str> {
+    let mut all: Vec<(&str, String)> = Vec::new();
+    for member in query.split('&').filter(|member| !member.is_empty()) {
+        let (name, value) = member.split_once('=').ok_or("Write each parameter as name=value.")?;
+        let value = percent_encoding::percent_decode_str(value);
+        let value = value.decode_utf8().map_err(|_| "A parameter is not UTF-8.")?.into_owned();
+        if all.iter().any(|(known, _)| *known == name) {
+            return Err("Give each parameter once.");
+        }
+        all.push((name, value));
+    }
+    Ok(all)
+}
+
+impl Purge {
+    /// Reads `org=...`, and perhaps `object=...` or `principal=...`; the error says what is wrong.
+    pub(super) fn parse(query: &str) -> Result<Self, &'static str> {
+        let (mut org, mut what) = (None, None);
+        for (name, value) in parameters(query)? {
+            let more = match name {
+                "org" => {
+                    org = Some(value);
+                    continue;
+                }
+                "object" => Purged::Object(value),
+                "principal" => Purged::Principal(value),
+                _ => return Err("The parameters are org, and perhaps object or principal."),
+            };
+            if what.replace(more).is_some() {
+                return Err("Name one object or one principal.");
+            }
+        }
+        let org = org.ok_or("Name the org.")?;
+        Ok(Self { org, what: what.unwrap_or(Purged::All) })
+    }
+}
+
 impl Order {
     /// Reads `org=...&caller=...` or `org=...&class=...`; the error says what is wrong.
     pub(super) fn parse(query: &str, paused: bool) -> Result<Self, &'static str> {
         let (mut org, mut whom) = (None, None);
-        for member in query.split('&').filter(|member| !member.is_empty()) {
-            let (name, value) = member.split_once('=').ok_or("Write each parameter as name=value.")?;
-            let value = percent_encoding::percent_decode_str(value);
-            let value = value.decode_utf8().map_err(|_| "A parameter is not UTF-8.")?.into_owned();
+        for (name, value) in parameters(query)? {
             let given = match name {
                 "org" => org.replace(value).is_some(),
                 "caller" => whom.replace(Whom::Caller(value)).is_some(),
@@ -62,6 +117,17 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_purge_names_one_org_and_perhaps_one_thing() {
+        let purge = |query| Purge::parse(query).map(|purge| purge.what);
+        assert_eq!(purge("org=prod"), Ok(Purged::All));
+        assert_eq!(purge("object=Account&org=prod"), Ok(Purged::Object("Account".into())));
+        assert_eq!(purge("org=prod&principal=0a1b2c3d"), Ok(Purged::Principal("0a1b2c3d".into())));
+        for wrong in ["", "object=Account", "org=a&org=b", "org=a&object=b&principal=c", "org=a&caller=b", "org"] {
+            assert!(purge(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn an_order_names_one_org_and_one_caller_or_class() {

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Admin;
 use super::guard::{Denied, Needs, Reach};
-use super::orders::{Order, Unknown};
+use super::orders::{Order, Purge, Unknown};
 use crate::call::closed_list;
 use crate::telemetry::TEXT_FORMAT;
 
@@ -30,10 +30,16 @@ closed_list! {
         Status = "/api/v1/status",
         /// Every org's budget: what is used, by whom, what comes back when, when it runs out.
         Budget = "/api/v1/budget",
+        /// Every org's slots for calls that run long, and who waits.
+        Slots = "/api/v1/slots",
         /// POST: pause a caller or a class of an org.
         Pause = "/api/v1/pause",
         /// POST: resume it.
         Resume = "/api/v1/resume",
+        /// What is kept in memory, and what it saved.
+        Cache = "/api/v1/cache",
+        /// POST: makes kept answers of an org old: all, those about an object, or those of a principal.
+        Purge = "/api/v1/cache/purge",
         /// The configuration in force, without secrets.
         Config = "/api/v1/config",
     }
@@ -43,8 +49,10 @@ impl Page {
     const fn needs(self) -> Needs {
         match self {
             Self::Livez | Self::Readyz => Needs::Nothing,
-            Self::Index | Self::Metrics | Self::Status | Self::Budget | Self::Config => Needs::KeyFromAfar,
-            Self::Pause | Self::Resume => Needs::Key,
+            Self::Index | Self::Metrics | Self::Status | Self::Budget | Self::Slots | Self::Cache | Self::Config => {
+                Needs::KeyFromAfar
+            }
+            Self::Pause | Self::Resume | Self::Purge => Needs::Key,
         }
     }
 
@@ -56,10 +64,15 @@ impl Page {
             Self::Readyz => "whether requests may be sent here, and why not",
             Self::Status => "what the gateway is doing",
             Self::Budget => "every org's budget: what is used, by whom, what comes back when, when it runs out",
+            Self::Slots => "every org's slots: which calls run long, whose, since when; and who waits",
             Self::Pause => {
                 "POST ?org=...&caller=... or &class=...: nothing of it is sent until it is resumed; needs the key"
             }
             Self::Resume => "POST: the same, resumed",
+            Self::Cache => "what is kept in memory, and what it saved",
+            Self::Purge => {
+                "POST ?org=... and perhaps &object=... or &principal=...: kept answers are old; needs the key"
+            }
             Self::Config => "the configuration in force, without secrets",
         }
     }
@@ -75,7 +88,7 @@ pub(super) fn answer(admin: &Admin, reach: Reach, head: &request::Parts) -> Answ
     let Some(page) = page else {
         return error(StatusCode::NOT_FOUND, "not_found", "There is no such page; / lists those there are.");
     };
-    let orders = matches!(page, Page::Pause | Page::Resume);
+    let orders = matches!(page, Page::Pause | Page::Resume | Page::Purge);
     let (allowed, methods, advice): (_, &[Method], _) = if orders {
         ("POST", &[Method::POST], "Use POST.")
     } else {
@@ -97,8 +110,11 @@ pub(super) fn answer(admin: &Admin, reach: Reach, head: &request::Parts) -> Answ
         }
         Page::Status => json(StatusCode::OK, &admin.telemetry.status()),
         Page::Budget => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().budgets})),
+        Page::Slots => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().slots})),
         Page::Pause => ordered(admin, head, true),
         Page::Resume => ordered(admin, head, false),
+        Page::Cache => json(StatusCode::OK, &admin.telemetry.cache_status()),
+        Page::Purge => purged(admin, head),
         Page::Config => json(StatusCode::OK, &**admin.config.load()),
     }
 }
@@ -115,8 +131,30 @@ fn ordered(admin: &Admin, head: &request::Parts, paused: bool) -> Answer {
     };
     match carrier(&order) {
         Ok(()) => json(StatusCode::OK, &serde_json::json!({"paused": paused})),
-        Err(Unknown::Org) => error(StatusCode::NOT_FOUND, "unknown_org", "No org of this name is configured."),
-        Err(Unknown::Caller) => error(StatusCode::NOT_FOUND, "unknown_caller", "No caller of this name is configured."),
+        Err(unknown) => nobody(unknown),
+    }
+}
+
+/// Makes old what the query names.
+fn purged(admin: &Admin, head: &request::Parts) -> Answer {
+    let purge = match Purge::parse(head.uri.query().unwrap_or_default()) {
+        Ok(purge) => purge,
+        Err(why) => return error(StatusCode::BAD_REQUEST, "bad_order", why),
+    };
+    let purger = admin.purger.read();
+    let Some(purger) = &*purger else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "The gateway is still starting.");
+    };
+    match purger(&purge) {
+        Ok(done) => json(StatusCode::OK, &done),
+        Err(unknown) => nobody(unknown),
+    }
+}
+
+fn nobody(unknown: Unknown) -> Answer {
+    match unknown {
+        Unknown::Org => error(StatusCode::NOT_FOUND, "unknown_org", "No org of this name is configured."),
+        Unknown::Caller => error(StatusCode::NOT_FOUND, "unknown_caller", "No caller of this name is configured."),
     }
 }
 

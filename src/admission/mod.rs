@@ -17,6 +17,7 @@
 //! | `pace` | how fast one caller may send, and who waits for it |
 //! | `lease`, `allotment`, `statement`, `bank` | what may be spent without asking the store, and the stores |
 //! | `forecast`, `snapshot` | what comes back when, and everything there is to see |
+//! | [`slots`] | which calls may be in the air, who waits, and who is next |
 //!
 //! Unit: API calls as Salesforce charges them (facts 1.3). Time: [`time::Timeline`], whole minutes.
 
@@ -35,6 +36,7 @@ mod ledger;
 mod pace;
 pub mod ring;
 pub mod settings;
+pub mod slots;
 mod snapshot;
 mod statement;
 mod terms;

@@ -146,7 +146,7 @@ impl Default for OrgSettings {
 
 /// A caller's account with one ledger: the same for as long as its name is configured, whatever its place among the
 /// callers. So a request that began under an earlier configuration is charged to whom it came from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AccountId(u32);
 
 impl AccountId {

@@ -144,6 +144,11 @@ impl Ledger {
         self.with(now, Book::org_budget)
     }
 
+    /// Calls used by the whole org, and its limit, if that is known.
+    pub fn used_of_limit(&self, now: Instant) -> Option<(u64, u64)> {
+        self.with(now, |book| Some((book.truth.used(book.own.sum()), book.truth.limit()?)))
+    }
+
     /// Every caller that is configured or still has calls in the window; lost leases among them, under
     /// [`LOST_LEASES`](super::LOST_LEASES).
     pub fn callers(&self, now: Instant) -> Vec<CallerBudget> {

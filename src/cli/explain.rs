@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use http::Method;
 use serde_json::{Value, json};
 
-use crate::call::{Call, CallerId, Meaning, OrgId, Principal};
+use crate::admission::slots::presumed;
+use crate::call::{Call, CallerId, Class, Meaning, OrgId, Principal};
 use crate::config::{self, Config, Pace, PaceMode};
-use crate::live::LiveCaller;
+use crate::live::{Classes, LiveCaller};
 use crate::salesforce::{self, Costs};
 
 /// The arguments of `explain`.
@@ -71,7 +72,7 @@ fn explain(arguments: &ExplainArguments) -> Result<Value, String> {
             None => notes.push("its body says what it does; give it with --body".to_owned()),
         }
     }
-    let rules = config.as_ref().map(|config| rules(config, &meaning));
+    let rules = config.as_ref().map(|config| rules(config, &meaning, &arguments.path));
     Ok(described(&meaning, rules.as_deref(), &notes))
 }
 
@@ -84,26 +85,29 @@ fn read(file: &PathBuf) -> Result<Vec<u8>, String> {
     std::fs::read(file).map_err(|error| format!("{}: {error}", file.display()))
 }
 
-/// For each caller: its class, and whether its allow-rules let the request pass.
-fn rules(config: &Config, meaning: &Meaning) -> Vec<Value> {
+/// For each caller: the class of such a request, how long it is presumed to run, and whether the allow-rules let it pass.
+fn rules(config: &Config, meaning: &Meaning, path: &str) -> Vec<Value> {
+    let classes = Classes::new(&config.classes);
     config
         .callers
         .iter()
         .enumerate()
         .map(|(place, caller)| {
             let live = LiveCaller::new(caller, false);
+            let class = classes.of(caller.class, meaning, path);
             let call = Call {
                 org: OrgId(0),
                 caller: CallerId(place as u16),
                 principal: Principal::NOBODY,
-                class: caller.class,
+                class,
                 meaning: meaning.clone(),
                 deadline: None,
             };
             let verdict = live.rules.judge(&call);
             json!({
                 "caller": caller.name.as_str(),
-                "class": caller.class,
+                "class": class,
+                "presumed_length": presumed(class, meaning).length(),
                 "pace": caller.pace.filter(|pace| pace.mode != PaceMode::Off).map(pace),
                 "allowed": verdict.is_ok(),
                 "why": verdict.err(),
@@ -125,6 +129,8 @@ fn described(meaning: &Meaning, rules: Option<&[Value]>, notes: &[String]) -> Va
         .iter()
         .map(|part| json!({"family": part.family, "operation": part.operation, "object": part.object}))
         .collect();
+    let lengths: serde_json::Map<String, Value> =
+        Class::ALL.iter().map(|class| (class.to_string(), json!(presumed(*class, meaning).length()))).collect();
     json!({
         "family": meaning.family,
         "operation": meaning.operation,
@@ -135,6 +141,7 @@ fn described(meaning: &Meaning, rules: Option<&[Value]>, notes: &[String]) -> Va
         "api_calls": meaning.cost.0,
         "idempotency": meaning.idempotency,
         "long_poll": meaning.long_poll,
+        "presumed_length": lengths,
         "subrequests": parts,
         "callers": rules,
         "notes": notes,
@@ -162,6 +169,9 @@ fn table(explained: &Value) -> String {
     ] {
         lines.push(format!("{label:<18}{}", plain(&explained[key])));
     }
+    let of_class = |class: &Class| format!("{class} {}", plain(&explained["presumed_length"][class.as_str()]));
+    let lengths: Vec<String> = Class::ALL.iter().map(of_class).collect();
+    lines.push(format!("{:<18}{}", "presumed length", lengths.join(", ")));
     for (place, part) in explained["subrequests"].as_array().into_iter().flatten().enumerate() {
         lines.push(format!(
             "subrequest {:<7}{} {} {}",
@@ -176,8 +186,9 @@ fn table(explained: &Value) -> String {
             None => "allowed".to_owned(),
             Some(why) => format!("refused: {why}"),
         };
+        let (class, length) = (plain(&caller["class"]), plain(&caller["presumed_length"]));
         let pace = caller["pace"].as_str().map(|pace| format!("; {pace}")).unwrap_or_default();
-        lines.push(format!("caller {:<11}{verdict} ({}{pace})", plain(&caller["caller"]), plain(&caller["class"])));
+        lines.push(format!("caller {:<11}{verdict} ({class}, presumed {length}{pace})", plain(&caller["caller"])));
     }
     for note in explained["notes"].as_array().into_iter().flatten() {
         lines.push(format!("note: {}", plain(note)));

@@ -14,6 +14,7 @@ use crate::gateway;
 
 mod admin_client;
 mod budget;
+mod cache;
 #[cfg(feature = "demo")]
 mod demo;
 mod explain;
@@ -52,6 +53,8 @@ enum Verb {
     Pause(pause::PauseArguments),
     /// Let a paused caller or class go on.
     Resume(pause::PauseArguments),
+    /// Look after the answers that a running gateway keeps in memory.
+    Cache(cache::CacheArguments),
     /// Make a gateway key for a caller; only its SHA-256 belongs into the configuration.
     Key {
         /// Print JSON.
@@ -119,6 +122,7 @@ pub fn run() -> ExitCode {
         Verb::Budget(arguments) => budget::run(&arguments),
         Verb::Pause(arguments) => pause::run(&arguments, "pause"),
         Verb::Resume(arguments) => pause::run(&arguments, "resume"),
+        Verb::Cache(arguments) => cache::run(&arguments),
         Verb::Key { json } => make_key(json),
         Verb::Schema => {
             say(&serde_json::to_string_pretty(&config::schema()).unwrap_or_default());

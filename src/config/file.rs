@@ -15,11 +15,13 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::auth::{GatewayTokensFile, IdentityFile};
+use super::cache::CacheFile;
 use super::daily::{DailyFile, LadderFile, ShareFile, StateFile};
 use super::key::KeyDigest;
 use super::model::Origin;
 use super::pace::PaceFile;
 use super::secret::SecretRef;
+use super::slots::{ClassRuleFile, LongRunningFile, QueueFile};
 use super::value::{ApiName, Count, HostName, Name, OneOrMany, Period, Phrase, ProxyUrl, Size, Text, WebUrl};
 use crate::call::{Class, Family, Operation};
 
@@ -47,8 +49,14 @@ pub struct ConfigFile {
     pub rate_limit_headers: bool,
     /// What the `allow` rules of callers do.
     pub policy: PolicyFile,
-    /// What happens as an org's daily allowance runs out.
+    /// Lowers the class of some calls, whoever makes them.
+    pub classes: Vec<ClassRuleFile>,
+    /// Which answers may be given from memory.
+    pub cache: CacheFile,
+    /// What happens as an org's daily allowance runs out, or the queue fills up.
     pub ladder: LadderFile,
+    /// How calls wait that cannot be sent at once.
+    pub queue: QueueFile,
     /// Where it is remembered what was spent. Default: the folder `data` beside this file if any org enforces a budget,
     /// else `memory`. Changing it takes effect after a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,7 +89,10 @@ impl Default for ConfigFile {
             callers: Vec::new(),
             rate_limit_headers: true,
             policy: PolicyFile::default(),
+            classes: Vec::new(),
+            cache: CacheFile::default(),
             ladder: LadderFile::default(),
+            queue: QueueFile::default(),
             state: None,
             log: LogFile::default(),
             metrics: MetricsFile::default(),
@@ -306,6 +317,11 @@ pub struct OrgFile {
     pub public_url: Option<Text<Origin>>,
     /// Its daily allowance of API calls.
     pub daily: DailyFile,
+    /// Its places for calls that run long.
+    pub long_running: LongRunningFile,
+    /// Calls in the air at most, of all callers together; further ones wait. Default: as many as come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<Count<1, 1_000_000>>,
     /// The Salesforce users whose credentials the gateway holds, by a name of your choice. With this, apps use their
     /// gateway key wherever Salesforce wants a session, and callers with `act_as` need no Salesforce account.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -323,6 +339,8 @@ impl Default for OrgFile {
             hosts: Vec::new(),
             public_url: None,
             daily: DailyFile::default(),
+            long_running: LongRunningFile::default(),
+            in_flight: None,
             auth: None,
             costs: CostsFile::default(),
         }
@@ -381,6 +399,9 @@ pub struct CallerFile {
     /// How long it waits for an answer, unless a request says less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Text<Period>>,
+    /// Calls of it in the air at most, to each org; further ones wait. Default: as many as come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<Count<1, 1_000_000>>,
     /// Its share of every org's daily allowance.
     pub daily: ShareFile,
     /// How fast it may send; default: as fast as it likes.

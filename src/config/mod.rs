@@ -9,6 +9,7 @@
 //! operators come from it. Only this module reads the environment; only [`Config`] reaches the rest of the program.
 
 mod auth;
+mod cache;
 mod check;
 mod daily;
 mod file;
@@ -20,6 +21,7 @@ mod problem;
 mod read;
 mod schema;
 mod secret;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -29,6 +31,7 @@ pub mod watch;
 use std::net::SocketAddr;
 use std::path::Path;
 
+pub use cache::{Cache, CacheEntry};
 pub use daily::{DailyMode, OnLoss};
 pub use file::{AccessTo, PolicyMode, Roots};
 pub use key::KeyDigest;
@@ -42,6 +45,7 @@ pub use pace::{Pace, PaceMode};
 pub use problem::{Place, Problem, Problems};
 pub use schema::schema;
 pub use secret::Secret;
+pub use slots::{Apex, ClassRule, LongRunning, Queue, SlotMode};
 
 use check::{Rejected, check};
 use file::ConfigFile;

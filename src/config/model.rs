@@ -14,11 +14,13 @@ use http::uri::Authority;
 use ipnet::IpNet;
 use smol_str::SmolStr;
 
+use super::cache::Cache;
 use super::daily::{DailyMode, OnLoss};
 use super::file::{AccessTo, ConfigFile, PolicyMode, Roots};
 use super::key::KeyDigest;
 use super::pace::Pace;
 use super::secret::Secret;
+use super::slots::{ClassRule, LongRunning, Queue};
 use crate::call::{ApiCalls, CallerId, Class, Family, ObjectName, Operation, OrgId};
 
 /// A configuration without mistakes. Share it by `Arc`; a reload makes a new one.
@@ -44,8 +46,14 @@ pub struct Config {
     pub rate_limit_headers: bool,
     /// What the allow-rules of callers do.
     pub policy: PolicyMode,
-    /// What happens as an org's daily allowance runs out.
+    /// What lowers the class of some calls.
+    pub classes: Vec<ClassRule>,
+    /// Which answers may be given from memory; `None`: none.
+    pub cache: Option<Cache>,
+    /// What happens as an org's daily allowance runs out, or the queue fills up.
     pub ladder: Ladder,
+    /// How calls wait.
+    pub queue: Queue,
     /// Where it is remembered what was spent.
     pub state: State,
     /// The access log.
@@ -252,6 +260,10 @@ pub struct Org {
     pub public: Option<Origin>,
     /// Its daily allowance.
     pub daily: Daily,
+    /// Its slots for calls that run long.
+    pub long_running: LongRunning,
+    /// Calls in the air at most.
+    pub in_flight: Option<usize>,
     /// The Salesforce users whose credentials the gateway holds; if there is none, callers bring their own tokens.
     pub identities: Vec<Identity>,
     /// The cost of answers whose charge Salesforce does not document.
@@ -471,6 +483,8 @@ pub struct Caller {
     pub class: Class,
     /// How long it waits for an answer, unless a request says less.
     pub deadline: Option<Duration>,
+    /// Calls of it in the air at most, to each org.
+    pub in_flight: Option<usize>,
     /// Its share of every org's daily allowance.
     pub daily: Share,
     /// How fast it may send to each org; `None`: as fast as it likes.

@@ -12,6 +12,7 @@ use crate::call::{CallerId, Class, Family, Operation, OrgId};
 
 mod identities;
 mod paces;
+mod slots;
 
 /// Variables and files that exist in a test only.
 #[derive(Default)]
@@ -85,7 +86,7 @@ callers:
   - match: any
   - {name: storefront, match: any}
   - {name: portal, match: {hosts: x}}
-queue: {places: 10}
+webhooks: {places: 10}
 ";
     let problems = checked(text, &Fixed::default()).unwrap_err();
     let shown = problems.to_string();
@@ -108,7 +109,7 @@ queue: {places: 10}
 19:12: callers[3].name: the name "storefront" is taken by callers[1]
 19:31: callers[3].match: callers[2].match matches the same requests; the later of the two would never be seen
 20:28: callers[4].match.hosts: unknown match "hosts"; did you mean "host"?
-21:1: queue: unknown key "queue"; known: listeners, trusted_proxies, admin, limits, upstream, orgs, callers, rate_limit_headers, policy, ladder, state, log, metrics, runtimes, principal_key, gateway_tokens
+21:1: webhooks: unknown key "webhooks"; known: listeners, trusted_proxies, admin, limits, upstream, orgs, callers, rate_limit_headers, policy, classes, cache, ladder, queue, state, log, metrics, runtimes, principal_key, gateway_tokens
 "#
     .trim();
     for (line, wanted) in shown.lines().zip(expected.lines()) {
@@ -546,3 +547,31 @@ proptest! {
 
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----\n";
+
+#[test]
+fn descriptions_are_kept_by_default_and_rows_only_where_objects_are_named() {
+    let cache = good(ORG).cache.unwrap();
+    assert_eq!((cache.entries.len(), cache.bytes, cache.largest), (1, 256 << 20, 1 << 20));
+    assert_eq!(cache.entries[0].operations, [Operation::Describe]);
+    assert_eq!((cache.entries[0].fresh, cache.session_recheck), (Duration::from_hours(1), Duration::from_mins(5)));
+    assert!(good(&format!("{ORG}cache: {{mode: off}}\n")).cache.is_none());
+    let entries = |entries: &str| format!("{ORG}cache: {{entries: [{entries}]}}\n");
+    let named =
+        "{match: {orgs: [prod], objects: [Account], operations: [read, query], families: [rest, query]}, fresh: 60s}";
+    let cache = good(&entries(named)).cache.unwrap();
+    assert_eq!(cache.entries[0].orgs.as_deref(), Some(&[OrgId(0)][..]));
+    for (entry, what) in [
+        ("{match: {operations: [read]}, fresh: 60s}", "match.objects: this key is missing"),
+        ("{match: {operations: [describe]}}", "fresh: this key is missing"),
+        ("{match: {objects: [Account]}, fresh: 60s}", "match.operations: this key is missing"),
+        ("{match: {operations: [describe]}, fresh: 0s}", "longer than nothing"),
+        ("{match: {operations: [search]}, fresh: 60s}", "answers of search are never kept"),
+        ("{match: {families: [apex], operations: [describe]}, fresh: 60s}", "answers of apex are never kept"),
+        ("{match: {objects: [RecentlyViewed], operations: [query]}, fresh: 60s}", "nobody can follow"),
+        ("{match: {objects: [Account__x], operations: [query]}, fresh: 60s}", "nobody can follow"),
+        ("{match: {orgs: [prd], operations: [describe]}, fresh: 60s}", "did you mean \"prod\""),
+        ("{match: {callers: [nobody], operations: [describe]}, fresh: 60s}", "unknown caller"),
+    ] {
+        one(&entries(entry), what);
+    }
+}

@@ -63,7 +63,7 @@ impl std::fmt::Debug for State {
 
 impl UpstreamBody {
     /// The body of an answer whose head came at `head`.
-    pub(super) fn new(mut conn: Box<dyn Lent>, attempt: Attempt, terms: Terms, head: Instant) -> Self {
+    pub(super) fn new(mut conn: Box<dyn Lent>, mut attempt: Attempt, terms: Terms, head: Instant) -> Self {
         let length = conn.remaining();
         if let Some(bytes) = conn.take_whole() {
             attempt.ended(head);
@@ -157,7 +157,7 @@ impl Flow {
     fn cut(&mut self) {
         let Some(conn) = self.conn.take() else { return };
         let at = conn.common().map_or(self.head, |common| common.clock.now());
-        self.attempt.ended(at);
+        self.attempt.cut(at);
     }
 
     /// Whether reading the rest costs less than a new connection.

@@ -43,7 +43,7 @@ mod tests;
 pub use body::UpstreamBody;
 pub use connect::{Connector, MemoryDial, Origin, OriginError, Scheme};
 pub use failure::{Cause, Failure, Sent};
-pub use payer::{Nobody, Payer};
+pub use payer::{Nobody, Payer, Unpaid};
 pub use plan::{Limits, Plan, Timeouts};
 pub use proxy::Proxy;
 pub use stats::{ConnectCounts, OrgStats};

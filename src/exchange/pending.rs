@@ -22,27 +22,39 @@ use super::pool::{Common, Stream};
 use super::stats::Counters;
 use crate::body::Payload;
 use crate::call::ApiCalls;
+use crate::hold::Hold;
 use crate::outcome::{Exchange, FailureKind, Record};
 use crate::salesforce::{Costs, LimitInfo, charged};
 
 /// Says what the org has used (facts 1.7).
 const LIMIT_INFO: &str = "sforce-limit-info";
 
-/// The line of the record that belongs to one attempt.
-#[derive(Debug, Clone)]
+/// The line of the record that belongs to one attempt, and what is held for it.
+#[derive(Debug)]
 pub(super) struct Attempt {
     record: Record,
     index: usize,
+    hold: Option<Hold>,
 }
 
 impl Attempt {
     /// Writes down that a message is being handed over.
-    pub(super) fn sent(record: &Record, now: Instant, cost: ApiCalls) -> Self {
+    pub(super) fn sent(record: &Record, now: Instant, cost: ApiCalls, hold: Option<Hold>) -> Self {
         let mut outcome = record.lock();
         let index = outcome.exchanges.len();
         outcome.exchanges.push(Exchange::sent(now, cost));
         drop(outcome);
-        Self { record: record.clone(), index }
+        Self { record: record.clone(), index, hold }
+    }
+
+    /// The same line, to write to beside who holds the attempt.
+    fn line(&self) -> Self {
+        Self { record: self.record.clone(), index: self.index, hold: None }
+    }
+
+    /// The same attempt for whoever goes on with it.
+    fn pass_on(&mut self) -> Self {
+        Self { record: self.record.clone(), index: self.index, hold: self.hold.take() }
     }
 
     fn write(&self, write: impl FnOnce(&mut Exchange)) {
@@ -71,9 +83,24 @@ impl Attempt {
         });
     }
 
-    /// The last byte came, or we cut it.
-    pub(super) fn ended(&self, now: Instant) {
+    /// The last byte came.
+    pub(super) fn ended(&mut self, now: Instant) {
         self.write(|exchange| exchange.ended = Some(now));
+        if let Some(hold) = self.hold.take() {
+            hold.ended(now);
+        }
+    }
+
+    /// We cut it; Salesforce knows.
+    pub(super) fn cut(&mut self, now: Instant) {
+        self.write(|exchange| exchange.ended = Some(now));
+        self.hold = None;
+    }
+
+    /// It broke off.
+    pub(super) fn failed(&mut self, now: Instant, kind: Option<FailureKind>) {
+        self.cut(now);
+        self.write(|exchange| exchange.failure = kind);
     }
 
     /// Keeps what the answer says has been used: its caller has left, and nobody reads it.
@@ -82,11 +109,11 @@ impl Attempt {
         self.write(|exchange| exchange.unread = said);
     }
 
-    pub(super) fn failed(&self, now: Instant, kind: Option<FailureKind>) {
-        self.write(|exchange| {
-            exchange.ended = Some(now);
-            exchange.failure = kind;
-        });
+    /// Nobody will know when Salesforce is done with it.
+    fn lost(&mut self, now: Instant) {
+        if let Some(hold) = self.hold.take() {
+            hold.lost(now);
+        }
     }
 }
 
@@ -130,8 +157,8 @@ impl Terms {
 /// How an exchange brought no head.
 #[derive(Debug)]
 pub(super) enum Broken<S> {
-    /// The message was given back: it can be sent again, for it was not sent.
-    Unsent(GivenBack<S>),
+    /// The message was given back, and what was held for it: it can be sent again, for it was not sent.
+    Unsent(GivenBack<S>, Option<Hold>),
     /// Anything else.
     Failed(Failure),
 }
@@ -199,7 +226,7 @@ impl<S: Stream> Pending<S> {
 
     /// Turns what the connection says into an answer, or says what it means that there is none.
     fn land(
-        &self,
+        &mut self,
         conn: Box<Conn<S>>,
         said: Result<Response<()>, Lost<S>>,
     ) -> Result<Response<UpstreamBody>, Broken<S>> {
@@ -210,7 +237,8 @@ impl<S: Stream> Pending<S> {
         match said {
             Ok(response) => {
                 self.attempt.head(now, response.status(), self.price);
-                Ok(response.map(|()| UpstreamBody::new(conn, self.attempt.clone(), self.terms, now)))
+                let (attempt, terms) = (self.attempt.pass_on(), self.terms);
+                Ok(response.map(|()| UpstreamBody::new(conn, attempt, terms, now)))
             }
             Err(Lost::Refused(why)) => {
                 self.attempt.unsent();
@@ -220,7 +248,7 @@ impl<S: Stream> Pending<S> {
             }
             Err(Lost::Unsent(message)) => {
                 self.attempt.unsent();
-                Err(Broken::Unsent(message))
+                Err(Broken::Unsent(message, self.attempt.hold.take()))
             }
             Err(Lost::Failed(cause, sent)) => {
                 self.attempt.failed(now, cause.kind());
@@ -247,6 +275,7 @@ impl<S: Stream> Future for Pending<S> {
                 this.flight = Some(conn);
                 this.leave();
             } else if let Some((_, now)) = failure {
+                this.attempt.lost(now);
                 this.attempt.failed(now, cause.kind());
             }
             let failure =
@@ -264,15 +293,22 @@ impl<S: Stream> Pending<S> {
         let Some(conn) = self.flight.take() else { return };
         let Some(common) = conn.common().cloned() else { return };
         let now = common.clock.now();
-        let goes_on = !self.abandoned && !self.terms.long_poll && conn.uploaded() && now < self.terms.total_by;
+        let works_on = !self.terms.long_poll && conn.uploaded();
+        let goes_on = works_on && !self.abandoned && now < self.terms.total_by;
         let Some(place) = goes_on.then(|| Abandoned::enter(&common)).flatten() else {
             Counters::add(&common.counters.cut);
-            self.attempt.ended(now);
+            if works_on {
+                self.attempt.lost(now);
+            }
+            self.attempt.cut(now);
             return;
         };
+        if let Some(hold) = &self.attempt.hold {
+            hold.left(now);
+        }
         let orphan = Self {
             flight: Some(conn),
-            attempt: self.attempt.clone(),
+            attempt: self.attempt.pass_on(),
             price: self.price,
             terms: Terms { deadline: None, read_ahead: 0, ..self.terms },
             head_by: self.terms.total_by,
@@ -281,7 +317,7 @@ impl<S: Stream> Pending<S> {
         };
         common.tasks.spawn(async move {
             let _place = place;
-            let attempt = orphan.attempt.clone();
+            let attempt = orphan.attempt.line();
             if let Ok(response) = orphan.await {
                 attempt.unread(response.headers());
                 response.into_body().drain().await;

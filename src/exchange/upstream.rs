@@ -116,23 +116,23 @@ impl<S: Stream> Upstream<S> {
                 conn
             };
             let reused = conn.reused;
-            if !payer.hand_over(now) {
+            let Ok(hold) = payer.hand_over(now) else {
                 conn.give_back(now);
                 return Err(Failure::unsent(Cause::Unpaid, "No API call is left for this request."));
-            }
-            let attempt = Attempt::sent(record, now, plan.cost);
+            };
+            let attempt = Attempt::sent(record, now, plan.cost, hold);
             match Pending::start(conn, request, &org.common.origin, attempt, Price::of(plan), terms, now).await {
                 Ok(response) => return Ok(response),
                 Err(Broken::Failed(failure)) => return Err(failure),
-                Err(Broken::Unsent(unsent)) if reused && resends < RESENDS => {
+                Err(Broken::Unsent(unsent, hold)) if reused && resends < RESENDS => {
                     Counters::add(&org.common.counters.resent);
                     resends += 1;
                     unsent.restore(request);
                     now = self.0.clock.now();
-                    payer.given_back(now);
+                    payer.given_back(hold, now);
                 }
-                Err(Broken::Unsent(_)) => {
-                    payer.given_back(self.0.clock.now());
+                Err(Broken::Unsent(_, hold)) => {
+                    payer.given_back(hold, self.0.clock.now());
                     return Err(Failure::unsent(
                         Cause::Reset,
                         format!("{host} closed the connection before the request could be sent."),

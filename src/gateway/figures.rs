@@ -9,6 +9,8 @@ use tokio::time::Instant;
 
 use super::Ways;
 use super::doors::Door;
+use crate::admission::slots::Slots;
+use crate::answers::Answers;
 use crate::body::ByteBudget;
 use crate::call::{CallerId, OrgId};
 use crate::clock::Clock;
@@ -18,8 +20,8 @@ use crate::live::{InForce, Live, LiveOrg};
 use crate::outcome::FailureKind;
 use crate::refusal::Reason;
 use crate::telemetry::{
-    BudgetSnapshot, BufferedBytes, BulkBatches, ConfigSnapshot, ListenerSnapshot, PaceSnapshot, RuntimeSnapshot,
-    Snapshot, Telemetry, TopClients, UpstreamSnapshot,
+    BudgetSnapshot, BufferedBytes, BulkBatches, CacheSnapshot, ConfigSnapshot, ListenerSnapshot, PaceSnapshot,
+    RuntimeSnapshot, SlotsSnapshot, Snapshot, Telemetry, TopClients, UNKNOWN, UpstreamSnapshot,
 };
 
 /// What came of the reloads so far.
@@ -79,6 +81,8 @@ pub struct Parts {
     pub clock: Clock,
     /// What came of the reloads.
     pub reloads: Arc<Reloads>,
+    /// What is kept.
+    pub answers: Answers,
 }
 
 /// Fills in the figures of `parts` at each look.
@@ -108,7 +112,10 @@ impl Parts {
         snapshot.config.path = live.config.path.as_ref().map(|path| path.display().to_string());
         snapshot.buffered_bytes =
             BufferedBytes { used: self.buffers.used() as u64, limit: live.config.limits.buffered_bytes_total };
+        let (bytes, answers, limit) = self.answers.size();
+        snapshot.cache = CacheSnapshot { bytes, limit, answers, flights: self.answers.flights().len() as u64 };
         snapshot.budgets = budgets(&live, self.clock.now());
+        snapshot.slots = slots(&live, self.clock.now());
         snapshot.listeners = self.listeners();
         let ways = self.ways.lock();
         snapshot.runtimes = ways
@@ -170,6 +177,24 @@ pub fn budgets(live: &Live, now: Instant) -> Vec<BudgetSnapshot> {
             top_clients: TopClients::default(),
             bulk_batches: BulkBatches::default(),
         }
+    };
+    live.config.orgs.iter().zip(live.orgs()).map(one).collect()
+}
+
+/// The slots and the queue of every org at `now`.
+pub fn slots(live: &Live, now: Instant) -> Vec<SlotsSnapshot> {
+    let seen = |org: &LiveOrg, slots: &Slots| {
+        let mut view = slots.view(now);
+        for call in &mut view.calls {
+            org.holder(call.account, &live.config).unwrap_or(UNKNOWN).clone_into(&mut call.caller);
+        }
+        view
+    };
+    let one = |(configured, org): (&Org, &LiveOrg)| SlotsSnapshot {
+        org: org.name.to_string(),
+        mode: configured.long_running.mode,
+        view: seen(org, &org.slots),
+        apex: org.apex.as_ref().map(|apex| seen(org, apex)),
     };
     live.config.orgs.iter().zip(live.orgs()).map(one).collect()
 }

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::admin::{self, Admin};
 use crate::admission::bank::sqlite::OpenError;
+use crate::answers::{Answers, Touch, lower};
 use crate::body::ByteBudget;
 use crate::clock::Clock;
 use crate::config::watch::{Reload, Watcher};
@@ -143,7 +144,8 @@ impl Gateway {
         let admin_address = admin_listener.local_addr().map_err(system("cannot tell the admin listener's address"))?;
 
         let ledgers = Ledgers::open(&config.state, clock, telemetry.log().clone())?;
-        let lasting = Lasting { telemetry: telemetry.clone(), ledgers, made_up_key, dial: None, clock };
+        let answers = Answers::new(clock);
+        let lasting = Lasting { telemetry: telemetry.clone(), ledgers, answers, made_up_key, dial: None, clock };
         let live = Live::new(Arc::new(config), &lasting, None)?;
         let config = Arc::clone(&live.config);
         let watcher = Watcher::new(&config);
@@ -182,6 +184,8 @@ impl Gateway {
         admin.set_config(config.redacted());
         let ledgers = lasting.ledgers.clone();
         admin.carry_out(move |order| ledgers.pause(order));
+        let (answers, log) = (lasting.answers.clone(), telemetry.log().clone());
+        admin.purge_by(move |order| purge(&answers, &log, order));
         admin.add_check("listeners", none_of(addresses.len(), move || failed.load(Ordering::Relaxed)));
         admin.add_check("workers", none_of(config.runtimes, workers.watch()));
         {
@@ -204,6 +208,7 @@ impl Gateway {
                 doors: doors.clone(),
                 clock,
                 reloads: Arc::clone(&reloads),
+                answers: lasting.answers.clone(),
             },
         );
         issuers::keep(Arc::clone(&in_force), clock, &tasks, telemetry.log().clone());
@@ -340,6 +345,31 @@ impl Gateway {
             ],
         );
     }
+}
+
+/// Makes old what `order` names.
+fn purge(answers: &Answers, log: &Log, order: &admin::Purge) -> Result<serde_json::Value, admin::Unknown> {
+    let org = answers.org_named(&order.org).ok_or(admin::Unknown::Org)?;
+    let (what, name) = match &order.what {
+        admin::Purged::All => {
+            org.purge(Touch::Everything);
+            ("all", "")
+        }
+        admin::Purged::Object(object) => {
+            org.purge(Touch::Object(lower(object)));
+            ("object", object.as_str())
+        }
+        admin::Purged::Principal(short) => {
+            org.purge_principal(short);
+            ("principal", short.as_str())
+        }
+    };
+    log.event(
+        Level::Info,
+        "cache_purged",
+        &[("org", order.org.as_str().into()), ("what", what.into()), ("name", name.into())],
+    );
+    Ok(serde_json::json!({"purged": what}))
 }
 
 /// What the workers' road ends in, for the figures.

@@ -33,6 +33,17 @@ pub fn is_daily_limit(body: &[u8]) -> bool {
     memmem::find(body, b"TotalRequests Limit exceeded").is_some()
 }
 
+/// Whether an error body says that too many calls run long, in any of its shapes (facts 1.4).
+pub fn is_long_running_limit(body: &[u8]) -> bool {
+    memmem::find(body, b"ConcurrentRequests (Concurrent API Requests) Limit exceeded").is_some()
+}
+
+/// Whether an error body says that too much Apex runs long, in any of its shapes and wordings (facts 1.4).
+pub fn is_apex_limit(body: &[u8]) -> bool {
+    memmem::find(body, b"ConcurrentPerOrgLongTxn Limit exceeded").is_some()
+        || memmem::find(body, b"ConcurrentPerOrgApex Limit exceeded").is_some()
+}
+
 /// The text of the element that names the code: `<errorCode>`, `<exceptionCode>`, `<sf:exceptionCode>`, or the part of
 /// `<faultcode>` behind its prefix.
 fn from_xml(body: &[u8]) -> Option<&str> {
@@ -88,6 +99,11 @@ mod tests {
         let body = |what: &str| format!(r#"[{{"message":"{what}","errorCode":"REQUEST_LIMIT_EXCEEDED"}}]"#);
         assert!(is_daily_limit(body("TotalRequests Limit exceeded.").as_bytes()));
         assert!(!is_daily_limit(body("ConcurrentPerOrgLongTxn Limit exceeded.").as_bytes()));
+        assert!(is_long_running_limit(body("ConcurrentRequests (Concurrent API Requests) Limit exceeded.").as_bytes()));
+        assert!(!is_long_running_limit(body("ConcurrentPerOrgLongTxn Limit exceeded.").as_bytes()));
+        assert!(is_apex_limit(body("ConcurrentPerOrgLongTxn Limit exceeded.").as_bytes()));
+        assert!(is_apex_limit(body("ConcurrentPerOrgApex Limit exceeded.").as_bytes()));
+        assert!(!is_apex_limit(body("TotalRequests Limit exceeded.").as_bytes()));
     }
 
     #[test]

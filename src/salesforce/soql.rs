@@ -52,7 +52,7 @@ pub enum QueryDoubt {
 
 /// Finds the objects that `soql` names.
 pub fn objects(soql: &str) -> Result<QueryObjects, QueryDoubt> {
-    let mut lexer = Lexer { text: soql, at: 0 };
+    let mut lexer = Lexer::new(soql);
     match lexer.next()? {
         Some(Token::Word(word)) if word.eq_ignore_ascii_case("select") => {}
         _ => return Err(QueryDoubt::NotAQuery),
@@ -73,8 +73,9 @@ pub fn objects(soql: &str) -> Result<QueryObjects, QueryDoubt> {
     scan.finish()
 }
 
+/// A piece of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Token<'a> {
+pub(super) enum Token<'a> {
     /// An identifier, with the dots of a path.
     Word(&'a str),
     Open,
@@ -84,13 +85,24 @@ enum Token<'a> {
     Other,
 }
 
-struct Lexer<'a> {
+/// Cuts a query into pieces.
+pub(super) struct Lexer<'a> {
     text: &'a str,
     at: usize,
 }
 
 impl<'a> Lexer<'a> {
-    fn next(&mut self) -> Result<Option<Token<'a>>, QueryDoubt> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// Where the last piece ended.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    /// The next piece.
+    pub(super) fn next(&mut self) -> Result<Option<Token<'a>>, QueryDoubt> {
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
         let spaces = run(rest, Class::Space as u8);
         self.at += spaces;

@@ -1,9 +1,9 @@
 //! Admit: may this call be sent now, and who pays for it?
 //!
-//! The org's ledger decides. A call it admits carries its [`Fare`] onward: reserved here, spent when the message is handed
-//! to a connection, given back if it is not, settled by what the answer says. Before it is asked, a call that exceeds its
-//! caller's pace waits for its turn. A call for which an answer is on its way (the
-//! first reading, a lease) waits, as one of a bounded number and for a bounded time.
+//! Before anything else, a call that exceeds its caller's pace waits for its turn. Then the org's ledger decides, and then its
+//! slots. A call they admit carries its [`Fare`] onward: reserved here, spent when the message is handed to a connection, given
+//! back if it is not, settled by what the answer says. A call that waits, for an answer that is on its way (the first reading, a
+//! lease) or for a slot, is one of a bounded number and waits for a bounded time.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -15,27 +15,17 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use crate::admission::{AccountId, Cause, Denied, Ledger, Level, Reading, Reservation, Spent, Terms};
+use crate::body::Payload;
 use crate::call::{ApiCalls, Call, Class};
 use crate::clock::Clock;
-use crate::exchange::Payer;
+use crate::exchange::{Payer, Unpaid};
+use crate::hold::Hold;
 use crate::live::{Live, LiveOrg};
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::Usage;
 use crate::stages::pace::Asked;
 use crate::stages::way::Way;
-use crate::stages::{Passage, Reply};
-
-/// Calls of one org that may wait here.
-const PLACES: usize = 1_000;
-
-/// How long a call waits at most, unless its deadline comes first.
-const fn patience(class: Class) -> Duration {
-    Duration::from_secs(match class {
-        Class::Interactive => 5,
-        Class::Standard => 15,
-        Class::Batch => 60,
-    })
-}
+use crate::stages::{Passage, Reply, turn};
 
 /// The calls of one org that wait for the ledger. Cloning is one reference count.
 #[derive(Debug, Clone, Default)]
@@ -45,8 +35,8 @@ pub struct Waiting(Arc<AtomicUsize>);
 struct Place(Waiting);
 
 impl Waiting {
-    fn enter(&self) -> Option<Place> {
-        let taken = self.0.try_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < PLACES).then_some(n + 1));
+    fn enter(&self, places: usize) -> Option<Place> {
+        let taken = self.0.try_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < places).then_some(n + 1));
         taken.ok().map(|_| Place(self.clone()))
     }
 }
@@ -92,7 +82,11 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, passage: Box<Passage>) -> Self::Future {
+    fn call(&mut self, mut passage: Box<Passage>) -> Self::Future {
+        if !matches!(passage.payload, Payload::Empty) {
+            // Its body may have taken a while.
+            passage.now = self.clock.now();
+        }
         let org = passage.live.org(passage.call.org);
         let Some(pace) = org.and_then(|org| org.pace(passage.call.caller)) else { return self.admit(passage) };
         match pace.ask(&passage) {
@@ -114,36 +108,46 @@ where
     S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
-    /// Asks the ledger.
+    /// Asks the ledger, and then the slots.
     fn admit(&mut self, mut passage: Box<Passage>) -> Way<S::Future> {
         let Some(org) = passage.live.org(passage.call.org) else { return Way::onward(self.inner.call(passage)) };
         let mut fare = Fare::of(org, &passage.call);
-        match fare.reserve(passage.now) {
+        let (turn, place) = match fare.reserve(passage.now) {
             Ok(would_deny) => {
                 if let Some(denied) = would_deny {
                     passage.record.lock().would_refuse = Some(reason(denied.cause));
                 }
-                passage.fare = Some(fare);
-                Way::onward(self.inner.call(passage))
+                match turn::enter(org, &passage) {
+                    turn::Passed::Free(admitted) => {
+                        turn::board(admitted, &mut fare, &passage.record);
+                        passage.fare = Some(fare);
+                        return Way::onward(self.inner.call(passage));
+                    }
+                    turn::Passed::Waits(turn) => (Some(turn), None),
+                    turn::Passed::Busy(door, length, busy) => {
+                        return Way::refused(turn::refusal(&passage.call, org, door, length, busy));
+                    }
+                }
             }
-            Err(denied) if denied.cause.waits() => {
-                let (mut inner, clock) = (self.inner.clone(), self.clock);
-                let Some(place) = org.waiting.enter() else { return Way::refused(refusal(&passage, denied)) };
-                Way::waits(async move {
-                    wait(&mut passage, fare, clock).await?;
-                    drop(place);
-                    inner.call(passage).await
-                })
-            }
-            Err(denied) => Way::refused(refusal(&passage, denied)),
-        }
+            Err(denied) if denied.cause.waits() => match org.waiting.enter(org.queue.places) {
+                Some(place) => (None, Some(place)),
+                None => return Way::refused(refusal(&passage, denied)),
+            },
+            Err(denied) => return Way::refused(refusal(&passage, denied)),
+        };
+        let (mut inner, clock) = (self.inner.clone(), self.clock);
+        Way::waits(async move {
+            turn::wait(&mut passage, fare, turn, clock).await?;
+            drop(place);
+            inner.call(passage).await
+        })
     }
 }
 
-/// Asks again whenever the ledger changes, until it says yes or no or there is no more time.
-async fn wait(passage: &mut Passage, mut fare: Fare, clock: Clock) -> Result<(), Refusal> {
+/// Asks the ledger again whenever it changes, until it says yes or no or there is no more time.
+pub(super) async fn funds(passage: &mut Passage, fare: &mut Fare, org: &LiveOrg, clock: Clock) -> Result<(), Refusal> {
     let since = clock.now();
-    let patient_until = since + patience(passage.call.class);
+    let patient_until = since + org.queue.patience(passage.call.class);
     let until = passage.call.deadline.map_or(patient_until, |deadline| deadline.min(patient_until));
     let ledger = fare.ledger.clone();
     loop {
@@ -153,10 +157,7 @@ async fn wait(passage: &mut Passage, mut fare: Fare, clock: Clock) -> Result<(),
         let now = clock.now();
         passage.now = now;
         match fare.reserve(now) {
-            Ok(_) => {
-                passage.fare = Some(fare);
-                return Ok(());
-            }
+            Ok(_) => return Ok(()),
             Err(denied) if denied.cause.waits() && now < until => {
                 // Whatever ended the wait, the ledger is asked once more.
                 let _ = tokio::time::timeout_at(until, changed).await;
@@ -175,6 +176,8 @@ pub struct Fare {
     class: Class,
     cost: ApiCalls,
     held: Held,
+    /// Its place among the calls in the air, until the message is handed over.
+    pub(super) hold: Option<Hold>,
     /// Why the message could not be handed over.
     denied: Option<Denied>,
 }
@@ -194,8 +197,19 @@ impl Fare {
             class: call.class,
             cost: call.meaning.cost,
             held: Held::Nothing,
+            hold: None,
             denied: None,
         }
+    }
+
+    /// Gives back what is set aside.
+    pub(super) fn release(&mut self) {
+        self.held = Held::Nothing;
+    }
+
+    /// Whether calls are set aside.
+    pub(super) fn is_reserved(&self) -> bool {
+        matches!(self.held, Held::Reserved(_))
     }
 
     /// Sets the calls aside; says what would have been denied if the ledger did not only observe.
@@ -247,7 +261,7 @@ pub fn learn(ledger: &Ledger, usage: Usage, now: Instant) {
 }
 
 impl Payer for Fare {
-    fn hand_over(&mut self, now: Instant) -> bool {
+    fn hand_over(&mut self, now: Instant) -> Result<Option<Hold>, Unpaid> {
         let reserved = match std::mem::replace(&mut self.held, Held::Nothing) {
             Held::Reserved(reservation) => Ok(reservation),
             // Once more, because the last connection gave it back.
@@ -257,16 +271,21 @@ impl Payer for Fare {
         match reserved.and_then(|reservation| reservation.spend(now).map_err(|_| ended)) {
             Ok(spent) => {
                 self.held = Held::Spent(spent);
-                true
+                let mut hold = self.hold.take();
+                if let Some(hold) = &mut hold {
+                    hold.sent(now);
+                }
+                Ok(hold)
             }
             Err(denied) => {
                 self.denied = Some(denied);
-                false
+                Err(Unpaid)
             }
         }
     }
 
-    fn given_back(&mut self, now: Instant) {
+    fn given_back(&mut self, hold: Option<Hold>, now: Instant) {
+        self.hold = hold;
         if let Held::Spent(spent) = std::mem::replace(&mut self.held, Held::Nothing) {
             spent.unsent(now);
         }
@@ -388,10 +407,10 @@ mod tests {
     #[test]
     fn places_to_wait_are_bounded_and_given_back() {
         let waiting = Waiting::default();
-        let places: Vec<_> = std::iter::from_fn(|| waiting.enter()).collect();
-        assert_eq!(places.len(), PLACES);
+        let places: Vec<_> = std::iter::from_fn(|| waiting.enter(100)).collect();
+        assert_eq!(places.len(), 100);
         drop(places);
-        assert!(waiting.enter().is_some());
+        assert!(waiting.enter(1).is_some());
     }
 
     #[test]

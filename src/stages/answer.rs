@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::Read as _;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::read::{GzDecoder, ZlibDecoder};
@@ -13,12 +15,16 @@ use http::header::CONTENT_ENCODING;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 
+use crate::admission::slots::Slots;
+use crate::answers::OrgAnswers;
 use crate::body::{BodyFault, ReplyBody};
-use crate::call::ApiCalls;
+use crate::call::{ApiCalls, Principal};
 use crate::exchange::UpstreamBody;
+use crate::live::LiveOrg;
 use crate::outcome::Record;
 use crate::salesforce::{errors, soap_usage};
 use crate::stages::admit::Fare;
+use crate::stages::changes::Changing;
 
 /// This much of a body is looked at; what is sought stands at the front.
 const LOOKED_AT: usize = 16 * 1024;
@@ -32,6 +38,8 @@ pub enum Answer {
     Learning(Box<Learning>),
     /// Passed on after its beginning was looked at.
     Resumed(Box<Resumed>),
+    /// Passed on while Salesforce may still be changing what it was asked to change.
+    Changing(Box<Changing>),
 }
 
 /// A body whose beginning has been read already.
@@ -62,7 +70,29 @@ pub struct Learning {
     sought: Sought,
     record: Record,
     fare: Fare,
+    slots: Slots,
+    apex: Option<Slots>,
+    /// Whose session it was sent with, if that matters to what is kept.
+    session: Option<Session>,
     learnt: bool,
+}
+
+/// A session under which answers may have been kept.
+#[derive(Debug)]
+pub struct Session {
+    /// What is remembered of its org.
+    pub org: Arc<OrgAnswers>,
+    /// Whose it is.
+    pub principal: Principal,
+    /// How long it is entitled after Salesforce accepted it.
+    pub recheck: Duration,
+}
+
+impl Session {
+    /// Salesforce has rejected it.
+    pub fn ended(&self) {
+        self.org.session_ended(self.principal, self.recheck);
+    }
 }
 
 /// The beginning of a body. It is not shown by Debug: bodies never are.
@@ -157,13 +187,28 @@ impl Resumed {
 
 impl Learning {
     /// Looks for `sought` in `body`, whose head carried `headers`.
-    pub fn new(body: UpstreamBody, headers: &HeaderMap, sought: Sought, record: Record, fare: Fare) -> Self {
+    pub fn new(
+        body: UpstreamBody,
+        headers: &HeaderMap,
+        sought: Sought,
+        record: Record,
+        fare: Fare,
+        org: &LiveOrg,
+    ) -> Self {
         let copy = Prefix { bytes: Vec::new(), coding: Coding::of(headers) };
-        let mut learning = Self { body, copy, sought, record, fare, learnt: false };
+        let (slots, apex) = (org.slots.clone(), org.apex.clone());
+        let mut learning = Self { body, copy, sought, record, fare, slots, apex, session: None, learnt: false };
         if learning.body.is_end_stream() {
             learning.learn();
         }
         learning
+    }
+
+    /// The same, sent with this session.
+    #[must_use]
+    pub fn of(mut self, session: Option<Session>) -> Self {
+        self.session = session;
+        self
     }
 
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
@@ -199,11 +244,28 @@ impl Learning {
             Sought::ErrorCode { if_refused } => {
                 let code = errors::error_code(&plain);
                 let limited = code.as_deref() == Some("REQUEST_LIMIT_EXCEEDED");
+                // SOAP and Bulk API 1.0 say so with other statuses than 401 (facts 2.5).
+                if let Some(session) = &self.session
+                    && code
+                        .as_deref()
+                        .is_some_and(|code| code.ends_with("INVALID_SESSION_ID") || code == "InvalidSessionId")
+                {
+                    session.ended();
+                }
                 if limited {
                     exchange.charged = if_refused;
                 }
                 if code.is_some() {
                     exchange.error_code = code;
+                }
+                if limited && errors::is_long_running_limit(&plain) {
+                    self.slots.refused(exchange.sent, at);
+                }
+                if limited
+                    && let Some(apex) = &self.apex
+                    && errors::is_apex_limit(&plain)
+                {
+                    apex.refused(exchange.sent, at);
                 }
                 if limited && errors::is_daily_limit(&plain) {
                     self.fare.limit_exceeded(exchange.charged, at);
@@ -267,6 +329,7 @@ impl Body for Answer {
             Self::Plain(body) => Pin::new(body).poll_frame(cx),
             Self::Learning(learning) => learning.poll_frame(cx),
             Self::Resumed(resumed) => resumed.poll_frame(cx),
+            Self::Changing(changing) => changing.poll_frame(cx),
         }
     }
 
@@ -275,6 +338,7 @@ impl Body for Answer {
             Self::Plain(body) => body.is_end_stream(),
             Self::Learning(learning) => learning.body.is_end_stream(),
             Self::Resumed(resumed) => resumed.read.is_empty() && resumed.rest.as_ref().is_ok_and(Body::is_end_stream),
+            Self::Changing(changing) => changing.is_end_stream(),
         }
     }
 
@@ -287,6 +351,7 @@ impl Body for Answer {
                 let rest = resumed.rest.as_ref().ok().and_then(|rest| rest.size_hint().exact());
                 rest.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + ahead as u64))
             }
+            Self::Changing(changing) => changing.size_hint(),
         }
     }
 }

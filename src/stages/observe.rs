@@ -32,6 +32,7 @@ use crate::telemetry::{Finish, InFlight, Recorder};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("weirkeeper-request-id");
 const COST: HeaderName = HeaderName::from_static("weirkeeper-cost");
+const SAVED: HeaderName = HeaderName::from_static("weirkeeper-saved");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Status of a request whose caller left before the end of its answer.
@@ -215,7 +216,7 @@ where
             outcome.status = response.status().as_u16();
             outcome.answered = Some(watch.view.clock.now());
             outcome.refusal = refusal;
-            if refusal.is_none() && !outcome.exchanges.is_empty() {
+            if refusal.is_none() && outcome.source == Source::Gateway && !outcome.exchanges.is_empty() {
                 outcome.source = Source::Upstream;
             }
             stamp(response.headers_mut(), &mut outcome);
@@ -262,6 +263,14 @@ fn refused(refusal: &Refusal, watch: &Watch) -> Response<Bytes> {
 fn stamp(headers: &mut http::HeaderMap, outcome: &mut Outcome) {
     headers.insert(REQUEST_ID, outcome.id_header());
     headers.insert(COST, cost(outcome.charged().0));
+    if let Some(queued) = outcome.queued
+        && let Ok(value) = HeaderValue::try_from(format!("queue;dur={:.3}", queued.wait.as_secs_f64() * 1_000.0))
+    {
+        headers.append(SERVER_TIMING, value);
+    }
+    if outcome.saved > 0 {
+        headers.insert(SAVED, cost(outcome.saved));
+    }
     if let Some(exchange) = outcome.exchanges.last()
         && let Some(head) = exchange.head
     {
@@ -402,6 +411,7 @@ mod tests {
         let lasting = Lasting {
             telemetry: telemetry.clone(),
             ledgers: Ledgers::forgetful(clock, telemetry.log().clone()),
+            answers: crate::answers::Answers::new(clock),
             made_up_key: Zeroizing::new([7; 32]),
             dial: None,
             clock,

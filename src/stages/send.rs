@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::Response;
+use http::{Response, StatusCode};
 use parking_lot::Mutex;
 use tower::Service;
 
@@ -21,7 +21,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::salesforce::{LimitInfo, charged_if_refused};
 use crate::stack::Local;
 use crate::stages::admit::{self, Fare};
-use crate::stages::answer::{Answer, Learning, Sought};
+use crate::stages::answer::{Answer, Learning, Session, Sought};
 use crate::stages::way::Waiting;
 use crate::stages::{Passage, Reply};
 
@@ -108,7 +108,7 @@ async fn send(upstream: Upstream<Inbound>, passage: Box<Passage>) -> Result<Repl
         return Err(Refusal::new(Reason::Internal, "The call came to be sent without having been admitted."));
     };
     match upstream.send_paid(&mut request, &plan, &record, &mut fare).await {
-        Ok(response) => Ok(answered(response, &call, org, record, fare)),
+        Ok(response) => Ok(answered(response, &call, &live, org, record, fare)),
         Err(failure) => Err(match fare.denied() {
             Some(denied) => admit::refusal_of(&call, &live, org, denied, now),
             None => failure.refusal(call.meaning.idempotency),
@@ -132,7 +132,14 @@ fn outgoing(head: &mut http::request::Parts, call: &Call, live: &Live, record: &
 }
 
 /// Makes the answer the caller's, and learns from it: what was charged, what the org has used, the code of an error.
-fn answered(mut response: Response<UpstreamBody>, call: &Call, org: &LiveOrg, record: Record, mut fare: Fare) -> Reply {
+fn answered(
+    mut response: Response<UpstreamBody>,
+    call: &Call,
+    live: &Live,
+    org: &LiveOrg,
+    record: Record,
+    mut fare: Fare,
+) -> Reply {
     let mut usage = None;
     headers::strip_response(response.headers_mut(), |name, value| {
         if name.len() == LIMIT_INFO.len() && name == LIMIT_INFO {
@@ -157,6 +164,16 @@ fn answered(mut response: Response<UpstreamBody>, call: &Call, org: &LiveOrg, re
     let if_refused = charged_if_refused(call.meaning.cost, &org.costs);
     let (head, body) = response.into_parts();
     let sought = if failed { Sought::ErrorCode { if_refused } } else { Sought::SoapUsage };
-    let learning = Learning::new(body, &head.headers, sought, record, fare);
+    let session = live.cache.as_ref().map(|cache| Session {
+        org: Arc::clone(&org.answers),
+        principal: call.principal,
+        recheck: cache.rules.recheck,
+    });
+    if status == StatusCode::UNAUTHORIZED
+        && let Some(session) = &session
+    {
+        session.ended();
+    }
+    let learning = Learning::new(body, &head.headers, sought, record, fare, org).of(session.filter(|_| failed));
     Response::from_parts(head, ReplyBody::Stream(Answer::Learning(Box::new(learning))))
 }

@@ -93,8 +93,10 @@ fn by_head(known: Known) -> Result<(Box<Passage>, Option<Inbound>), Refusal> {
     };
     let path = seen.head.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     let meaning = meaning.unwrap_or_else(|| salesforce::understand(&seen.head.method, path, &costs));
+    let class = seen.live.classes.of(class, &meaning, path);
 
     let mut outcome = seen.record.lock();
+    outcome.class = class;
     outcome.method.clone_from(&meaning.method);
     outcome.family = meaning.family;
     outcome.operation = meaning.operation;

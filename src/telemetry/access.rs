@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::labels;
 use super::line::{Line, Stamp, key};
 use super::{Finish, Names};
-use crate::call::Principal;
+use crate::call::{Length, Principal};
 use crate::outcome::{Exchange, Outcome};
 
 /// The members that are labels too: made once for each set of labels, copied into every line.
@@ -60,11 +60,24 @@ pub(super) fn write(
     if !outcome.template.is_empty() {
         line.word(key!("template"), outcome.template);
     }
+    if let Some(result) = outcome.cache {
+        line.word(key!("cache"), result.as_str());
+    }
+    if outcome.saved > 0 {
+        line.number(key!("saved"), u64::from(outcome.saved));
+    }
     if let Some(reason) = outcome.refusal {
         line.word(key!("refusal"), reason.as_str());
     }
     if let Some(reason) = outcome.would_refuse {
         line.word(key!("would_refuse"), reason.as_str());
+    }
+    if outcome.length == Length::Long {
+        line.word(key!("length"), outcome.length.as_str());
+    }
+    if let Some(queued) = outcome.queued {
+        line.milliseconds(key!("queued_ms"), queued.wait);
+        line.number(key!("queue_position"), queued.position as u64);
     }
     if outcome.urls_kept {
         line.number(key!("urls_kept"), 1);

@@ -13,7 +13,7 @@ use super::cells::{Counters, Histograms, IsCounter, IsGauge, LabelSet, Scraped, 
 use crate::admission::Hurry;
 use crate::call::{Class, Family, Operation};
 use crate::exchange::vault::State;
-use crate::outcome::{FailureKind, PollResult, Source};
+use crate::outcome::{CacheResult, FailureKind, PollResult, Source};
 use crate::refusal::Reason;
 
 /// Declares a struct of metrics; describes and collects them in the order they stand.
@@ -90,6 +90,14 @@ labels! {
     CallerLabels { org: SmolStr, caller: SmolStr }
 }
 labels! {
+    /// Of `api_calls_saved_total`.
+    SavedLabels { org: SmolStr, caller: SmolStr, by: Source }
+}
+labels! {
+    /// Of `cache_events_total`.
+    CacheLabels { org: SmolStr, result: CacheResult }
+}
+labels! {
     /// Of `pace_refusals_total`.
     PaceRefusalLabels { org: SmolStr, caller: SmolStr, cause: Hurry }
 }
@@ -112,6 +120,14 @@ labels! {
 labels! {
     /// Of `in_flight`.
     InFlightLabels { org: SmolStr, class: Class }
+}
+labels! {
+    /// Of `long_running_slots`.
+    SlotLabels { org: SmolStr, state: &'static str }
+}
+labels! {
+    /// Of those that wait.
+    QueueLabels { org: SmolStr, class: Class }
 }
 labels! {
     /// Of a listener's figures.
@@ -165,6 +181,10 @@ metrics! {
         requests_total: Counters<RequestLabels>,
         /// API calls Salesforce charged, as far as the answers say.
         api_calls_spent_total: Counters<UseLabels>,
+        /// API calls that were not made, because the answer was in memory (cache, stale) or another request was just asking the same (joined).
+        api_calls_saved_total: Counters<SavedLabels>,
+        /// Requests the cache has to do with, by what it made of them.
+        cache_events_total: Counters<CacheLabels>,
         /// Requests the gateway answered itself, by reason.
         refusals_total: Counters<RefusalLabels>,
         /// Requests a policy in mode observe would have refused, by reason.
@@ -183,6 +203,8 @@ metrics! {
         upstream_duration_seconds: Histograms<UseLabels, RequestBuckets>,
         /// Duration of a completed request less the time its attempts were with Salesforce: what the gateway added.
         overhead_seconds: Histograms<OrgLabels, OverheadBuckets>,
+        /// How long requests waited for their turn, of those that had to; also if they left or were refused in the end.
+        queue_wait_seconds: Histograms<QueueLabels, RequestBuckets>,
         /// How long calls waited because their caller exceeded its pace; only those that waited.
         pace_wait_seconds: Histograms<CallerLabels, RequestBuckets>,
     }
@@ -214,6 +236,15 @@ metrics! {
         caller_ceiling: Scraped<CallerLabels, IsGauge>,
         /// How scarce calls are: 0 normal, 1 lean, 2 batch is paced, 3 batch stops, 4 only interactive calls go on.
         degradation_level: Scraped<OrgLabels, IsGauge>,
+        /// Calls that take a slot for calls that run long: live ones, predicted ones that are still young, ghosts whose callers
+        /// have left, and overdrafts, which grew old unexpectedly.
+        long_running_slots: Scraped<SlotLabels, IsGauge>,
+        /// Slots for calls that run long that others seem to leave us.
+        long_running_capacity: Scraped<OrgLabels, IsGauge>,
+        /// Calls Salesforce refused because too many ran long.
+        long_running_refused_total: Scraped<OrgLabels, IsCounter>,
+        /// Calls that wait for their turn.
+        queue_depth: Scraped<QueueLabels, IsGauge>,
         /// Bulk batches made through this process in the trailing 24 hours; Salesforce allows an org 15,000.
         bulk_batches_used: Scraped<OrgLabels, IsGauge>,
         /// Calls that wait because their caller exceeds its pace.
@@ -234,6 +265,12 @@ metrics! {
         buffered_bytes: Scraped<NoLabels, IsGauge>,
         /// Most bytes that may be buffered for bodies.
         buffered_bytes_limit: Scraped<NoLabels, IsGauge>,
+        /// Memory that kept answers take, keys and heads counted.
+        cache_bytes: Scraped<NoLabels, IsGauge>,
+        /// Memory that kept answers may take.
+        cache_bytes_limit: Scraped<NoLabels, IsGauge>,
+        /// Kept answers.
+        cache_answers: Scraped<NoLabels, IsGauge>,
         /// Connections to Salesforce.
         upstream_connections: Scraped<ConnectionLabels, IsGauge>,
         /// Attempts to connect to Salesforce.
@@ -315,7 +352,7 @@ macro_rules! closed_list_labels {
         })+
     };
 }
-closed_list_labels!(Class, Family, Operation, Source, Reason, FailureKind, Hurry, PollResult);
+closed_list_labels!(Class, Family, Operation, Source, Reason, FailureKind, Hurry, PollResult, CacheResult);
 
 /// An HTTP status as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -17,6 +17,7 @@ mod output;
 mod process;
 mod recorder;
 mod render;
+mod slots;
 mod snapshot;
 mod spenders;
 mod status;
@@ -40,11 +41,11 @@ pub use self::output::{Memory, Output};
 pub use self::process::ProcessSnapshot;
 pub use self::render::TEXT_FORMAT;
 pub use self::snapshot::{
-    BudgetSnapshot, BufferedBytes, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot, PaceSnapshot,
-    RuntimeSnapshot, Snapshot, UpstreamSnapshot,
+    BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot,
+    PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, UpstreamSnapshot,
 };
 pub use self::spenders::{BulkBatches, TopClient, TopClients};
-pub use self::status::{CallerStatus, InFlightStatus, Status, Totals};
+pub use self::status::{CacheEvents, CacheStatus, CallerStatus, InFlightStatus, Saved, Status, Totals};
 use crate::admission::Minute;
 use crate::clock::Clock;
 use crate::outcome::{Outcome, PollResult};

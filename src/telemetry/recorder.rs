@@ -15,15 +15,15 @@ use super::access;
 use super::cells::{Counter, Histogram};
 use super::labels::{self, WordId};
 use super::metrics::{
-    CallerLabels, OrgLabels, OverheadBuckets, RefusalLabels, RequestBuckets, RequestLabels, Status,
-    UpstreamErrorLabels, UseLabels, VersionLabels,
+    CacheLabels, CallerLabels, OrgLabels, OverheadBuckets, QueueLabels, RefusalLabels, RequestBuckets, RequestLabels,
+    SavedLabels, Status, UpstreamErrorLabels, UseLabels, VersionLabels,
 };
 use super::names::Names;
 use super::spenders::Client;
 use super::{Finish, Shared};
 use crate::admission::Minute;
 use crate::call::{Class, Family, ObjectName, Operation};
-use crate::outcome::{Ending, Exchange, Outcome, Source};
+use crate::outcome::{CacheResult, Ending, Exchange, Outcome, Source};
 use crate::refusal::Reason;
 
 /// Label sets one recorder remembers; beyond, it forgets all and begins anew.
@@ -66,6 +66,8 @@ enum Rare {
     Refused(Reason),
     WouldRefuse(Reason),
     UnknownOutcome,
+    Cache(CacheResult),
+    Saved(Source),
     Error(Family, crate::outcome::FailureKind, WordId),
 }
 
@@ -115,6 +117,16 @@ impl Counting {
             if reason == Reason::OutcomeUnknown {
                 cache.rare(&self.shared, outcome, Rare::UnknownOutcome).add(1);
             }
+        }
+        if let Some(queued) = outcome.queued {
+            let labels = QueueLabels { org: finish.names.org(outcome.org).into(), class: outcome.class };
+            self.shared.metrics.queue_wait_seconds.cell(labels).observe(queued.wait);
+        }
+        if let Some(result) = outcome.cache {
+            cache.rare(&self.shared, outcome, Rare::Cache(result)).add(1);
+        }
+        if outcome.saved > 0 {
+            cache.rare(&self.shared, outcome, Rare::Saved(outcome.source)).add(u64::from(outcome.saved));
         }
         if !outcome.paced.is_zero() {
             cache.waited(&self.shared, outcome);
@@ -300,12 +312,14 @@ impl Rare {
             Self::Refused(reason) => (0, reason.index(), 0),
             Self::WouldRefuse(reason) => (1, reason.index(), 0),
             Self::UnknownOutcome => (2, 0, 0),
+            Self::Cache(result) => (4, result.index(), 0),
+            Self::Saved(source) => (5, source.index(), 0),
             // Counted by org only.
             Self::Error(family, kind, code) => (3, family.index() * 16 + kind.index(), code.index()),
         };
         let caller = if kind == 3 { u64::from(word) } else { u64::from(place(outcome.caller.map(|caller| caller.0))) };
         let org = u64::from(place(outcome.org.map(|org| org.0)));
-        (((org << 17 | caller) << 16 | member as u64) << 2) | kind
+        (((org << 17 | caller) << 16 | member as u64) << 3) | kind
     }
 
     #[cold]
@@ -316,6 +330,8 @@ impl Rare {
         match self {
             Self::Refused(reason) => metrics.refusals_total.cell(RefusalLabels { org, caller, reason }),
             Self::WouldRefuse(reason) => metrics.would_refuse_total.cell(RefusalLabels { org, caller, reason }),
+            Self::Cache(result) => metrics.cache_events_total.cell(CacheLabels { org, result }),
+            Self::Saved(by) => metrics.api_calls_saved_total.cell(SavedLabels { org, caller, by }),
             Self::UnknownOutcome => metrics.unknown_outcomes_total.cell(CallerLabels { org, caller }),
             Self::Error(family, kind, code) => {
                 let error_code = shared.error_codes.word(code);

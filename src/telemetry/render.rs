@@ -61,6 +61,9 @@ impl Shared {
         for budget in &snapshot.budgets {
             gauges.add_budget(budget, self.max_callers);
         }
+        for slots in &snapshot.slots {
+            gauges.add_slots(slots);
+        }
         for identity in &snapshot.identities {
             gauges.add_identity(identity);
         }
@@ -72,6 +75,9 @@ impl Shared {
             gauges.runtime_tasks.set(labels, runtime.tasks as f64);
         }
         gauges.buffered_bytes.set(NoLabels {}, snapshot.buffered_bytes.used as f64);
+        gauges.cache_bytes.set(NoLabels {}, snapshot.cache.bytes as f64);
+        gauges.cache_bytes_limit.set(NoLabels {}, snapshot.cache.limit as f64);
+        gauges.cache_answers.set(NoLabels {}, snapshot.cache.answers as f64);
         gauges.buffered_bytes_limit.set(NoLabels {}, snapshot.buffered_bytes.limit as f64);
         let counts = self.log.counts();
         gauges.log_lines_total.set(NoLabels {}, counts.lines as f64);

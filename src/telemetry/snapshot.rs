@@ -7,8 +7,9 @@
 use serde::Serialize;
 
 use super::spenders::{BulkBatches, TopClients};
+use crate::admission::slots::SlotsView;
 use crate::admission::{CallerBudget, OrgBudget, PaceBudget};
-use crate::config::{DailyMode, PaceMode};
+use crate::config::{DailyMode, PaceMode, SlotMode};
 pub use crate::edge::facade::FacadeSnapshot;
 pub use crate::exchange::vault::IdentitySnapshot;
 use crate::outcome::FailureKind;
@@ -24,10 +25,14 @@ pub struct Snapshot {
     pub runtimes: Vec<RuntimeSnapshot>,
     /// Bytes buffered for bodies.
     pub buffered_bytes: BufferedBytes,
+    /// Answers kept in memory.
+    pub cache: CacheSnapshot,
     /// Every org's connections to Salesforce, summed over runtimes.
     pub upstreams: Vec<UpstreamSnapshot>,
     /// Every org's budget.
     pub budgets: Vec<BudgetSnapshot>,
+    /// Every org's slots and queue.
+    pub slots: Vec<SlotsSnapshot>,
     /// Every identity.
     pub identities: Vec<IdentitySnapshot>,
     /// Every org's own log-in.
@@ -66,6 +71,20 @@ pub struct PaceSnapshot {
     /// What it allows, and who waits.
     #[serde(flatten)]
     pub pace: PaceBudget,
+}
+
+/// One org's slots for calls that run long, and its queue.
+#[derive(Debug, Clone, Serialize)]
+pub struct SlotsSnapshot {
+    /// The org's name.
+    pub org: String,
+    /// Whether they are enforced: `off`, `observe` or `enforce`.
+    pub mode: SlotMode,
+    /// What there is to see.
+    #[serde(flatten)]
+    pub view: SlotsView,
+    /// The same of the limit for Apex, if that is guarded.
+    pub apex: Option<SlotsView>,
 }
 
 /// The configuration and its reloads.
@@ -118,6 +137,19 @@ pub struct BufferedBytes {
     pub used: u64,
     /// The bound.
     pub limit: u64,
+}
+
+/// Answers kept in memory.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct CacheSnapshot {
+    /// Bytes they take, keys and heads counted.
+    pub bytes: u64,
+    /// Bytes they may take; 0 if there is no cache.
+    pub limit: u64,
+    /// How many there are.
+    pub answers: u64,
+    /// Questions being asked for which others may wait.
+    pub flights: u64,
 }
 
 /// Connections to one org.

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::render::VERSION;
-use super::{LogCounts, ProcessSnapshot, Snapshot, Telemetry};
+use super::{CacheSnapshot, LogCounts, ProcessSnapshot, Snapshot, Telemetry};
 use crate::call::Class;
+use crate::outcome::{CacheResult, Source};
 
 /// The gateway at one moment. Every member is part of the public contract.
 #[derive(Debug, Clone, Serialize)]
@@ -71,7 +72,58 @@ pub struct CallerStatus {
     pub refusals: u64,
 }
 
+/// `/api/v1/cache`: what is kept, and what it saved since the start.
+#[derive(Debug, Clone, Serialize)]
+pub struct CacheStatus {
+    /// What is kept.
+    #[serde(flatten)]
+    pub kept: CacheSnapshot,
+    /// API calls that were not made, by org, caller and why.
+    pub saved: Vec<Saved>,
+    /// Requests the cache has to do with, by org and what it made of them.
+    pub events: Vec<CacheEvents>,
+}
+
+/// API calls that were not made.
+#[derive(Debug, Clone, Serialize)]
+pub struct Saved {
+    /// The org's name.
+    pub org: String,
+    /// The caller's name.
+    pub caller: String,
+    /// `cache`, `stale` or `joined`.
+    pub by: Source,
+    /// How many.
+    pub api_calls: u64,
+}
+
+/// Requests the cache has to do with.
+#[derive(Debug, Clone, Serialize)]
+pub struct CacheEvents {
+    /// The org's name.
+    pub org: String,
+    /// What it made of them.
+    pub result: CacheResult,
+    /// How many.
+    pub requests: u64,
+}
+
 impl Telemetry {
+    /// What is kept, and what it saved.
+    pub fn cache_status(&self) -> CacheStatus {
+        let metrics = &self.0.metrics;
+        let (mut saved, mut events) = (Vec::new(), Vec::new());
+        metrics.api_calls_saved_total.visit(|l, api_calls| {
+            saved.push(Saved { org: l.org.to_string(), caller: l.caller.to_string(), by: l.by, api_calls });
+        });
+        metrics.cache_events_total.visit(|l, requests| {
+            events.push(CacheEvents { org: l.org.to_string(), result: l.result, requests });
+        });
+        saved.sort_by(|a, b| b.api_calls.cmp(&a.api_calls).then_with(|| (&a.org, &a.caller).cmp(&(&b.org, &b.caller))));
+        events.sort_by(|a, b| (&a.org, a.result).cmp(&(&b.org, b.result)));
+        CacheStatus { kept: self.snapshot().cache, saved, events }
+    }
+
     /// The gateway now.
     pub fn status(&self) -> Status {
         let shared = &self.0;

@@ -8,11 +8,14 @@ use smol_str::SmolStr;
 
 use super::snapshot::BudgetSnapshot;
 use super::*;
+use crate::admission::slots::{SlotSettings, Slots};
 use crate::admission::{Funding, Hurry, Ledger, OrgSettings, PaceBudget, Reading, Share, Timeline};
 use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgId, Principal};
-use crate::config::{DailyMode, PaceMode};
+use crate::config::{DailyMode, PaceMode, SlotMode};
 use crate::exchange::vault::{State, Trouble};
-use crate::outcome::{Ending, Exchange, FailureKind, PollResult, RequestId, Source as AnswerSource};
+use crate::outcome::{
+    CacheResult, Ending, Exchange, FailureKind, PollResult, Queued, RequestId, Source as AnswerSource,
+};
 use crate::refusal::Reason;
 
 struct World {
@@ -259,6 +262,9 @@ fn budget() -> BudgetSnapshot {
 /// What every part could say, filled in.
 fn filled(snapshot: &mut Snapshot) {
     snapshot.budgets.push(budget());
+    let slots = Slots::new(SlotSettings::default(), Clock::start().now());
+    let view = slots.view(Clock::start().now());
+    snapshot.slots.push(SlotsSnapshot { org: "prod".into(), mode: SlotMode::Enforce, view, apex: None });
     snapshot.listeners.push(ListenerSnapshot {
         listener: "0.0.0.0:8443".into(),
         tls: true,
@@ -299,6 +305,9 @@ fn every_metric_has_help_type_and_valid_samples() {
     let mut outcome = world.read();
     outcome.refusal = Some(Reason::OutcomeUnknown);
     outcome.would_refuse = Some(Reason::Forbidden);
+    outcome.queued = Some(Queued { wait: Duration::from_secs(3), position: 2 });
+    outcome.cache = Some(CacheResult::Stale);
+    (outcome.source, outcome.saved) = (AnswerSource::Stale, 2);
     outcome.paced = Duration::from_millis(30);
     outcome.exchanges[0].failure = Some(FailureKind::Timeout);
     world.recorder.finish(&outcome, &world.finish());
@@ -319,6 +328,8 @@ fn every_metric_has_help_type_and_valid_samples() {
     let expiry = world.series("weirkeeper_certificate_expiry_seconds");
     let left: f64 = expiry[0].rsplit_once(' ').unwrap().1.parse().unwrap();
     assert!((0.0..=100.0).contains(&left), "{left}");
+    assert!(text.contains("weirkeeper_cache_events_total{org=\"prod\",result=\"stale\"} 1\n"));
+    assert!(text.contains("by=\"stale\"} 2\n"));
     assert!(text.contains("weirkeeper_abandoned_calls{org=\"prod\"} 4\n"));
     assert!(text.contains("weirkeeper_upstream_connects_total{org=\"prod\",result=\"dns\"} 2\n"));
 }

@@ -56,7 +56,8 @@ impl Check<'_> {
             let allow = self.allow(&at.key("allow"), &caller.allow);
             if let (Some(name), Some(matches)) = (name, way) {
                 let class = caller.class.unwrap_or(Class::Standard);
-                callers.push(Caller { name, matches, act_as, class, deadline, daily, pace, allow });
+                let in_flight = caller.in_flight.map(Count::as_usize);
+                callers.push(Caller { name, matches, act_as, class, deadline, in_flight, daily, pace, allow });
             }
         }
         callers
@@ -212,6 +213,7 @@ fn anyone() -> Caller {
         act_as: None,
         class: Class::Standard,
         deadline: None,
+        in_flight: None,
         daily: Share { floor: 0, ceiling: None, weight: 1 },
         pace: None,
         allow: Allow::default(),

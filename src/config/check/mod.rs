@@ -3,12 +3,14 @@
 //! Each section has one function, which notes every mistake and goes on with the next key. A [`Config`] comes out
 //! only if there was none.
 
+mod cache;
 mod callers;
 mod daily;
 mod edge;
 mod files;
 mod identities;
 mod orgs;
+mod slots;
 mod upstream;
 
 use std::collections::HashMap;
@@ -47,7 +49,10 @@ pub fn check(
     let orgs = check.orgs(&top.key("orgs"), &file.orgs, Check::shared(&file));
     let callers = check.callers(&top.key("callers"), &file);
     check.floors_fit(&top.key("orgs"), &file, &orgs);
+    let classes = check.class_rules(&top.key("classes"), &file.classes);
+    let cache = check.cache(&top.key("cache"), &file.cache, &file);
     let ladder = check.ladder(&top.key("ladder"), &file.ladder);
+    let queue = check.queue(&top.key("queue"), &file.queue);
     let state = check.state(&top.key("state"), file.state.as_ref(), &orgs);
     let gateway_tokens = check.gateway_tokens(&top.key("gateway_tokens"), &file.gateway_tokens);
     let log = check.log(&top.key("log"), &file.log);
@@ -76,7 +81,10 @@ pub fn check(
         callers,
         rate_limit_headers: file.rate_limit_headers,
         policy: file.policy.mode,
+        classes,
+        cache,
         ladder,
+        queue,
         state,
         log,
         metrics: MetricCaps {

@@ -46,6 +46,7 @@ impl Check<'_> {
             }
             self.org_hosts(&at.key("hosts"), org, written.len(), &mut hosts);
             let daily = self.daily(&at.key("daily"), org, shared);
+            let long_running = self.long_running(&at.key("long_running"), &org.long_running);
             if let (Some(name), Some(instance)) = (name, instance) {
                 orgs.push(Org {
                     name,
@@ -54,6 +55,8 @@ impl Check<'_> {
                     hosts: org.hosts.iter().map(|host| host.0.0.clone()).collect(),
                     public: org.public_url.as_ref().map(|public| public.0.clone()),
                     daily,
+                    long_running,
+                    in_flight: org.in_flight.map(crate::config::value::Count::as_usize),
                     identities,
                     costs: costs(&org.costs),
                 });

@@ -197,7 +197,7 @@ impl Written for Name {
 }
 
 /// An object's API name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ApiName(pub SmolStr);
 
 impl Written for ApiName {
@@ -213,6 +213,30 @@ impl Written for ApiName {
             Ok(Self(SmolStr::new(text)))
         } else {
             Err(Fault::new(format!("{text:?} is not an object's API name")).hint("write it like Account or Invoice__c"))
+        }
+    }
+
+    fn write(&self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// The name of a header field.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct FieldName(pub SmolStr);
+
+impl Written for FieldName {
+    const NAME: &'static str = "HeaderName";
+    const DESCRIPTION: &'static str = "The name of a request header, such as X-Acme-Team.";
+    const PATTERN: &'static str = "^[A-Za-z0-9_-]{1,64}$";
+
+    fn read(text: &str) -> Result<Self, Fault> {
+        let good = (1..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        if good {
+            Ok(Self(SmolStr::new(text)))
+        } else {
+            Err(Fault::new(format!("{text:?} is not the name of a header")).hint("write it like X-Acme-Team"))
         }
     }
 

@@ -199,6 +199,11 @@ impl Identity {
         self.shared.who.load().principal
     }
 
+    /// Whether it is known which Salesforce user it is.
+    pub fn is_known(&self) -> bool {
+        self.shared.who.load().user.is_some()
+    }
+
     /// Its Salesforce user, once it has logged in.
     pub fn user(&self) -> Option<User> {
         self.shared.who.load().user.clone()

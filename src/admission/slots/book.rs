@@ -1,0 +1,342 @@
+//! The decision about one call: may it fly now, wait, or not even wait.
+//!
+//! A function of what is in the air, who waits, and `now`. Whoever is granted a place while it waits is found in
+//! [`Book::grants`], to be told once the lock is gone.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::air::{About, Air, Flight};
+use super::capacity::Capacity;
+use super::estimates::Estimates;
+use super::line::{Line, Waiter};
+use super::presume::Presumed;
+use super::settings::SlotSettings;
+use crate::admission::AccountId;
+use crate::admission::ladder::{Level, Steps};
+use crate::admission::settings::Mode;
+use crate::call::{Class, Family, Length};
+use crate::hold::Fate;
+
+/// So many calls of a kind of which nothing is known may be in the air without a slot, unless they are interactive.
+const PROBES: usize = super::sketch::ENOUGH as usize;
+
+/// A call that asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask {
+    /// What kind of call it is.
+    pub fingerprint: u64,
+    /// Whose.
+    pub account: AccountId,
+    /// Its caller's part among those who wait, relative to others.
+    pub weight: u32,
+    /// Calls its caller may have in the air.
+    pub caller_at_most: Option<usize>,
+    /// How urgent it is.
+    pub class: Class,
+    /// Which API.
+    pub family: Family,
+    /// Its route.
+    pub template: &'static str,
+    /// When its caller gives up.
+    pub deadline: Option<Instant>,
+}
+
+/// Why a call may not even wait, or has waited in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Busy {
+    /// The wait would take this long: longer than the call has.
+    WouldTake(Duration),
+    /// The queue is full.
+    Full,
+    /// The queue is nearly full and takes no calls of its class.
+    Shed,
+    /// It has waited as long as it may.
+    Waited,
+}
+
+/// What became of a call that asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    /// It flies, at this place. `would_wait`: only because decisions do not bind.
+    Go { place: u32, length: Length, would_wait: bool },
+    /// It waits.
+    Wait { number: u64, length: Length, position: usize, until: Instant },
+    /// It does neither.
+    No(Length, Busy),
+}
+
+/// One org's calls in the air and those that wait.
+#[derive(Debug)]
+pub(super) struct Book {
+    pub(super) settings: SlotSettings,
+    pub(super) air: Air,
+    pub(super) line: Line,
+    pub(super) estimates: Estimates,
+    pub(super) capacity: Capacity,
+    steps: Steps,
+    /// Calls in the air of callers that have a bound.
+    by_caller: HashMap<AccountId, usize, ahash::RandomState>,
+    /// Those who waited and may fly now: their numbers, and their places.
+    pub(super) grants: Vec<(u64, u32)>,
+    now: Instant,
+}
+
+impl Book {
+    pub(super) fn new(settings: SlotSettings, now: Instant) -> Self {
+        let mut steps = Steps::new();
+        steps.set(settings.queue.ladder, Some(settings.queue.places as u64));
+        Self {
+            settings,
+            air: Air::new(settings.after),
+            line: Line::default(),
+            estimates: Estimates::default(),
+            capacity: Capacity::new(settings.slots),
+            steps,
+            by_caller: HashMap::default(),
+            grants: Vec::new(),
+            now,
+        }
+    }
+
+    /// Time has passed: calls have grown old, ghosts have gone, slots have come back, some have waited long enough to be
+    /// lifted.
+    pub(super) fn advance(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+        let now = self.now;
+        let mut freed = self.air.expire(now) | self.capacity.recover(now);
+        while let Some(old) = self.air.grow_old(now) {
+            // How long it will take is not known, but longer than this.
+            self.estimates.add(old.fingerprint, self.settings.after);
+            freed = true;
+        }
+        if self.line.len() > 0 {
+            self.line.lift(&self.settings.queue.patience, now);
+            if freed {
+                self.pump();
+            }
+        }
+    }
+
+    /// Lets in whoever may fly now.
+    pub(super) fn pump(&mut self) {
+        while self.line.len() > 0 {
+            let fits = |waiter: &Waiter| self.fits(&self.judged(waiter.about), waiter.caller_at_most);
+            let Some(number) = self.line.next(fits) else { return };
+            let Some(waiter) = self.line.take(number, true) else { return };
+            self.steps.at(self.line.len() as u64);
+            let place = self.fly(self.judged(waiter.about));
+            self.grants.push((number, place));
+        }
+    }
+
+    /// The call as it looks now: while it waited, it may have become known how long its kind takes.
+    fn judged(&self, about: About) -> About {
+        let known = self.estimates.peek(about.fingerprint).and_then(|sketch| sketch.is_long(self.settings.after));
+        About { slot: known.unwrap_or(about.slot), unknown: about.unknown && known.is_none(), ..about }
+    }
+
+    fn fly(&mut self, mut about: About) -> u32 {
+        about.unknown = about.unknown && self.estimates.probe(about.fingerprint);
+        if about.capped {
+            *self.by_caller.entry(about.account).or_default() += 1;
+        }
+        self.air.enter(about, self.now)
+    }
+
+    /// Whether one more call like `about` may hold a slot.
+    fn room(&self, about: &About) -> bool {
+        let SlotSettings { slots, batch_at_most, reserve, .. } = self.settings;
+        let effective = self.capacity.effective();
+        let share = |of: u32| (u64::from(of) * u64::from(effective) / u64::from(slots.max(1))) as usize;
+        // With all slots taken Salesforce refuses every new call, so the last one stays free.
+        let usable = effective.saturating_sub(1).max(1) as usize;
+        // Calls that timed out may have ended long ago: that they might run on never takes more than half.
+        let overdraft = self.air.overdraft() + self.air.lost_overdraft().min(usable / 2);
+        // Of an unknown kind a few are in the air without a slot: should they grow old, there has to be room for them.
+        let margin = if about.unknown && about.class == Class::Standard { PROBES.min(usable / 2) } else { 0 };
+        let taken = self.air.held() + overdraft + margin;
+        match about.class {
+            Class::Interactive => taken < usable,
+            Class::Standard => taken < usable.saturating_sub(share(reserve)).max(1),
+            Class::Batch => {
+                let batch = self.air.held_by(Class::Batch) + overdraft;
+                taken < usable.saturating_sub(share(reserve)).max(1) && batch < share(batch_at_most).max(1)
+            }
+        }
+    }
+
+    fn fits(&self, about: &About, caller_at_most: Option<usize>) -> bool {
+        let within = |most: Option<usize>, flying: &dyn Fn() -> usize| most.is_none_or(|most| flying() < most);
+        (!about.slot || self.room(about))
+            && within(self.settings.in_flight, &|| self.air.flying())
+            && within(caller_at_most, &|| self.by_caller.get(&about.account).copied().unwrap_or_default())
+    }
+
+    /// May this call fly now?
+    pub(super) fn enter(&mut self, ask: &Ask, presumed: impl FnOnce() -> Presumed, now: Instant) -> Said {
+        self.advance(now);
+        let after = self.settings.after;
+        let known = self.estimates.get(ask.fingerprint).and_then(|sketch| sketch.is_long(after));
+        let (length, unknown) = match known {
+            Some(true) => (Length::Long, false),
+            Some(false) => (Length::Short, false),
+            None => match presumed() {
+                Presumed::Quick => (Length::Short, false),
+                Presumed::Long => (Length::Long, true),
+                // A few find out how long their kind takes; until then further ones may be as long as any. Interactive
+                // calls are given the benefit of the doubt.
+                Presumed::Short
+                    if ask.class != Class::Interactive && self.estimates.probing(ask.fingerprint) >= PROBES =>
+                {
+                    (Length::Long, true)
+                }
+                Presumed::Short => (Length::Short, true),
+            },
+        };
+        let Ask { fingerprint, account, class, family, template, .. } = *ask;
+        let (slot, capped) = (length == Length::Long, ask.caller_at_most.is_some());
+        let about = About { fingerprint, account, class, family, template, slot, capped, unknown };
+        let fits = self.fits(&about, ask.caller_at_most);
+        if fits || self.settings.mode != Mode::Enforce {
+            return Said::Go { place: self.fly(about), length, would_wait: !fits };
+        }
+        let depth = self.line.len();
+        if depth >= self.settings.queue.places {
+            return Said::No(length, Busy::Full);
+        }
+        let level = self.steps.at(depth as u64);
+        let (own, callers) = self.line.crowd(account);
+        // As the queue fills up, nobody takes more than an equal part of it.
+        let crowds = level >= Level::Lean && own * callers >= self.settings.queue.places;
+        if crowds || !level.lends_to(class) {
+            return Said::No(length, Busy::Shed);
+        }
+        let patient_until = self.now + self.settings.queue.patience(class);
+        let until = ask.deadline.map_or(patient_until, |deadline| deadline.min(patient_until));
+        let ahead = self.line.ahead_of(&about, ask.weight);
+        if let Some(wait) = self.expected(&about, ahead)
+            && self.now + wait > until
+        {
+            return Said::No(length, Busy::WouldTake(wait));
+        }
+        let number = self.line.push(Waiter::new(about, ask.weight, ask.caller_at_most, self.now));
+        self.steps.at(depth as u64 + 1);
+        Said::Wait { number, length, position: ahead + 1, until }
+    }
+
+    /// How long a call waits that has `ahead` others before it, by what is known of those that hold slots; `None` if too
+    /// little is.
+    fn expected(&self, about: &About, ahead: usize) -> Option<Duration> {
+        if !about.slot {
+            return None;
+        }
+        let of_batch = about.class == Class::Batch;
+        let holders = self.air.counted().filter(|flight| !of_batch || batch_waits_for(flight));
+        let (mut left, mut all, mut unknown) = (Vec::new(), Duration::ZERO, 0_usize);
+        for flight in holders {
+            let Some(mean) = self.estimates.peek(flight.about.fingerprint).and_then(super::sketch::Sketch::mean) else {
+                unknown += 1;
+                continue;
+            };
+            let age = self.now.saturating_duration_since(flight.since);
+            // Of one that takes longer than usual nothing is known but that it has not ended.
+            left.push(mean.checked_sub(age).unwrap_or(mean / 4));
+            all += mean;
+        }
+        if left.is_empty() || unknown > left.len() {
+            return None;
+        }
+        left.sort_unstable();
+        let (rounds, place) = (ahead / left.len(), ahead % left.len());
+        let mean = all / u32::try_from(left.len()).unwrap_or(u32::MAX);
+        Some(*left.get(place)? + mean * u32::try_from(rounds).unwrap_or(u32::MAX))
+    }
+
+    /// One who waits leaves. Who stood behind it may fit where it did not.
+    pub(super) fn leave(&mut self, number: u64) {
+        if self.line.take(number, false).is_some() {
+            self.steps.at(self.line.len() as u64);
+            self.pump();
+        }
+    }
+
+    /// What became of the call at `place`.
+    pub(super) fn tell(&mut self, place: u32, fate: Fate) {
+        let Some(about) = self.air.get(place).map(|flight| flight.about) else { return };
+        let About { fingerprint, account, capped, unknown, .. } = about;
+        match fate {
+            Fate::Sent(now) => {
+                self.now = self.now.max(now);
+                return self.air.sent(place, now);
+            }
+            Fate::Left(now) => {
+                self.now = self.now.max(now);
+                return self.air.left(place);
+            }
+            Fate::Ended(now) => {
+                self.advance(now);
+                if let Some(flight) = self.air.remove(place) {
+                    let took = now.saturating_duration_since(flight.since);
+                    if !flight.old {
+                        self.estimates.add(fingerprint, took);
+                    } else if let Some(sketch) = self.estimates.get(fingerprint) {
+                        sketch.correct(self.settings.after, took);
+                    }
+                }
+            }
+            Fate::Lost(now) => {
+                self.advance(now);
+                self.air.lost(place, now);
+            }
+            Fate::Gone => {
+                self.air.remove(place);
+            }
+        }
+        if unknown {
+            self.estimates.probed(fingerprint);
+        }
+        if capped && let Some(flying) = self.by_caller.get_mut(&account) {
+            *flying -= 1;
+            if *flying == 0 {
+                self.by_caller.remove(&account);
+            }
+        }
+        self.pump();
+    }
+
+    /// Salesforce refused a call sent at `sent` because too many run long.
+    pub(super) fn refused(&mut self, sent: Instant, now: Instant) {
+        self.advance(now);
+        self.capacity.refused(sent, now);
+        // With less room, less of it is kept for calls that may have ended long ago.
+        self.pump();
+    }
+
+    /// Puts other rules in force. What is in the air and who waits stays.
+    pub(super) fn reconfigure(&mut self, settings: SlotSettings, now: Instant) {
+        self.settings = settings;
+        self.steps.set(settings.queue.ladder, Some(settings.queue.places as u64));
+        self.air.set_after(settings.after);
+        self.capacity.set(settings.slots);
+        self.advance(now);
+        self.pump();
+    }
+
+    /// How full the queue is.
+    pub(super) fn level(&self) -> Level {
+        self.steps.level()
+    }
+
+    /// The latest time it was told.
+    pub(super) fn now(&self) -> Instant {
+        self.now
+    }
+}
+
+/// Whether batch has one slot more when this call ends.
+fn batch_waits_for(flight: &Flight) -> bool {
+    flight.about.class == Class::Batch || flight.is_overdraft()
+}

@@ -1,0 +1,168 @@
+//! What is remembered of one org beside the answers themselves: its changes and its sessions, under one short lock.
+
+use std::time::Duration;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::generations::Generations;
+use super::kept::Kept;
+use super::sessions::{SessionId, Sessions};
+use super::touch::{Deps, Touch, Touches};
+use crate::call::Principal;
+use crate::clock::Clock;
+
+/// One org, for as long as the process lives. Share it by `Arc`.
+#[derive(Debug)]
+pub struct OrgAnswers {
+    number: u32,
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    generations: Generations,
+    sessions: Sessions,
+}
+
+/// What one look found.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// The number of the last change so far: a call that is sent now knows of no later one.
+    pub as_of: u64,
+    /// What an answer would depend on is being changed, or may be.
+    pub busy: bool,
+    /// The kept answer is right, and its caller entitled to it.
+    pub good: bool,
+}
+
+impl OrgAnswers {
+    pub(super) fn new(number: u32, clock: Clock) -> Self {
+        Self { number, clock, state: Mutex::default() }
+    }
+
+    /// Tells its answers from those of other orgs; never given to another org.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Whether `kept` may be given to `who`, and what a call that is sent now starts from.
+    pub fn look(&self, kept: Option<&Kept>, deps: &Deps, who: Principal, now: Instant, recheck: Duration) -> Look {
+        let mut state = self.state.lock();
+        let standing = state.generations.standing(deps, now);
+        let good = !standing.busy
+            && kept.is_some_and(|kept| {
+                standing.moved <= kept.as_of && state.sessions.entitled(who, now, recheck) == Some(kept.session)
+            });
+        Look { as_of: state.generations.count(), busy: standing.busy, good }
+    }
+
+    /// Whether nothing that `deps` names has changed since `as_of`, and nothing is changing.
+    pub fn unmoved(&self, deps: &Deps, as_of: u64, now: Instant) -> bool {
+        let standing = self.state.lock().generations.standing(deps, now);
+        !standing.busy && standing.moved <= as_of
+    }
+
+    /// Salesforce accepted a call of `who` sent at `sent`: the number under which answers may be kept for it.
+    pub fn accepted(&self, who: Principal, sent: Instant, recheck: Duration) -> Option<SessionId> {
+        self.state.lock().sessions.accepted(who, sent, recheck)
+    }
+
+    /// Salesforce rejected the session of `who`.
+    pub fn session_ended(&self, who: Principal, recheck: Duration) {
+        let now = self.clock.now();
+        self.state.lock().sessions.ended(who, now, recheck);
+    }
+
+    /// Some session was given back, nobody knows whose.
+    pub fn sessions_ended(&self) {
+        let now = self.clock.now();
+        self.state.lock().sessions.all_ended(now);
+    }
+
+    /// A call is about to be sent that may change `touches`.
+    pub fn write(self: &Arc<Self>, touches: Touches, now: Instant) -> Writing {
+        let touches = self.state.lock().generations.begin(touches, now);
+        Writing { org: Arc::clone(self), touches: Some(touches) }
+    }
+
+    /// Something may change `touches` for as long as `lasts`.
+    pub fn doubt(&self, touches: Touches, lasts: Duration) {
+        let now = self.clock.now();
+        self.state.lock().generations.doubt(touches, now + lasts, now);
+    }
+
+    /// Bulk job `id` may be changing `touches` from now on.
+    pub fn job(&self, id: &str, touches: Touches) {
+        let now = self.clock.now();
+        self.state.lock().generations.job(id, touches, now);
+    }
+
+    /// Whether the bulk job is watched.
+    pub fn knows_job(&self, id: &str) -> bool {
+        self.state.lock().generations.knows_job(id)
+    }
+
+    /// The bulk job has come to its end.
+    pub fn job_ended(&self, id: &str) {
+        let now = self.clock.now();
+        self.state.lock().generations.job_ended(id, now);
+    }
+
+    /// Makes what depends on `touch` old.
+    pub fn purge(&self, touch: Touch) {
+        let now = self.clock.now();
+        self.state.lock().generations.purge(touch, now);
+    }
+
+    /// Makes all answers old that were kept for principals which are shown as `short`; returns how many there were.
+    pub fn purge_principal(&self, short: &str) -> usize {
+        let now = self.clock.now();
+        self.state.lock().sessions.end_where(|who| who.short() == short, now)
+    }
+}
+
+/// A call in the air that may change something. If it is dropped before its end is known, its outcome is in doubt.
+#[derive(Debug)]
+pub struct Writing {
+    org: Arc<OrgAnswers>,
+    touches: Option<Touches>,
+}
+
+impl Writing {
+    /// It was answered, or certainly never sent.
+    pub fn ended(mut self) {
+        self.end(false);
+    }
+
+    /// Salesforce has begun to answer, and may not be done: what is changed is old once more, and goes on to change.
+    pub fn answering(&self) {
+        if let Some(touches) = &self.touches {
+            let now = self.org.clock.now();
+            let mut state = self.org.state.lock();
+            let more = state.generations.begin(touches.clone(), now);
+            state.generations.end(&more, false, now);
+        }
+    }
+
+    /// What it may change.
+    pub fn touches(&self) -> Touches {
+        self.touches.clone().unwrap_or_default()
+    }
+
+    fn end(&mut self, doubt: bool) {
+        if let Some(touches) = self.touches.take() {
+            let now = self.org.clock.now();
+            self.org.state.lock().generations.end(&touches, doubt, now);
+        }
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        self.end(true);
+    }
+}

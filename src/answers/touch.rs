@@ -1,0 +1,84 @@
+//! What a call changes, and what an answer depends on: the two sides of every decision about old answers.
+
+use smallvec::SmallVec;
+use smol_str::{SmolStr, StrExt as _};
+
+/// An object's name in lower case.
+pub type Lower = SmolStr;
+
+/// The first 15 characters of a record id, in lower case. Ids that differ by case alone are one here, which makes too much
+/// old and never too little.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RowId([u8; 15]);
+
+impl RowId {
+    /// The id `text` stands for: 15 or 18 letters and digits (facts 7.5).
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        if !matches!(bytes.len(), 15 | 18) || !bytes.iter().all(u8::is_ascii_alphanumeric) {
+            return None;
+        }
+        let mut id: [u8; 15] = bytes.get(..15)?.try_into().ok()?;
+        id.make_ascii_lowercase();
+        Some(Self(id))
+    }
+}
+
+/// An object's name as it is compared.
+pub fn lower(name: &str) -> Lower {
+    name.to_ascii_lowercase_smolstr()
+}
+
+/// Something that a call may change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Touch {
+    /// Anything: rows, what objects look like, who may see what.
+    Everything,
+    /// Rows of any object.
+    Rows,
+    /// Rows of one object, which ones is not known.
+    Object(Lower),
+    /// One row.
+    Row(Lower, RowId),
+    /// Rows that were not there before.
+    New(Lower),
+}
+
+/// What a call may change; nothing for a call that only reads.
+pub type Touches = SmallVec<[Touch; 2]>;
+
+/// What an answer depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deps {
+    /// What objects look like; of one object, or all of them.
+    Metadata(Option<Lower>),
+    /// One row.
+    Row(Lower, RowId),
+    /// The rows of some objects.
+    Objects(SmallVec<[Lower; 2]>),
+}
+
+impl Deps {
+    /// The objects in question.
+    pub fn objects(&self) -> &[Lower] {
+        match self {
+            Self::Metadata(object) => object.as_slice(),
+            Self::Row(object, _) => std::slice::from_ref(object),
+            Self::Objects(objects) => objects,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_lengths_of_an_id_are_one_row() {
+        assert_eq!(RowId::parse("001D000000IqhSL"), RowId::parse("001D000000IqhSLIAZ"));
+        assert_ne!(RowId::parse("001D000000IqhSL"), RowId::parse("001D000000IqhSM"));
+        for wrong in ["", "001", "001D000000IqhS-", "001D000000IqhSLI", "@{ref.id}aaaaaa"] {
+            assert_eq!(RowId::parse(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Answers from memory: what a configuration says of them, a part of [`super::file`], and what that means, a part of
+//! [`super::model`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::value::{ApiName, FieldName, Name, Period, Size, Text};
+use crate::call::{CallerId, Family, ObjectName, Operation, OrgId};
+
+/// Which answers may be given from memory.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheFile {
+    /// Whether anything is kept.
+    pub mode: CacheMode,
+    /// What is kept: the first entry that matches decides, and what none matches is not kept. Default: what objects look like,
+    /// for an hour.
+    pub entries: Vec<CacheEntryFile>,
+    /// Memory for answers in the whole process, keys and heads counted.
+    pub bytes: Text<Size>,
+    /// Longer answers are not kept.
+    pub largest: Text<Size>,
+    /// A session gets answers from memory only if Salesforce has accepted it within this time.
+    pub session_recheck: Text<Period>,
+    /// Objects whose rows change when rows of another are written: roll-ups, formulas, triggers. By the object that is written.
+    #[schemars(extend("propertyNames" = { "$ref": "#/definitions/ObjectName" }))]
+    pub also_invalidates: BTreeMap<Text<ApiName>, Vec<Text<ApiName>>>,
+    /// Request headers of your own that change no answer. A request with a header nobody knows is never answered from memory.
+    pub harmless_headers: Vec<Text<FieldName>>,
+}
+
+impl Default for CacheFile {
+    fn default() -> Self {
+        let descriptions = CacheEntryFile {
+            matches: CacheMatchFile { operations: Some(vec![Operation::Describe]), ..CacheMatchFile::default() },
+            fresh: Some(Text(Period(Duration::from_hours(1)))),
+            stale_if_error: Text(Period(Duration::ZERO)),
+        };
+        Self {
+            mode: CacheMode::default(),
+            entries: vec![descriptions],
+            bytes: Text(Size(256 << 20)),
+            largest: Text(Size(1 << 20)),
+            session_recheck: Text(Period(Duration::from_mins(5))),
+            also_invalidates: BTreeMap::new(),
+            harmless_headers: Vec::new(),
+        }
+    }
+}
+
+/// Whether answers are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheMode {
+    /// None is.
+    Off,
+    /// Those of the entries are.
+    #[default]
+    Enforce,
+}
+
+/// Some answers, and how long they are given out.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheEntryFile {
+    /// Which.
+    #[serde(rename = "match")]
+    pub matches: CacheMatchFile,
+    /// How long an answer is given out.
+    #[schemars(required)]
+    pub fresh: Option<Text<Period>>,
+    /// How much longer it is given out in the place of a failure: Salesforce cannot be reached, or the calls are used up.
+    pub stale_if_error: Text<Period>,
+}
+
+impl Default for CacheEntryFile {
+    fn default() -> Self {
+        Self { matches: CacheMatchFile::default(), fresh: None, stale_if_error: Text(Period(Duration::ZERO)) }
+    }
+}
+
+/// Which answers an entry is about. A list that is absent matches all.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheMatchFile {
+    /// Of these orgs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub orgs: Option<Vec<Text<Name>>>,
+    /// To these callers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub callers: Option<Vec<Text<Name>>>,
+    /// By these APIs: `rest`, `query`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub families: Option<Vec<Family>>,
+    /// About these objects; a query may read no others. Needed for `read` and `query`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objects: Option<Vec<Text<ApiName>>>,
+    /// Of these reads: `describe`, `read` (one row), `query`.
+    #[schemars(required)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub operations: Option<Vec<Operation>>,
+}
+
+/// Which answers may be given from memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    /// In the order in which they are tried.
+    pub entries: Vec<CacheEntry>,
+    /// Memory for answers, in bytes.
+    pub bytes: u64,
+    /// Longer answers are not kept, in bytes.
+    pub largest: usize,
+    /// How long a session is entitled after Salesforce accepted it.
+    pub session_recheck: Duration,
+    /// Objects whose rows change when rows of the first are written.
+    pub also_invalidates: Vec<(ObjectName, Vec<ObjectName>)>,
+    /// Request headers, in lower case, that change no answer.
+    pub harmless_headers: Vec<Box<str>>,
+}
+
+/// Some answers, and how long they are given out. A list that is absent matches all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheEntry {
+    /// Of these orgs.
+    pub orgs: Option<Vec<OrgId>>,
+    /// To these callers.
+    pub callers: Option<Vec<CallerId>>,
+    /// By these APIs.
+    pub families: Option<Vec<Family>>,
+    /// About these objects; always present if rows are kept.
+    pub objects: Option<Vec<ObjectName>>,
+    /// Of these reads: descriptions, rows, queries.
+    pub operations: Vec<Operation>,
+    /// How long.
+    pub fresh: Duration,
+    /// How much longer in the place of a failure.
+    pub stale_if_error: Duration,
+}

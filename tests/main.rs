@@ -31,6 +31,7 @@ mod process;
 mod readings;
 mod readme;
 mod reload;
+mod retries;
 mod sdk;
 mod seen;
 mod serve;

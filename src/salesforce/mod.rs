@@ -11,7 +11,6 @@ mod body;
 mod cost;
 mod credential;
 mod data;
-pub mod errors;
 mod fingerprint;
 mod graphql;
 mod json;

@@ -96,7 +96,7 @@ pub fn scan(family: Family, body: &[u8]) -> Option<Partial> {
 }
 
 /// `{"graphId": "1", "graphResponse": {"compositeResponse": [...]}, "isSuccessful": false}`
-fn graph<'a>(walk: &mut Walk<'a>, found: &mut Partial) -> Option<()> {
+fn graph(walk: &mut Walk<'_>, found: &mut Partial) -> Option<()> {
     if walk.peek()? != b'{' {
         return walk.skip();
     }
@@ -115,7 +115,7 @@ fn graph<'a>(walk: &mut Walk<'a>, found: &mut Partial) -> Option<()> {
 
 /// `{"body": ..., "httpStatusCode": 400, ...}` or `{"statusCode": 400, "result": ...}`. The body may come before the
 /// status, so it is passed over and gone back to, once.
-fn subrequest<'a>(walk: &mut Walk<'a>, family: Family, found: &mut Partial) -> Option<()> {
+fn subrequest(walk: &mut Walk<'_>, family: Family, found: &mut Partial) -> Option<()> {
     if walk.peek()? != b'{' {
         found.total += 1;
         return walk.skip();
@@ -123,7 +123,7 @@ fn subrequest<'a>(walk: &mut Walk<'a>, family: Family, found: &mut Partial) -> O
     let (mut status, mut body) = (None, None);
     walk.members(|name, walk| match name {
         b"httpStatusCode" | b"statusCode" => {
-            status = walk.number()?;
+            status = number(walk.value()?);
             Some(())
         }
         b"body" | b"result" => {
@@ -133,7 +133,7 @@ fn subrequest<'a>(walk: &mut Walk<'a>, family: Family, found: &mut Partial) -> O
         }
         _ => walk.skip(),
     })?;
-    let status = status.and_then(|status| u16::try_from(status).ok()).unwrap_or_default();
+    let status: u16 = status.unwrap_or_default();
     if status >= 400 {
         let mut said = Said { shape: Shape::Json, ..Said::default() };
         if let Some(mut body) = body {
@@ -156,7 +156,7 @@ fn subrequest<'a>(walk: &mut Walk<'a>, family: Family, found: &mut Partial) -> O
 }
 
 /// `{"id": "...", "success": false, "errors": [{"statusCode": "...", ...}]}`, or a tree's, which has no `success`.
-fn record<'a>(walk: &mut Walk<'a>, family: Family, found: &mut Partial) -> Option<()> {
+fn record(walk: &mut Walk<'_>, family: Family, found: &mut Partial) -> Option<()> {
     if walk.peek()? != b'{' {
         found.total += 1;
         return walk.skip();
@@ -164,7 +164,11 @@ fn record<'a>(walk: &mut Walk<'a>, family: Family, found: &mut Partial) -> Optio
     let (mut success, mut errors) = (None, None);
     walk.members(|name, walk| match name {
         b"success" => {
-            success = walk.boolean()?;
+            success = match walk.value()? {
+                b"true" => Some(true),
+                b"false" => Some(false),
+                _ => None,
+            };
             Some(())
         }
         b"errors" => {
@@ -188,4 +192,8 @@ fn record<'a>(walk: &mut Walk<'a>, family: Family, found: &mut Partial) -> Optio
     }
     found.total += 1;
     Some(())
+}
+
+fn number(text: &[u8]) -> Option<u16> {
+    std::str::from_utf8(text).ok()?.parse().ok()
 }

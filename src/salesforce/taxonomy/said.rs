@@ -58,9 +58,8 @@ fn from_json(body: &[u8]) -> Said<'_> {
 /// counts.
 pub(super) fn hear<'a>(walk: &mut Walk<'a>, said: &mut Said<'a>) {
     let _ = match walk.peek() {
-        Some(b'[') => walk.items(|walk| {
-            if said.code.is_empty() && walk.peek()? == b'{' { entry(walk, said) } else { walk.skip() }
-        }),
+        Some(b'[') => walk
+            .items(|walk| if said.code.is_empty() && walk.peek()? == b'{' { entry(walk, said) } else { walk.skip() }),
         Some(b'{') => entry(walk, said),
         _ => None,
     };
@@ -92,8 +91,12 @@ fn is_html(body: &[u8]) -> bool {
     let starts = |start: &[u8]| body.get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start));
     let declared = if starts(b"<?xml") { memmem::find(body, b"?>").and_then(|at| body.get(at + 2..)) } else { None };
     match declared {
-        Some(rest) => rest.trim_ascii_start().get(..14).is_some_and(|head| head.eq_ignore_ascii_case(b"<!doctype html")),
-        None => starts(b"<!doctype html") || starts(b"<html") || starts(b"<head") || starts(b"<body") || starts(b"<!--"),
+        Some(rest) => {
+            rest.trim_ascii_start().get(..14).is_some_and(|head| head.eq_ignore_ascii_case(b"<!doctype html"))
+        }
+        None => {
+            starts(b"<!doctype html") || starts(b"<html") || starts(b"<head") || starts(b"<body") || starts(b"<!--")
+        }
     }
 }
 

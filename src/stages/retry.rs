@@ -25,7 +25,7 @@ use crate::exchange::{Cause, Sent};
 use crate::outcome::{Failures, Purse, Record, RetryResult};
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::taxonomy::{Kind, Partial, Verdict, retry_after, scan};
-use crate::stages::answer::{Gathered, gather, plain};
+use crate::stages::answer::{Gathered, gather, plain, unmeasured};
 use crate::stages::back::{Back, Left, Places};
 use crate::stages::way::Waiting;
 use crate::stages::{Passage, Reply};
@@ -223,7 +223,8 @@ async fn look(
     }
     let (head, body) = reply.into_parts();
     let (body, whole) = match gather(body, limit).await {
-        Gathered::Whole(whole) => (ReplyBody::Whole(whole.clone()), Some(whole)),
+        Gathered::Whole(whole) if known.is_some() => (ReplyBody::Whole(whole.clone()), Some(whole)),
+        Gathered::Whole(whole) => (unmeasured(whole.clone()), Some(whole)),
         Gathered::Longer(body) => (body, None),
     };
     drop(hold);

@@ -33,6 +33,7 @@ use crate::edge::facade::Facade;
 use crate::edge::facade::token::Sealer;
 use crate::edge::jwt::Issuers;
 use crate::edge::{headers, pem};
+use crate::exchange::retry::{Budget as RetryBudget, RetrySettings};
 use crate::exchange::vault::Identity;
 use crate::exchange::{self, Connector, Limits, MemoryDial, Origin, Target, Timeouts, TlsSettings};
 use crate::ledgers::{self, Ledgers, POLLER};
@@ -130,6 +131,10 @@ pub struct LiveOrg {
     timeouts: Vec<Timeouts>,
     /// What its kept answers depend on.
     pub answers: Arc<OrgAnswers>,
+    /// Which calls that failed are made once more.
+    pub retry: RetrySettings,
+    /// How many were, of how many calls.
+    pub retries: Arc<RetryBudget>,
 }
 
 /// The cache, if there is one.
@@ -276,6 +281,8 @@ impl Live {
                 has_hosts: !org.hosts.is_empty(),
                 timeouts,
                 answers: lasting.answers.org(&org.name, &org.instance.to_string()),
+                retry: retry(&config),
+                retries: before.map_or_else(|| Arc::new(RetryBudget::new(now)), |org| Arc::clone(&org.retries)),
             });
         }
         for (live, org) in orgs.iter_mut().zip(&config.orgs).filter(|(_, org)| org.logs_in_elsewhere()) {
@@ -453,6 +460,12 @@ pub fn costs(org: &Org) -> Costs {
         oauth: org.costs.oauth.0,
         limits: org.costs.limits.0,
     }
+}
+
+/// What the configuration says of calls that are made once more.
+fn retry(config: &Config) -> RetrySettings {
+    let config::Retry { attempts, budget, lock_attempts, lock_budget } = config.retry;
+    RetrySettings { attempts, budget, lock_attempts, lock_budget }
 }
 
 /// What the configuration says of calls that run long and calls that wait.

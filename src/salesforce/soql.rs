@@ -521,7 +521,7 @@ impl<'a> Scan<'a> {
                     // `FROM a.Contacts`: the outer query, by its name or alias.
                     let outer = self.scopes.get(part.within).ok_or(QueryDoubt::Clause)?;
                     let named = |name: &&str| name.eq_ignore_ascii_case(first);
-                    if !named(&outer.from) && !outer.aliases.iter().any(|alias| named(alias)) {
+                    if !named(&outer.from) && !outer.aliases.iter().any(named) {
                         return Err(QueryDoubt::Clause);
                     }
                     (Some(part.within), way)
@@ -531,7 +531,7 @@ impl<'a> Scan<'a> {
             if !is_api_name(from) {
                 return Err(QueryDoubt::Clause);
             }
-            let paths = part.ways.iter().map(|way| ObjectName::new(way)).collect();
+            let paths = part.ways.iter().map(ObjectName::new).collect();
             scopes.push(Scope { within, from: ObjectName::new(from), paths });
         }
         Ok(Reads { scopes })

@@ -515,9 +515,6 @@ fn may_be_stale(reason: Reason) -> bool {
             | Reason::CallsInFlight
             | Reason::QueueFull
             | Reason::BudgetUnready
-            | Reason::SlotsBusy
-            | Reason::CallsInFlight
-            | Reason::QueueFull
             | Reason::IdentityUnavailable
             | Reason::UpstreamUnreachable
             | Reason::UpstreamTls

@@ -455,7 +455,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut now = runtime.block_on(async { Clock::start().now() });
         let queue = QueueSettings { places: 20, ..QueueSettings::default() };
-        let mut book = Book::new(SlotSettings { queue, in_flight, ..SlotSettings::default() }, now);
+        let mut book = Book::new(SlotSettings { in_flight, queue, ..SlotSettings::default() }, now);
         let (mut flying, mut waiting): (Vec<u32>, Vec<u64>) = (Vec::new(), Vec::new());
         for step in steps {
             match step {

@@ -15,12 +15,12 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use ipnet::IpNet;
 use smol_str::SmolStr;
-
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 pub use classes::Classes;
 
-use crate::admission::slots::{QueueSettings, SlotSettings, Slots};
+use crate::admission::slots::{Hours, MOST_HOURS, QueueSettings, SlotSettings, Slots};
 use crate::admission::{self, AccountId, Ledger};
 use crate::answers::{Answers, DOUBT, Entry, Flights, OrgAnswers, Rules as CacheRules, Store, Touch};
 use crate::call::{CallerId, Class, Family, OrgId};
@@ -33,6 +33,7 @@ use crate::edge::facade::Facade;
 use crate::edge::facade::token::Sealer;
 use crate::edge::jwt::Issuers;
 use crate::edge::{headers, pem};
+use crate::exchange::retry::{Budget as RetryBudget, RetrySettings};
 use crate::exchange::vault::Identity;
 use crate::exchange::{self, Connector, Limits, MemoryDial, Origin, Target, Timeouts, TlsSettings};
 use crate::ledgers::{self, Ledgers, POLLER};
@@ -130,6 +131,10 @@ pub struct LiveOrg {
     timeouts: Vec<Timeouts>,
     /// What its kept answers depend on.
     pub answers: Arc<OrgAnswers>,
+    /// Which calls that failed are made once more.
+    pub retry: RetrySettings,
+    /// How many were, of how many calls.
+    pub retries: Arc<RetryBudget>,
 }
 
 /// The cache, if there is one.
@@ -252,7 +257,7 @@ impl Live {
                 .map_err(|error| Unusable(format!("orgs.{}.instance_url: {error}", org.name)))?;
             targets.push(Target { origin: origin.clone(), connector: connector.clone(), limits });
             let timeouts = Family::ALL.iter().map(|family| timeouts(&config.upstream, *family)).collect();
-            let slots = slots(org, &config);
+            let slots = slots(org, &config, lasting.clock, now);
             orgs.push(LiveOrg {
                 name: org.name.clone(),
                 origin,
@@ -263,7 +268,7 @@ impl Live {
                 paces: Vec::new(),
                 waiting: before.map_or_else(Waiting::default, |org| org.waiting.clone()),
                 slots: before.map_or_else(|| Slots::new(slots, now), |org| org.slots.clone()),
-                apex: apex(org, &config).map(|settings| {
+                apex: apex(org, &config, lasting.clock, now).map(|settings| {
                     before.and_then(|org| org.apex.clone()).unwrap_or_else(|| Slots::new(settings, now))
                 }),
                 watches: slots.mode != admission::Mode::Off,
@@ -276,6 +281,8 @@ impl Live {
                 has_hosts: !org.hosts.is_empty(),
                 timeouts,
                 answers: lasting.answers.org(&org.name, &org.instance.to_string()),
+                retry: retry(&config),
+                retries: before.map_or_else(|| Arc::new(RetryBudget::new(now)), |org| Arc::clone(&org.retries)),
             });
         }
         for (live, org) in orgs.iter_mut().zip(&config.orgs).filter(|(_, org)| org.logs_in_elsewhere()) {
@@ -322,8 +329,8 @@ impl Live {
             org.paces = paces::of(&org.name, &config, earlier, lasting.clock.now());
         }
         for (live, org) in orgs.iter().zip(&config.orgs) {
-            live.slots.reconfigure(slots(org, &config), now);
-            if let (Some(live), Some(settings)) = (&live.apex, apex(org, &config)) {
+            live.slots.reconfigure(slots(org, &config, lasting.clock, now), now);
+            if let (Some(live), Some(settings)) = (&live.apex, apex(org, &config, lasting.clock, now)) {
                 live.reconfigure(settings, now);
             }
         }
@@ -455,9 +462,19 @@ pub fn costs(org: &Org) -> Costs {
     }
 }
 
+/// What the configuration says of calls that are made once more.
+fn retry(config: &Config) -> RetrySettings {
+    let config::Retry { attempts, budget, lock_attempts, lock_budget } = config.retry;
+    RetrySettings { attempts, budget, lock_attempts, lock_budget }
+}
+
 /// What the configuration says of calls that run long and calls that wait.
-fn slots(org: &Org, config: &Config) -> SlotSettings {
+fn slots(org: &Org, config: &Config, clock: Clock, now: Instant) -> SlotSettings {
     let (long, queue) = (&org.long_running, &config.queue);
+    let hours = |hours: config::Hours| {
+        let config::Hours { from, to, batch_at_most, reserve } = hours;
+        Hours { from, to, batch_at_most, reserve }
+    };
     SlotSettings {
         mode: match long.mode {
             SlotMode::Off => admission::Mode::Off,
@@ -468,6 +485,8 @@ fn slots(org: &Org, config: &Config) -> SlotSettings {
         after: long.after,
         batch_at_most: long.batch_at_most,
         reserve: long.reserve,
+        hours: long.hours.map(|place| place.map(hours)),
+        daytime: Some((now, clock.wall(now))),
         in_flight: org.in_flight,
         queue: QueueSettings {
             places: queue.places,
@@ -478,14 +497,15 @@ fn slots(org: &Org, config: &Config) -> SlotSettings {
 }
 
 /// What it says of Apex that runs long, if it says anything.
-fn apex(org: &Org, config: &Config) -> Option<SlotSettings> {
+fn apex(org: &Org, config: &Config, clock: Clock, now: Instant) -> Option<SlotSettings> {
     org.long_running.apex.map(|Apex { slots: count, after, batch_at_most, reserve }| SlotSettings {
         slots: count,
         after,
         batch_at_most,
         reserve,
+        hours: [None; MOST_HOURS],
         in_flight: None,
-        ..slots(org, config)
+        ..slots(org, config, clock, now)
     })
 }
 

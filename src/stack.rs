@@ -33,6 +33,7 @@ use crate::stages::observe::{ObserveLayer, ObservedBody};
 use crate::stages::policy::PolicyLayer;
 use crate::stages::poll::PollLayer;
 use crate::stages::recall::RecallLayer;
+use crate::stages::retry::RetryLayer;
 use crate::stages::rewrite::RewriteLayer;
 use crate::stages::send::Send;
 use crate::stages::understand::UnderstandLayer;
@@ -102,11 +103,13 @@ pub fn build(
             observe,
             tasks: local.tasks.clone(),
         })
+        // Once more, if it failed in a way that may pass and cannot be done twice by that.
+        .layer(RetryLayer { clock: shared.clock, buffers: shared.buffers.clone() })
         // The token of the identity the caller acts as; a new one, once, if Salesforce rejects it.
         .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
         // May it be sent now, and who pays; is there a slot if it runs long; waits for what is on its way and for its turn.
         // A second attempt pays and waits again.
-        .layer(AdmitLayer { clock: shared.clock })
+        .layer(AdmitLayer { clock: shared.clock, drain: local.drain.clone() })
         // One attempt at Salesforce.
         .service(send.clone());
     (road, send)
@@ -132,6 +135,6 @@ pub fn build_poll(
         // The gateway itself asks.
         .layer(PollLayer { org: org.clone() })
         .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
-        .layer(AdmitLayer { clock: shared.clock })
+        .layer(AdmitLayer { clock: shared.clock, drain: local.drain.clone() })
         .service(Send::new(shared.clock, local, shared.buffers.clone()))
 }

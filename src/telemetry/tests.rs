@@ -14,9 +14,11 @@ use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgI
 use crate::config::{DailyMode, PaceMode, SlotMode};
 use crate::exchange::vault::{State, Trouble};
 use crate::outcome::{
-    CacheResult, Ending, Errand, Exchange, FailureKind, PollResult, Queued, RequestId, Source as AnswerSource,
+    CacheResult, Ending, Errand, Exchange, FailureKind, Failures, PollResult, Purse, Queued, RequestId, RetryResult,
+    Source as AnswerSource,
 };
 use crate::refusal::Reason;
+use crate::salesforce::taxonomy;
 
 struct World {
     clock: Clock,
@@ -264,7 +266,7 @@ fn filled(snapshot: &mut Snapshot) {
     snapshot.budgets.push(budget());
     let slots = Slots::new(SlotSettings::default(), Clock::start().now());
     let view = slots.view(Clock::start().now());
-    snapshot.slots.push(SlotsSnapshot { org: "prod".into(), mode: SlotMode::Enforce, view, apex: None });
+    snapshot.slots.push(SlotsSnapshot { org: "prod".into(), mode: SlotMode::Enforce, apex: Some(view.clone()), view });
     snapshot.listeners.push(ListenerSnapshot {
         listener: "0.0.0.0:8443".into(),
         tls: true,
@@ -310,6 +312,11 @@ fn every_metric_has_help_type_and_valid_samples() {
     outcome.errand = Some(Errand::Revalidate);
     (outcome.source, outcome.saved) = (AnswerSource::Stale, 2);
     outcome.paced = Duration::from_millis(30);
+    outcome.retried = Some((Purse::Lock, RetryResult::Budget));
+    let body = br#"[{"success":false,"errors":[{"statusCode":"UNABLE_TO_LOCK_ROW"}]}]"#;
+    let found = taxonomy::scan(Family::Collections, body).unwrap();
+    let failures = Failures { total: found.total, failed: found.failed, list: found.list, objects: Vec::new() };
+    outcome.failures = Some(Box::new(failures));
     outcome.exchanges[0].failure = Some(FailureKind::Timeout);
     world.recorder.finish(&outcome, &world.finish());
     world.telemetry.add_poll("prod", PollResult::Refused);

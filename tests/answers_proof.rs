@@ -25,20 +25,23 @@ fn users() -> SimConfig {
 
 #[tokio::test(start_paused = true)]
 async fn nobody_gets_what_salesforce_would_not_give_him() {
-    mixed(20_000).await;
+    mixed(20_000, 0).await;
 }
 
 #[tokio::test(start_paused = true)]
 #[ignore = "takes minutes: cargo test --test promises -- --ignored a_hundred_thousand"]
 async fn nobody_of_a_hundred_thousand_gets_what_salesforce_would_not_give_him() {
-    mixed(100_000).await;
+    // Worlds of their own, so that no log outgrows its memory.
+    for seed in 1..=5 {
+        mixed(20_000, seed).await;
+    }
 }
 
 /// Users who see different rows and fields ask in every spelling and with every header; nobody writes.
-async fn mixed(rounds: u32) {
+async fn mixed(rounds: u32, seed: u64) {
     let world = World::with(users(), ROWS);
     let names = ["admin", "integration", "sales", "blind", "own"];
-    let mut rng = fastrand::Rng::with_seed(0x0000_a11f);
+    let mut rng = fastrand::Rng::with_seed(0x0000_a11f + seed);
     let mut ids: Vec<(String, String)> = Vec::new();
     let mut admin = world.client();
     for object in ["Account", "Contact", "Lead", "Invoice__c"] {
@@ -118,7 +121,7 @@ async fn mixed(rounds: u32) {
             tokio::time::sleep(Duration::from_secs(20)).await;
         }
     }
-    println!("{by_memory} of {rounds} by memory");
+    println!("seed {seed}: {by_memory} of {rounds} by memory");
     assert!(by_memory > rounds as usize / 8, "{by_memory}");
     world.close().await;
 }

@@ -65,6 +65,8 @@ pub struct Kept {
     pub as_of: u64,
     /// Who fetched it.
     pub by: Principal,
+    /// Whether others have the same rights.
+    pub shared: bool,
     /// Under which session it was fetched.
     pub session: SessionId,
     /// What it depends on.
@@ -181,6 +183,7 @@ impl Kept {
             sent,
             as_of,
             by: question.who,
+            shared: question.shared,
             session,
             deps: question.deps.clone(),
             cost,

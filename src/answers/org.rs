@@ -63,7 +63,7 @@ impl OrgAnswers {
         // What another fetched with the same rights is lost with his session all the same.
         let entitled = |kept: &Kept| match session {
             Some(session) if kept.by == who => session == kept.session,
-            Some(_) => state.sessions.goes_on(kept.by, kept.session),
+            Some(_) => kept.shared && state.sessions.goes_on(kept.by, kept.session),
             None => false,
         };
         let good = !standing.busy && kept.is_some_and(|kept| standing.moved <= kept.as_of && entitled(kept));

@@ -83,6 +83,8 @@ pub struct Question {
     pub kind: Kind,
     /// Who asks.
     pub who: Principal,
+    /// Whether others have the same rights, by the operator's word.
+    pub shared: bool,
     /// What its answer depends on.
     pub deps: Deps,
     /// By which its answer is found.
@@ -166,7 +168,8 @@ impl Question {
             }
         };
         let wish = Wish::read(headers, &rules.harmless, &mut key)?;
-        Some(Self { kind, who: call.principal, deps, key, wish })
+        let shared = rules.kept_for(call) != call.principal;
+        Some(Self { kind, who: call.principal, shared, deps, key, wish })
     }
 }
 
@@ -176,7 +179,14 @@ impl Question {
     pub fn plainly(&self) -> Self {
         let Wish { gzip, deflate, .. } = self.wish;
         let wish = Wish { gzip, deflate, ..Wish::default() };
-        Self { kind: self.kind, who: self.who, deps: self.deps.clone(), key: self.key.clone(), wish }
+        Self {
+            kind: self.kind,
+            who: self.who,
+            shared: self.shared,
+            deps: self.deps.clone(),
+            key: self.key.clone(),
+            wish,
+        }
     }
 }
 

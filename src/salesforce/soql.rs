@@ -441,7 +441,10 @@ impl<'a> Scan<'a> {
     }
 
     fn note_path(&mut self, word: &'a str) {
-        if word.contains('.') && self.paths.last() != Some(&word) {
+        // The same way from another query leads elsewhere.
+        let since = self.query().map_or(0, |level| level.paths_at);
+        let last = self.paths.get(since..).and_then(<[&str]>::last);
+        if word.contains('.') && last != Some(&word) {
             self.paths.push(word);
         }
     }

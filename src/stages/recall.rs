@@ -302,10 +302,9 @@ where
             return self.inner.call(passage).await.map(|reply| told(reply, "weirkeeper;fwd=miss;detail=changing"));
         }
         let wish = &asked.question.wish;
-        let call = &asked.who.call;
+        let principal = asked.who.call.principal;
         // Who shares the answers of others waits for theirs only where Salesforce has accepted his own session.
-        let by_right = cache.rules.kept_for(call) == call.principal
-            || org.answers.is_entitled(call.principal, passage.now, cache.rules.recheck);
+        let by_right = !asked.question.shared || org.answers.is_entitled(principal, passage.now, cache.rules.recheck);
         let shares = by_right && !wish.no_cache && wish.none_match.is_none() && wish.modified_since.is_none();
         let leader = loop {
             if !shares {

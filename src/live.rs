@@ -33,6 +33,7 @@ use crate::edge::facade::Facade;
 use crate::edge::facade::token::Sealer;
 use crate::edge::jwt::Issuers;
 use crate::edge::{headers, pem};
+use crate::exchange::retry::{Budget as RetryBudget, RetrySettings};
 use crate::exchange::vault::Identity;
 use crate::exchange::{self, Connector, Limits, MemoryDial, Origin, Target, Timeouts, TlsSettings};
 use crate::ledgers::{self, Ledgers, POLLER};
@@ -130,6 +131,10 @@ pub struct LiveOrg {
     timeouts: Vec<Timeouts>,
     /// What its kept answers depend on.
     pub answers: Arc<OrgAnswers>,
+    /// Which calls that failed are made once more.
+    pub retry: RetrySettings,
+    /// How many were, of how many calls.
+    pub retries: Arc<RetryBudget>,
 }
 
 /// The cache, if there is one.
@@ -276,6 +281,8 @@ impl Live {
                 has_hosts: !org.hosts.is_empty(),
                 timeouts,
                 answers: lasting.answers.org(&org.name, &org.instance.to_string()),
+                retry: retry(&config),
+                retries: before.map_or_else(|| Arc::new(RetryBudget::new(now)), |org| Arc::clone(&org.retries)),
             });
         }
         for (live, org) in orgs.iter_mut().zip(&config.orgs).filter(|(_, org)| org.logs_in_elsewhere()) {
@@ -416,6 +423,7 @@ fn cache(config: &Config, lasting: &Lasting, earlier: Option<&Live>, orgs: &[Liv
         operations: Some(entry.operations.clone()),
         fresh: entry.fresh,
         stale_if_error: entry.stale_if_error,
+        stale_while_revalidate: entry.stale_while_revalidate,
     };
     let rules = CacheRules::new(
         written.entries.iter().map(entry).collect(),
@@ -423,7 +431,9 @@ fn cache(config: &Config, lasting: &Lasting, earlier: Option<&Live>, orgs: &[Liv
         written.harmless_headers.clone(),
         written.session_recheck,
         written.largest,
-    );
+        written.describes_per_hour,
+    )
+    .with_same_rights(&written.same_rights);
     if let Some(earlier) = earlier
         && earlier.config.cache.as_ref() != Some(written)
     {
@@ -450,6 +460,12 @@ pub fn costs(org: &Org) -> Costs {
         oauth: org.costs.oauth.0,
         limits: org.costs.limits.0,
     }
+}
+
+/// What the configuration says of calls that are made once more.
+fn retry(config: &Config) -> RetrySettings {
+    let config::Retry { attempts, budget, lock_attempts, lock_budget } = config.retry;
+    RetrySettings { attempts, budget, lock_attempts, lock_budget }
 }
 
 /// What the configuration says of calls that run long and calls that wait.

@@ -21,6 +21,7 @@ use crate::call::{
 };
 use crate::refusal::{Reason, Wants};
 use crate::salesforce::Usage;
+use crate::salesforce::taxonomy::{Failed, Kind, Verdict};
 
 closed_list! {
     /// Where an answer came from.
@@ -57,6 +58,16 @@ closed_list! {
 }
 
 closed_list! {
+    /// Why the gateway asks on its own account, for an answer that goes to its memory only.
+    Errand {
+        /// An answer that was given out is no longer fresh.
+        Revalidate = "revalidate",
+        /// A query names a relationship, and nobody knows where it leads.
+        Describe = "describe",
+    }
+}
+
+closed_list! {
     /// How an attempt at Salesforce went wrong.
     FailureKind {
         /// Name resolution failed.
@@ -73,6 +84,30 @@ closed_list! {
         Garbage = "garbage",
         /// Salesforce answered with an error status.
         Status = "status",
+    }
+}
+
+closed_list! {
+    /// Which budget a repetition is taken from.
+    Purse {
+        /// Failures of Salesforce and of the way to it.
+        Usual = "usual",
+        /// Records that are being changed by somebody else.
+        Lock = "lock",
+    }
+}
+
+closed_list! {
+    /// What became of a wish to repeat a call.
+    RetryResult {
+        /// It was repeated, and answered well.
+        Succeeded = "succeeded",
+        /// It was repeated as often as it may, and failed.
+        Failed = "failed",
+        /// It was not repeated, because too many others are.
+        Budget = "budget",
+        /// It was not repeated, because its caller would not wait for it.
+        Deadline = "deadline",
     }
 }
 
@@ -179,6 +214,8 @@ pub struct Exchange {
     pub failure: Option<FailureKind>,
     /// Salesforce's `errorCode`, where the answer was an error and was looked at.
     pub error_code: Option<SmolStr>,
+    /// What that means.
+    pub verdict: Option<Verdict>,
 }
 
 impl Exchange {
@@ -193,6 +230,42 @@ impl Exchange {
             unread: None,
             failure: None,
             error_code: None,
+            verdict: None,
+        }
+    }
+
+    /// How it went wrong, if it did: what the answer means, where there was one and it was looked at.
+    pub fn trouble(&self) -> Option<Trouble> {
+        Some(match (self.failure?, self.verdict) {
+            (FailureKind::Status, Some(verdict)) => Trouble::Said(verdict.kind),
+            (failure, _) => Trouble::Lost(failure),
+        })
+    }
+}
+
+/// How an attempt went wrong, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Trouble {
+    /// There was no answer, or none that could be read.
+    Lost(FailureKind),
+    /// The answer says so.
+    Said(Kind),
+}
+
+impl Trouble {
+    /// The word in metrics and log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lost(failure) => failure.as_str(),
+            Self::Said(kind) => kind.as_str(),
+        }
+    }
+
+    /// Different for each, and less than 32.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Lost(failure) => failure.index(),
+            Self::Said(kind) => FailureKind::ALL.len() + kind.index(),
         }
     }
 }
@@ -204,6 +277,19 @@ pub struct Queued {
     pub wait: Duration,
     /// The place in the order of turns when it began, counted from 1.
     pub position: usize,
+}
+
+/// What failed of the parts of one request that was answered well as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failures {
+    /// How many parts were answered.
+    pub total: u32,
+    /// How many of them failed.
+    pub failed: u32,
+    /// Those that are told apart.
+    pub list: Vec<Failed>,
+    /// The objects of the parts, in their order, if there are as many.
+    pub objects: Vec<Option<ObjectName>>,
 }
 
 /// Everything decided and measured about one request.
@@ -256,6 +342,8 @@ pub struct Outcome {
     pub cache: Option<CacheResult>,
     /// API calls that were not made, because the answer was there.
     pub saved: u32,
+    /// No caller waits for the answer: the gateway asks in the name of one.
+    pub errand: Option<Errand>,
     /// Why the gateway answered itself.
     pub refusal: Option<Reason>,
     /// What policy would have refused in `mode: observe`.
@@ -272,6 +360,12 @@ pub struct Outcome {
     pub pace_left: Option<u32>,
     /// The answer may hold URLs that point past the gateway, because it was too large or could not be read.
     pub urls_kept: bool,
+    /// What became of the wish to repeat it, the last time there was one.
+    pub retried: Option<(Purse, RetryResult)>,
+    /// It may have written something, and its answer does not say whether it did.
+    pub unknown: bool,
+    /// What failed inside its answer.
+    pub failures: Option<Box<Failures>>,
     /// How it ended.
     pub ending: Ending,
     /// When the head of the answer was ready for the caller.
@@ -313,6 +407,7 @@ impl Outcome {
             source: Source::Gateway,
             cache: None,
             saved: 0,
+            errand: None,
             refusal: None,
             would_refuse: None,
             length: Length::Short,
@@ -321,6 +416,9 @@ impl Outcome {
             paced: Duration::ZERO,
             pace_left: None,
             urls_kept: false,
+            retried: None,
+            unknown: false,
+            failures: None,
             ending: Ending::CallerLeft,
             answered: None,
             ended: None,

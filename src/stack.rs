@@ -33,6 +33,7 @@ use crate::stages::observe::{ObserveLayer, ObservedBody};
 use crate::stages::policy::PolicyLayer;
 use crate::stages::poll::PollLayer;
 use crate::stages::recall::RecallLayer;
+use crate::stages::retry::RetryLayer;
 use crate::stages::rewrite::RewriteLayer;
 use crate::stages::send::Send;
 use crate::stages::understand::UnderstandLayer;
@@ -76,14 +77,15 @@ pub fn build(
     Send,
 ) {
     let send = Send::new(shared.clock, local, shared.buffers.clone());
+    let observe = ObserveLayer {
+        in_force: Arc::clone(&shared.in_force),
+        recorder: Arc::new(shared.telemetry.recorder()),
+        clock: shared.clock,
+        ids: Arc::clone(&shared.ids),
+    };
     let road = ServiceBuilder::new()
         // Opens the record of the request, and closes it at the last byte; turns refusals into answers.
-        .layer(ObserveLayer {
-            in_force: Arc::clone(&shared.in_force),
-            recorder: Arc::new(shared.telemetry.recorder()),
-            clock: shared.clock,
-            ids: Arc::clone(&shared.ids),
-        })
+        .layer(observe.clone())
         // Which org, which caller, which class, which deadline.
         .layer(IdentifyLayer {
             desk: Desk { clock: shared.clock, buffers: shared.buffers.clone(), tasks: local.tasks.clone() },
@@ -95,7 +97,14 @@ pub fn build(
         // URLs in a few answers point to the gateway, not past it.
         .layer(RewriteLayer)
         // Was it answered a short while ago; what does a write make old.
-        .layer(RecallLayer { clock: shared.clock, buffers: shared.buffers.clone() })
+        .layer(RecallLayer {
+            clock: shared.clock,
+            buffers: shared.buffers.clone(),
+            observe,
+            tasks: local.tasks.clone(),
+        })
+        // Once more, if it failed in a way that may pass and cannot be done twice by that.
+        .layer(RetryLayer { clock: shared.clock, buffers: shared.buffers.clone() })
         // The token of the identity the caller acts as; a new one, once, if Salesforce rejects it.
         .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
         // May it be sent now, and who pays; is there a slot if it runs long; waits for what is on its way and for its turn.

@@ -10,6 +10,9 @@
 
 mod admin;
 mod answers;
+mod answers_asked;
+mod answers_process;
+mod answers_proof;
 mod arrows;
 mod blocking;
 mod budget;
@@ -33,6 +36,7 @@ mod queue;
 mod readings;
 mod readme;
 mod reload;
+mod retries;
 mod sdk;
 mod seen;
 mod serve;

@@ -132,9 +132,15 @@ async fn error_codes_are_learnt_from_every_form_of_error() {
         let answer = client.send(method, target, headers, body.to_owned()).await;
         assert!(answer.code() >= 400, "{method} {target}");
         let line = world.last_line().await;
-        assert_eq!((&line["error_code"], &line["failure"]), (&json!(code), &json!("status")), "{line}");
+        let kind = match code {
+            "INVALID_SESSION_ID" => "auth",
+            "INVALID_FIELD" | "INVALID_TYPE" => "schema",
+            _ => "permanent",
+        };
+        assert_eq!((&line["error_code"], &line["failure"]), (&json!(code), &json!(kind)), "{line}");
     }
-    let counted = world.metric("weirkeeper_upstream_errors_total", &[("kind", "status"), ("error_code", "NOT_FOUND")]);
+    let counted =
+        world.metric("weirkeeper_upstream_errors_total", &[("kind", "permanent"), ("error_code", "NOT_FOUND")]);
     assert!((counted - 4.0).abs() < f64::EPSILON, "{counted}");
     world.close().await;
 }
@@ -235,7 +241,7 @@ async fn the_metrics_are_what_the_log_adds_up_to() {
     let failed = || lines.iter().filter(|line| line["failure"].is_string());
     let refused = || lines.iter().filter(|line| line["refusal"].is_string());
     let versioned = || lines.iter().filter(|line| line["version"].is_string());
-    let unknown = || lines.iter().filter(|line| line["refusal"] == "outcome_unknown");
+    let unknown = || lines.iter().filter(|line| line["outcome"] == "unknown");
     let request = ["org", "caller", "class", "family", "object", "operation", "status", "source"];
     let used = ["org", "caller", "class", "family"];
     let errors = ["org", "family", "failure", "error_code"];

@@ -115,7 +115,9 @@ pub fn configuration(yaml: &str) -> Config {
     };
     // Other promises are about what Salesforce is asked.
     let cache = if yaml.contains("cache:") { "" } else { "cache: {mode: off}\n" };
-    let text = format!("{org}{cache}{yaml}");
+    // Most look at one attempt; those that do not say so.
+    let retry = if yaml.contains("retry:") { "" } else { "retry: {mode: off}\n" };
+    let text = format!("{org}{cache}{retry}{yaml}");
     config::check_text(&text, Path::new("weirkeeper.yaml"), &Machine).unwrap_or_else(|problems| panic!("{problems}"))
 }
 

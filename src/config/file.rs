@@ -20,6 +20,7 @@ use super::daily::{DailyFile, LadderFile, ShareFile, StateFile};
 use super::key::KeyDigest;
 use super::model::Origin;
 use super::pace::PaceFile;
+use super::retry::RetryFile;
 use super::secret::SecretRef;
 use super::slots::{ClassRuleFile, LongRunningFile, QueueFile};
 use super::value::{ApiName, Count, HostName, Name, OneOrMany, Period, Phrase, ProxyUrl, Size, Text, WebUrl};
@@ -57,6 +58,8 @@ pub struct ConfigFile {
     pub ladder: LadderFile,
     /// How calls wait that cannot be sent at once.
     pub queue: QueueFile,
+    /// Which calls that failed are made once more.
+    pub retry: RetryFile,
     /// Where it is remembered what was spent. Default: the folder `data` beside this file if any org enforces a budget,
     /// else `memory`. Changing it takes effect after a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,6 +96,7 @@ impl Default for ConfigFile {
             cache: CacheFile::default(),
             ladder: LadderFile::default(),
             queue: QueueFile::default(),
+            retry: RetryFile::default(),
             state: None,
             log: LogFile::default(),
             metrics: MetricsFile::default(),

@@ -19,6 +19,7 @@ mod outside;
 mod pace;
 mod problem;
 mod read;
+mod retry;
 mod schema;
 mod secret;
 mod slots;
@@ -43,6 +44,7 @@ pub use model::{
 pub use outside::{Outside, System};
 pub use pace::{Pace, PaceMode};
 pub use problem::{Place, Problem, Problems};
+pub use retry::Retry;
 pub use schema::schema;
 pub use secret::Secret;
 pub use slots::{Apex, ClassRule, Hours, LongRunning, MOST_HOURS, Queue, SlotMode};

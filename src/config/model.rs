@@ -19,6 +19,7 @@ use super::daily::{DailyMode, OnLoss};
 use super::file::{AccessTo, ConfigFile, PolicyMode, Roots};
 use super::key::KeyDigest;
 use super::pace::Pace;
+use super::retry::Retry;
 use super::secret::Secret;
 use super::slots::{ClassRule, LongRunning, Queue};
 use crate::call::{ApiCalls, CallerId, Class, Family, ObjectName, Operation, OrgId};
@@ -54,6 +55,8 @@ pub struct Config {
     pub ladder: Ladder,
     /// How calls wait.
     pub queue: Queue,
+    /// Which calls that failed are made once more.
+    pub retry: Retry,
     /// Where it is remembered what was spent.
     pub state: State,
     /// The access log.

@@ -109,7 +109,7 @@ webhooks: {places: 10}
 19:12: callers[3].name: the name "storefront" is taken by callers[1]
 19:31: callers[3].match: callers[2].match matches the same requests; the later of the two would never be seen
 20:28: callers[4].match.hosts: unknown match "hosts"; did you mean "host"?
-21:1: webhooks: unknown key "webhooks"; known: listeners, trusted_proxies, admin, limits, upstream, orgs, callers, rate_limit_headers, policy, classes, cache, ladder, queue, state, log, metrics, runtimes, principal_key, gateway_tokens
+21:1: webhooks: unknown key "webhooks"; known: listeners, trusted_proxies, admin, limits, upstream, orgs, callers, rate_limit_headers, policy, classes, cache, ladder, queue, retry, state, log, metrics, runtimes, principal_key, gateway_tokens
 "#
     .trim();
     for (line, wanted) in shown.lines().zip(expected.lines()) {
@@ -569,9 +569,24 @@ fn descriptions_are_kept_by_default_and_rows_only_where_objects_are_named() {
         ("{match: {families: [apex], operations: [describe]}, fresh: 60s}", "answers of apex are never kept"),
         ("{match: {objects: [RecentlyViewed], operations: [query]}, fresh: 60s}", "nobody can follow"),
         ("{match: {objects: [Account__x], operations: [query]}, fresh: 60s}", "nobody can follow"),
+        ("{match: {operations: [limits]}, fresh: 10m}", "at most 5m"),
         ("{match: {orgs: [prd], operations: [describe]}, fresh: 60s}", "did you mean \"prod\""),
         ("{match: {callers: [nobody], operations: [describe]}, fresh: 60s}", "unknown caller"),
     ] {
         one(&entries(entry), what);
+    }
+    let callers = "callers: [{name: a, match: {network: 10.1.0.0/16}}, {name: b, match: {network: 10.2.0.0/16}}, {name: c, match: any}, {name: d, match: {call_options_client: d}}]\n";
+    let groups = |groups: &str| format!("{ORG}{callers}cache: {{same_rights: {groups}}}\n");
+    assert_eq!(good(&groups("[[a, b]]")).cache.unwrap().same_rights, [[CallerId(0), CallerId(1)]]);
+    for (written, what) in [
+        ("[[a]]", "fewer than two"),
+        ("[[a, a]]", "once"),
+        ("[[a, b], [b, a]]", "one group"),
+        ("[[a, c]]", "anybody can be this caller"),
+        ("[[a, d]]", "anybody can be this caller"),
+        ("[[a, e]]", "unknown caller"),
+    ] {
+        let problems = checked(&groups(written), &Fixed::default()).unwrap_err();
+        assert!(problems.to_string().contains(what), "{written}: {problems}");
     }
 }

@@ -48,11 +48,15 @@ impl<S: Stream> Exchange<S> {
         self.sender.is_ready()
     }
 
-    /// Takes `message`, to be sent to `origin`.
+    /// Sends `message` to `origin`. Its body is taken out of it; its head stays, for it may have to be sent again.
     pub(super) fn start(&mut self, message: &mut Request<Payload<S>>, origin: &Origin) {
         address(message, origin);
-        let message = std::mem::replace(message, Request::new(Payload::Empty));
-        let message = Upload::of(message);
+        let mut sent = Request::new(std::mem::replace(message.body_mut(), Payload::Empty));
+        message.method().clone_into(sent.method_mut());
+        message.uri().clone_into(sent.uri_mut());
+        message.headers().clone_into(sent.headers_mut());
+        *sent.version_mut() = message.version();
+        let message = Upload::of(sent);
         self.upload = message.body().watch();
         self.state = State::Waiting(Box::pin(self.sender.try_send_request(message)));
     }

@@ -11,12 +11,13 @@
 //!   UpstreamBody   body.rs       the body, on demand; read ahead of a slow caller (ahead.rs)
 //!   Failure        failure.rs    what went wrong, whether it may have been sent, and the refusal that says so
 //! vault            vault/        the Salesforce identities the gateway holds, and their tokens
+//! retry            retry.rs      whether a call that failed is made once more, and when: attempts, budget, jitter
 //! ```
 //!
 //! Invariants: a message is sent a second time only if its connection gives it back unsent; a message that was sent is not
 //! cancelled because its caller left; every connection, queue place, buffered byte and task is given back.
-//! Of Salesforce only the cost table is known here, because a call without its caller is settled too; no error codes,
-//! budgets or caches, and nothing here decides to retry.
+//! Of Salesforce only the cost table is known here, because a call without its caller is settled too; no error codes and no
+//! caches. What a failure means, and so whether a call may be repeated at all, is decided by the stages.
 
 mod ahead;
 mod body;
@@ -31,6 +32,7 @@ mod pending;
 mod plan;
 mod pool;
 mod proxy;
+pub mod retry;
 mod stats;
 mod tls;
 mod upload;

@@ -6,8 +6,8 @@ use http::StatusCode;
 use memchr::memmem;
 use zeroize::Zeroizing;
 
-use super::errors;
 use super::soap::{envelope, next_child};
+use super::taxonomy::said;
 use crate::call::{Family, Idempotency, Meaning, Operation};
 
 /// 401s that a new session does not mend (facts 2.3).
@@ -42,8 +42,7 @@ pub fn session_error(family: Family, status: StatusCode, body: Option<&[u8]>) ->
         Family::Cometd => return memmem::find(body, b"401::Authentication invalid").is_some(),
         _ => {}
     }
-    let code = errors::error_code(body);
-    let says_so = matches!(code.as_deref(), Some("INVALID_SESSION_ID" | "InvalidSessionId"));
+    let says_so = matches!(said(body).code, "INVALID_SESSION_ID" | "InvalidSessionId");
     says_so && !NOT_MENDED.iter().any(|text| memmem::find(body, text).is_some())
 }
 

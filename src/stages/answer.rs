@@ -14,16 +14,17 @@ use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
+use smol_str::SmolStr;
 
 use crate::admission::slots::Slots;
 use crate::answers::OrgAnswers;
 use crate::body::{BodyFault, ReplyBody};
-use crate::call::{ApiCalls, Principal};
+use crate::call::{ApiCalls, Family, Principal};
 use crate::exchange::UpstreamBody;
 use crate::live::LiveOrg;
 use crate::outcome::Record;
-use crate::salesforce::errors::{self, Limited};
 use crate::salesforce::soap_usage;
+use crate::salesforce::taxonomy::{Limit, classify, said};
 use crate::stages::admit::Fare;
 use crate::stages::changes::Changing;
 
@@ -49,6 +50,15 @@ pub struct Resumed {
     read: VecDeque<Bytes>,
     /// What follows; or how it broke off.
     rest: Result<ReplyBody<Answer>, BodyFault>,
+    /// Its length was not said before, and is not said now.
+    unmeasured: bool,
+}
+
+/// A whole body that passes on as one whose length nobody knows, because that is how it came.
+pub fn unmeasured(whole: Bytes) -> ReplyBody<Answer> {
+    let rest = Ok(ReplyBody::Whole(Bytes::new()));
+    let read = Some(whole).filter(|whole| !whole.is_empty()).into_iter().collect();
+    ReplyBody::Stream(Answer::Resumed(Box::new(Resumed { read, rest, unmeasured: true })))
 }
 
 /// What is sought in a body.
@@ -69,6 +79,7 @@ pub struct Learning {
     body: UpstreamBody,
     copy: Prefix,
     sought: Sought,
+    family: Family,
     record: Record,
     fare: Fare,
     slots: Slots,
@@ -156,7 +167,7 @@ pub async fn gather(mut body: ReplyBody<Answer>, limit: usize) -> Gathered {
             }
         }
     };
-    Gathered::Longer(ReplyBody::Stream(Answer::Resumed(Box::new(Resumed { read, rest }))))
+    Gathered::Longer(ReplyBody::Stream(Answer::Resumed(Box::new(Resumed { read, rest, unmeasured: false }))))
 }
 
 /// The plain bytes of a whole body, at most `limit` of them; `None` if there are more, or its coding is unknown or broken.
@@ -192,13 +203,14 @@ impl Learning {
         body: UpstreamBody,
         headers: &HeaderMap,
         sought: Sought,
+        family: Family,
         record: Record,
         fare: Fare,
         org: &LiveOrg,
     ) -> Self {
         let copy = Prefix { bytes: Vec::new(), coding: Coding::of(headers) };
         let (slots, apex) = (org.slots.clone(), org.apex.clone());
-        let mut learning = Self { body, copy, sought, record, fare, slots, apex, session: None, learnt: false };
+        let mut learning = Self { body, copy, sought, family, record, fare, slots, apex, session: None, learnt: false };
         if learning.body.is_end_stream() {
             learning.learn();
         }
@@ -243,31 +255,33 @@ impl Learning {
                 }
             }
             Sought::ErrorCode { if_refused } => {
-                let code = errors::error_code(&plain);
-                let limited = code.as_deref().and_then(|code| errors::limited(code, &plain));
+                let said = said(&plain);
+                let status = exchange.status.unwrap_or_default();
+                let verdict = classify(self.family, status, &said);
                 // SOAP and Bulk API 1.0 say so with other statuses than 401 (facts 2.5).
                 if let Some(session) = &self.session
-                    && code
-                        .as_deref()
-                        .is_some_and(|code| code.ends_with("INVALID_SESSION_ID") || code == "InvalidSessionId")
+                    && matches!(said.code, "INVALID_SESSION_ID" | "InvalidSessionId")
                 {
                     session.ended();
                 }
-                if limited.is_some() {
+                if said.code == "REQUEST_LIMIT_EXCEEDED"
+                    || matches!(verdict.limit, Some(Limit::Daily | Limit::LongCalls | Limit::LongApex))
+                {
                     exchange.charged = if_refused;
                 }
-                if code.is_some() {
-                    exchange.error_code = code;
+                if !said.code.is_empty() {
+                    exchange.error_code = Some(SmolStr::new(said.code));
                 }
-                match limited {
-                    Some(Limited::LongRunning) => self.slots.refused(exchange.sent, at),
-                    Some(Limited::Apex) => {
+                exchange.verdict = Some(verdict);
+                match verdict.limit {
+                    Some(Limit::LongCalls) => self.slots.refused(exchange.sent, at),
+                    Some(Limit::LongApex) => {
                         if let Some(apex) = &self.apex {
                             apex.refused(exchange.sent, at);
                         }
                     }
-                    Some(Limited::Daily) => return self.fare.limit_exceeded(exchange.charged, at),
-                    Some(Limited::Other) | None => {}
+                    Some(Limit::Daily) => return self.fare.limit_exceeded(exchange.charged, at),
+                    Some(Limit::Rate) | None => {}
                 }
                 self.fare.answered(exchange.charged, at);
             }
@@ -344,6 +358,7 @@ impl Body for Answer {
         match self {
             Self::Plain(body) => body.size_hint(),
             Self::Learning(learning) => learning.body.size_hint(),
+            Self::Resumed(resumed) if resumed.unmeasured => SizeHint::default(),
             Self::Resumed(resumed) => {
                 let ahead: usize = resumed.read.iter().map(Bytes::len).sum();
                 let rest = resumed.rest.as_ref().ok().and_then(|rest| rest.size_hint().exact());

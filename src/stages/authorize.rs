@@ -29,6 +29,7 @@ use crate::outcome::Record;
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::{session_error, with_session};
 use crate::stages::answer::{Gathered, gather, plain};
+use crate::stages::back::Back;
 use crate::stages::way::Waiting;
 use crate::stages::{Passage, Reply, inflate};
 use crate::tasks::Tasks;
@@ -176,6 +177,7 @@ struct Rest {
     live: Arc<Live>,
     record: Record,
     secure: bool,
+    back: Option<Back>,
     method: Method,
     version: Version,
     /// `None`: the body streams, and is gone.
@@ -205,6 +207,7 @@ impl Kept {
             live: Arc::clone(&passage.live),
             record: passage.record.clone(),
             secure: passage.secure,
+            back: passage.back.clone(),
             method: passage.head.method.clone(),
             version: passage.head.version,
             body,
@@ -224,7 +227,7 @@ impl Kept {
 impl Rest {
     /// The request as it came, but for its credentials, for an attempt at `now`.
     fn passage(self, kept: &[u8], now: tokio::time::Instant) -> Option<Box<Passage>> {
-        let Self { call, live, record, secure, method, version, body, epoch: _, jwt: _ } = self;
+        let Self { call, live, record, secure, method, version, body, back, epoch: _, jwt: _ } = self;
         let payload = match body? {
             Whole::Empty => Payload::Empty,
             Whole::Bytes(bytes, held) => Payload::Whole(bytes, held),
@@ -240,7 +243,7 @@ impl Rest {
             let value = HeaderValue::from_bytes(value.get(1..)?).ok()?;
             head.headers.append(HeaderName::from_bytes(name).ok()?, value);
         }
-        Some(Box::new(Passage { call, head, payload, live, record, now, secure, fare: None }))
+        Some(Box::new(Passage { call, head, payload, live, record, now, secure, fare: None, back }))
     }
 }
 

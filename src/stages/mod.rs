@@ -15,11 +15,15 @@ use crate::live::Live;
 use crate::outcome::Record;
 use crate::stages::admit::Fare;
 use crate::stages::answer::Answer;
+use crate::stages::back::Back;
 
 pub mod admit;
 pub mod answer;
 pub mod authorize;
+pub mod back;
 pub mod changes;
+mod concern;
+mod errand;
 pub mod facade;
 pub mod identify;
 mod inflate;
@@ -29,6 +33,7 @@ pub mod pace;
 pub mod policy;
 pub mod poll;
 pub mod recall;
+pub mod retry;
 pub mod rewrite;
 pub mod send;
 pub mod share;
@@ -100,6 +105,8 @@ pub struct Passage {
     pub record: Record,
     /// When its head had arrived, or it was admitted after a wait.
     pub now: Instant,
+    /// Where it is left if its attempt fails, so that it can be made once more.
+    pub back: Option<Back>,
     /// What pays for it, once it is admitted.
     pub fare: Option<Fare>,
     /// Whether it reached us, or the proxy before us, by TLS.

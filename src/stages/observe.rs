@@ -33,6 +33,8 @@ use crate::telemetry::{Finish, InFlight, Recorder};
 const REQUEST_ID: HeaderName = HeaderName::from_static("weirkeeper-request-id");
 const COST: HeaderName = HeaderName::from_static("weirkeeper-cost");
 const SAVED: HeaderName = HeaderName::from_static("weirkeeper-saved");
+/// `Weirkeeper-Partial-Failures: 3/200`: so many parts of the request failed, although it was answered well as a whole.
+const PARTIAL_FAILURES: HeaderName = HeaderName::from_static("weirkeeper-partial-failures");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Status of a request whose caller left before the end of its answer.
@@ -267,6 +269,14 @@ fn stamp(headers: &mut http::HeaderMap, outcome: &mut Outcome) {
         && let Ok(value) = HeaderValue::try_from(format!("queue;dur={:.3}", queued.wait.as_secs_f64() * 1_000.0))
     {
         headers.append(SERVER_TIMING, value);
+    }
+    if outcome.unknown {
+        headers.insert(refuse::OUTCOME, HeaderValue::from_static("unknown"));
+    }
+    if let Some(failures) = &outcome.failures
+        && let Ok(value) = HeaderValue::try_from(format!("{}/{}", failures.failed, failures.total))
+    {
+        headers.insert(PARTIAL_FAILURES, value);
     }
     if outcome.saved > 0 {
         headers.insert(SAVED, cost(outcome.saved));

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tower::Service;
 
 use crate::admission::Terms;
-use crate::body::{ByteBudget, ReplyBody};
+use crate::body::{ByteBudget, Payload, ReplyBody};
 use crate::call::{Call, Family, OrgId};
 use crate::clock::Clock;
 use crate::edge::facade::through::at_login_host;
@@ -23,7 +23,7 @@ use crate::stack::Local;
 use crate::stages::admit::{self, Fare};
 use crate::stages::answer::{Answer, Learning, Session, Sought};
 use crate::stages::way::Waiting;
-use crate::stages::{Passage, Reply};
+use crate::stages::{Passage, Reply, retry};
 
 /// Says what the org has used (facts 1.7).
 const LIMIT_INFO: &str = "sforce-limit-info";
@@ -94,7 +94,7 @@ impl Service<Box<Passage>> for Send {
 }
 
 async fn send(upstream: Upstream<Inbound>, passage: Box<Passage>) -> Result<Reply, Refusal> {
-    let Passage { call, mut head, payload, live, record, now, fare, secure: _ } = *passage;
+    let Passage { call, mut head, mut payload, live, record, now, fare, back, secure } = *passage;
     let Some(org) = live.org(call.org) else {
         return Err(Refusal::new(Reason::UnknownOrg, "The org was removed from the configuration."));
     };
@@ -103,16 +103,44 @@ async fn send(upstream: Upstream<Inbound>, passage: Box<Passage>) -> Result<Repl
     if org.identity(call.caller).is_none() && at_login_host(&call.meaning, payload.whole().map(|body| &**body)) {
         plan.org = org.login;
     }
+    let kept = back.as_ref().and_then(|_| kept(&mut payload));
     let mut request = http::Request::from_parts(head, payload);
     let Some(mut fare) = fare else {
         return Err(Refusal::new(Reason::Internal, "The call came to be sent without having been admitted."));
     };
-    match upstream.send_paid(&mut request, &plan, &record, &mut fare).await {
-        Ok(response) => Ok(answered(response, &call, &live, org, record, fare)),
-        Err(failure) => Err(match fare.denied() {
-            Some(denied) => admit::refusal_of(&call, &live, org, denied, now),
-            None => failure.refusal(call.meaning.idempotency),
-        }),
+    let (result, failure) = match upstream.send_paid(&mut request, &plan, &record, &mut fare).await {
+        Ok(response) if is_well(&response, &call) => return Ok(answered(response, &call, &live, org, record, fare)),
+        Ok(response) => (Ok(answered(response, &call, &live, org, record.clone(), fare)), None),
+        Err(failure) => {
+            let how = (failure.cause, failure.sent);
+            let refusal = match fare.denied() {
+                Some(denied) => admit::refusal_of(&call, &live, org, denied, now),
+                None => failure.refusal(call.meaning.idempotency),
+            };
+            (Err(refusal), Some(how))
+        }
+    };
+    if let Some((back, payload)) = back.zip(kept) {
+        let (head, _) = request.into_parts();
+        let passage = Passage { call, head, payload, live, record, now, secure, fare: None, back: None };
+        back.leave(Box::new(passage), failure);
+    }
+    result
+}
+
+/// Whether nobody will want to send the request again.
+fn is_well(response: &Response<UpstreamBody>, call: &Call) -> bool {
+    let status = response.status();
+    !status.is_client_error() && !status.is_server_error() && !retry::has_parts(call)
+}
+
+/// The body once more, should it have to be sent again. The hold goes with it, for its bytes stay as long as it does.
+fn kept(payload: &mut Payload<Inbound>) -> Option<Payload<Inbound>> {
+    match payload {
+        Payload::Empty => Some(Payload::Empty),
+        Payload::Whole(bytes, held) => Some(Payload::Whole(bytes.clone(), held.take())),
+        Payload::Pieces(pieces, held) => Some(Payload::Pieces(pieces.clone(), held.take())),
+        Payload::Stream(_) => None,
     }
 }
 
@@ -174,6 +202,7 @@ fn answered(
     {
         session.ended();
     }
-    let learning = Learning::new(body, &head.headers, sought, record, fare, org).of(session.filter(|_| failed));
+    let learning = Learning::new(body, &head.headers, sought, call.meaning.family, record, fare, org)
+        .of(session.filter(|_| failed));
     Response::from_parts(head, ReplyBody::Stream(Answer::Learning(Box::new(learning))))
 }

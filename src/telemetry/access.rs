@@ -7,6 +7,7 @@ use super::line::{Line, Stamp, key};
 use super::{Finish, Names};
 use crate::call::{Length, Principal};
 use crate::outcome::{Exchange, Outcome};
+use crate::refusal::Reason;
 
 /// The members that are labels too: made once for each set of labels, copied into every line.
 pub(super) fn words(names: &Names, outcome: &Outcome, object: Option<&str>) -> Box<[u8]> {
@@ -63,6 +64,9 @@ pub(super) fn write(
     if let Some(result) = outcome.cache {
         line.word(key!("cache"), result.as_str());
     }
+    if let Some(errand) = outcome.errand {
+        line.word(key!("errand"), errand.as_str());
+    }
     if outcome.saved > 0 {
         line.number(key!("saved"), u64::from(outcome.saved));
     }
@@ -78,6 +82,17 @@ pub(super) fn write(
     if let Some(queued) = outcome.queued {
         line.milliseconds(key!("queued_ms"), queued.wait);
         line.number(key!("queue_position"), queued.position as u64);
+    }
+    if let Some((purse, result)) = outcome.retried {
+        line.word(key!("retry"), result.as_str());
+        line.word(key!("retry_for"), purse.as_str());
+    }
+    if outcome.unknown || outcome.refusal == Some(Reason::OutcomeUnknown) {
+        line.word(key!("outcome"), "unknown");
+    }
+    if let Some(failures) = &outcome.failures {
+        line.number(key!("parts"), u64::from(failures.total));
+        line.number(key!("parts_failed"), u64::from(failures.failed));
     }
     if outcome.urls_kept {
         line.number(key!("urls_kept"), 1);
@@ -111,8 +126,11 @@ fn last_attempt(line: &mut Line<'_>, last: &Exchange) {
     if let Some(status) = last.status {
         line.number(key!("upstream_status"), u64::from(status));
     }
-    if let Some(kind) = last.failure {
-        line.word(key!("failure"), kind.as_str());
+    if let Some(trouble) = last.trouble() {
+        line.word(key!("failure"), trouble.as_str());
+    }
+    if let Some(verdict) = last.verdict {
+        line.word(key!("blame"), verdict.blame.as_str());
     }
     if let Some(code) = &last.error_code {
         line.text(key!("error_code"), labels::error_code(code));

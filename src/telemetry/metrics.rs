@@ -10,10 +10,11 @@ use smol_str::SmolStr;
 
 pub use super::buckets::{OverheadBuckets, RequestBuckets};
 use super::cells::{Counters, Histograms, IsCounter, IsGauge, LabelSet, Scraped, Series};
+pub use super::results::{ConnectResult, ConnectionState, LoginResult, RefreshResult, ReloadResult};
 use crate::admission::Hurry;
 use crate::call::{Class, Family, Operation};
 use crate::exchange::vault::State;
-use crate::outcome::{CacheResult, FailureKind, PollResult, Source};
+use crate::outcome::{CacheResult, Errand, FailureKind, PollResult, Purse, RetryResult, Source};
 use crate::refusal::Reason;
 
 /// Declares a struct of metrics; describes and collects them in the order they stand.
@@ -83,7 +84,15 @@ labels! {
 }
 labels! {
     /// Of `upstream_errors_total`.
-    UpstreamErrorLabels { org: SmolStr, family: Family, kind: FailureKind, error_code: SmolStr }
+    UpstreamErrorLabels { org: SmolStr, family: Family, kind: &'static str, error_code: SmolStr }
+}
+labels! {
+    /// Of `retries_total`.
+    RetryLabels { org: SmolStr, reason: Purse, result: RetryResult }
+}
+labels! {
+    /// Of `record_failures_total`.
+    RecordFailureLabels { org: SmolStr, caller: SmolStr, object: SmolStr, error_code: SmolStr }
 }
 labels! {
     /// Of what is counted by caller only.
@@ -96,6 +105,10 @@ labels! {
 labels! {
     /// Of `cache_events_total`.
     CacheLabels { org: SmolStr, result: CacheResult }
+}
+labels! {
+    /// Of `cache_errands_total`.
+    ErrandLabels { org: SmolStr, caller: SmolStr, errand: Errand }
 }
 labels! {
     /// Of `pace_refusals_total`.
@@ -185,14 +198,21 @@ metrics! {
         api_calls_saved_total: Counters<SavedLabels>,
         /// Requests the cache has to do with, by what it made of them.
         cache_events_total: Counters<CacheLabels>,
+        /// Requests the gateway made on its own account, in the name of a caller, for its memory: why.
+        cache_errands_total: Counters<ErrandLabels>,
         /// Requests the gateway answered itself, by reason.
         refusals_total: Counters<RefusalLabels>,
         /// Requests a policy in mode observe would have refused, by reason.
         would_refuse_total: Counters<RefusalLabels>,
-        /// Attempts at Salesforce that failed, by how they failed and Salesforce's error code.
+        /// Attempts at Salesforce that failed, by what the failure means or how they failed, and Salesforce's error code.
         upstream_errors_total: Counters<UpstreamErrorLabels>,
-        /// Writes that were sent and whose answer was lost: they may have happened.
+        /// Writes that were sent, and whose answer was lost or does not say whether they were done: they may have happened.
         unknown_outcomes_total: Counters<CallerLabels>,
+        /// Requests that failed in a way that may pass: repeated and answered well (succeeded), repeated in vain (failed), or not
+        /// repeated for want of budget or time.
+        retries_total: Counters<RetryLabels>,
+        /// Records and parts that failed inside of answers that were none of a failure, by object and Salesforce's error code.
+        record_failures_total: Counters<RecordFailureLabels>,
         /// Requests by the API version in their path.
         api_version_requests_total: Counters<VersionLabels>,
         /// Questions of the gateway's own what an org has used, by what came of them.
@@ -335,7 +355,7 @@ metrics! {
 }
 
 /// A value a label can take.
-trait LabelValue {
+pub(super) trait LabelValue {
     fn text(&self) -> Cow<'_, str>;
 }
 
@@ -360,7 +380,20 @@ macro_rules! closed_list_labels {
         })+
     };
 }
-closed_list_labels!(Class, Family, Operation, Source, Reason, FailureKind, Hurry, PollResult, CacheResult);
+closed_list_labels!(
+    Class,
+    Family,
+    Operation,
+    Source,
+    Reason,
+    FailureKind,
+    Hurry,
+    PollResult,
+    CacheResult,
+    Errand,
+    Purse,
+    RetryResult
+);
 
 /// An HTTP status as a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -382,105 +415,6 @@ impl LabelValue for Status {
 impl LabelValue for State {
     fn text(&self) -> Cow<'_, str> {
         Cow::Borrowed(self.as_str())
-    }
-}
-
-/// How a log-in of an identity ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum RefreshResult {
-    /// With a token.
-    Ok,
-    /// Without; it may work later.
-    Failed,
-    /// Without, for good.
-    Refused,
-}
-
-impl LabelValue for RefreshResult {
-    fn text(&self) -> Cow<'_, str> {
-        Cow::Borrowed(match self {
-            Self::Ok => "ok",
-            Self::Failed => "failed",
-            Self::Refused => "refused",
-        })
-    }
-}
-
-/// How a log-in of an app ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum LoginResult {
-    /// With a gateway token.
-    Granted,
-    /// Its key, password or assertion proved nothing.
-    Denied,
-    /// There were too many.
-    Limited,
-}
-
-impl LabelValue for LoginResult {
-    fn text(&self) -> Cow<'_, str> {
-        Cow::Borrowed(match self {
-            Self::Granted => "granted",
-            Self::Denied => "denied",
-            Self::Limited => "limited",
-        })
-    }
-}
-
-/// What a connection to Salesforce is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ConnectionState {
-    /// Open and unused.
-    Idle,
-    /// Carrying a call.
-    Busy,
-    /// Being opened.
-    Connecting,
-}
-
-impl LabelValue for ConnectionState {
-    fn text(&self) -> Cow<'_, str> {
-        Cow::Borrowed(match self {
-            Self::Idle => "idle",
-            Self::Busy => "busy",
-            Self::Connecting => "connecting",
-        })
-    }
-}
-
-/// How an attempt to connect to Salesforce went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ConnectResult {
-    /// The connection stands.
-    Ok,
-    /// What failed.
-    Failed(FailureKind),
-}
-
-impl LabelValue for ConnectResult {
-    fn text(&self) -> Cow<'_, str> {
-        match self {
-            Self::Ok => Cow::Borrowed("ok"),
-            Self::Failed(kind) => kind.text(),
-        }
-    }
-}
-
-/// How an attempt to load the configuration went.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ReloadResult {
-    /// It is in force.
-    Ok,
-    /// The one before stays in force.
-    Failed,
-}
-
-impl LabelValue for ReloadResult {
-    fn text(&self) -> Cow<'_, str> {
-        Cow::Borrowed(match self {
-            Self::Ok => "ok",
-            Self::Failed => "failed",
-        })
     }
 }
 

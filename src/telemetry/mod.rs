@@ -17,6 +17,7 @@ mod output;
 mod process;
 mod recorder;
 mod render;
+mod results;
 mod slots;
 mod snapshot;
 mod spenders;

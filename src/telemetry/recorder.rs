@@ -15,15 +15,16 @@ use super::access;
 use super::cells::{Counter, Histogram};
 use super::labels::{self, WordId};
 use super::metrics::{
-    CacheLabels, CallerLabels, OrgLabels, OverheadBuckets, QueueLabels, RefusalLabels, RequestBuckets, RequestLabels,
-    SavedLabels, Status, UpstreamErrorLabels, UseLabels, VersionLabels,
+    CacheLabels, CallerLabels, ErrandLabels, OrgLabels, OverheadBuckets, QueueLabels, RecordFailureLabels,
+    RefusalLabels, RequestBuckets, RequestLabels, RetryLabels, SavedLabels, Status, UpstreamErrorLabels, UseLabels,
+    VersionLabels,
 };
 use super::names::Names;
 use super::spenders::Client;
 use super::{Finish, Shared};
 use crate::admission::Minute;
 use crate::call::{Class, Family, ObjectName, Operation};
-use crate::outcome::{CacheResult, Ending, Exchange, Outcome, Source};
+use crate::outcome::{CacheResult, Ending, Errand, Exchange, Failures, Outcome, Purse, RetryResult, Source, Trouble};
 use crate::refusal::Reason;
 
 /// Label sets one recorder remembers; beyond, it forgets all and begins anew.
@@ -68,7 +69,9 @@ enum Rare {
     UnknownOutcome,
     Cache(CacheResult),
     Saved(Source),
-    Error(Family, crate::outcome::FailureKind, WordId),
+    Errand(Errand),
+    Retried(Purse, RetryResult),
+    Error(Family, Trouble, WordId),
 }
 
 impl Counting {
@@ -114,9 +117,15 @@ impl Counting {
         }
         if let Some(reason) = outcome.refusal {
             cache.rare(&self.shared, outcome, Rare::Refused(reason)).add(1);
-            if reason == Reason::OutcomeUnknown {
-                cache.rare(&self.shared, outcome, Rare::UnknownOutcome).add(1);
-            }
+        }
+        if outcome.unknown || outcome.refusal == Some(Reason::OutcomeUnknown) {
+            cache.rare(&self.shared, outcome, Rare::UnknownOutcome).add(1);
+        }
+        if let Some((purse, result)) = outcome.retried {
+            cache.rare(&self.shared, outcome, Rare::Retried(purse, result)).add(1);
+        }
+        if let Some(failures) = &outcome.failures {
+            cache.record_failures(&self.shared, outcome, failures);
         }
         if let Some(queued) = outcome.queued {
             let labels = QueueLabels { org: finish.names.org(outcome.org).into(), class: outcome.class };
@@ -124,6 +133,9 @@ impl Counting {
         }
         if let Some(result) = outcome.cache {
             cache.rare(&self.shared, outcome, Rare::Cache(result)).add(1);
+        }
+        if let Some(errand) = outcome.errand {
+            cache.rare(&self.shared, outcome, Rare::Errand(errand)).add(1);
         }
         if outcome.saved > 0 {
             cache.rare(&self.shared, outcome, Rare::Saved(outcome.source)).add(u64::from(outcome.saved));
@@ -217,11 +229,31 @@ impl Cache {
         shared.metrics.pace_wait_seconds.cell(CallerLabels { org, caller }).observe(outcome.paced);
     }
 
+    /// Not remembered: who has failures has few, and an answer that holds them costs much more than counting them.
+    #[cold]
+    fn record_failures(&self, shared: &Shared, outcome: &Outcome, failures: &Failures) {
+        let metrics = &shared.metrics;
+        let (org, caller) = (self.names.org(outcome.org), self.names.caller(outcome.caller));
+        for failed in &failures.list {
+            let object = failures.objects.get(failed.at as usize).and_then(Option::as_ref).or(outcome.object.as_ref());
+            let object = object.map_or(WordId::NONE, |object| shared.objects.id(object, false));
+            let code = if failed.code.is_empty() { WordId::NONE } else { shared.error_codes.id(&failed.code, true) };
+            let labels = |object, code| RecordFailureLabels {
+                org: org.into(),
+                caller: caller.into(),
+                object: shared.objects.word(object),
+                error_code: shared.error_codes.word(code),
+            };
+            let cell = metrics.record_failures_total.cell_below(shared.max_series, labels(object, code));
+            cell.unwrap_or_else(|| metrics.record_failures_total.cell(labels(WordId::OTHER, WordId::OTHER))).add(1);
+        }
+    }
+
     fn failures(&mut self, shared: &Shared, outcome: &Outcome, exchanges: &[Exchange]) {
         for exchange in exchanges {
-            let Some(kind) = exchange.failure else { continue };
+            let Some(trouble) = exchange.trouble() else { continue };
             let code = exchange.error_code.as_ref().map_or(WordId::NONE, |code| shared.error_codes.id(code, true));
-            self.rare(shared, outcome, Rare::Error(outcome.family, kind, code)).add(1);
+            self.rare(shared, outcome, Rare::Error(outcome.family, trouble, code)).add(1);
         }
     }
 }
@@ -314,8 +346,10 @@ impl Rare {
             Self::UnknownOutcome => (2, 0, 0),
             Self::Cache(result) => (4, result.index(), 0),
             Self::Saved(source) => (5, source.index(), 0),
+            Self::Errand(errand) => (6, errand.index(), 0),
             // Counted by org only.
-            Self::Error(family, kind, code) => (3, family.index() * 16 + kind.index(), code.index()),
+            Self::Retried(purse, result) => (7, purse.index() * RetryResult::ALL.len() + result.index(), 0),
+            Self::Error(family, trouble, code) => (3, family.index() * 32 + trouble.index(), code.index()),
         };
         let caller = if kind == 3 { u64::from(word) } else { u64::from(place(outcome.caller.map(|caller| caller.0))) };
         let org = u64::from(place(outcome.org.map(|org| org.0)));
@@ -332,8 +366,11 @@ impl Rare {
             Self::WouldRefuse(reason) => metrics.would_refuse_total.cell(RefusalLabels { org, caller, reason }),
             Self::Cache(result) => metrics.cache_events_total.cell(CacheLabels { org, result }),
             Self::Saved(by) => metrics.api_calls_saved_total.cell(SavedLabels { org, caller, by }),
+            Self::Errand(errand) => metrics.cache_errands_total.cell(ErrandLabels { org, caller, errand }),
             Self::UnknownOutcome => metrics.unknown_outcomes_total.cell(CallerLabels { org, caller }),
-            Self::Error(family, kind, code) => {
+            Self::Retried(reason, result) => metrics.retries_total.cell(RetryLabels { org, reason, result }),
+            Self::Error(family, trouble, code) => {
+                let kind = trouble.as_str();
                 let error_code = shared.error_codes.word(code);
                 metrics.upstream_errors_total.cell(UpstreamErrorLabels { org, family, kind, error_code })
             }

@@ -85,6 +85,7 @@ pub fn check(
         cache,
         ladder,
         queue,
+        retry: file.retry.meant(),
         state,
         log,
         metrics: MetricCaps {

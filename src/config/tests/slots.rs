@@ -53,7 +53,7 @@ fn parts_may_differ_by_the_time_of_day() {
     one(&org("hours: [{from: '06:00', to: '07:00'}]"), "hours[0].batch_at_most: this key is missing");
     one(&org("hours: [{to: '07:00', batch_at_most: 9}]"), "hours[0].from: this key is missing");
     one(&org("hours: [{from: '06:00', to: '07:00', batch_at_most: 25}]"), "hours[0].batch_at_most: batch could hold");
-    let often = vec!["{from: '06:00', to: '07:00', batch_at_most: 9}"; 5].join(", ");
+    let often = ["{from: '06:00', to: '07:00', batch_at_most: 9}"; 5].join(", ");
     one(&org(&format!("hours: [{often}]")), "long_running.hours: no more than 4 times of day");
 }
 

@@ -135,7 +135,7 @@ fn xml(status: StatusCode, text: String) -> Response<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::salesforce::errors::error_code;
+    use crate::salesforce::taxonomy::said;
 
     #[test]
     fn a_log_in_points_to_the_gateway_and_is_well_formed() {
@@ -170,7 +170,7 @@ mod tests {
     fn a_denied_log_in_is_a_login_fault() {
         let answer = invalid_login();
         assert_eq!(answer.status(), 500);
-        assert_eq!(error_code(answer.body()).as_deref(), Some("INVALID_LOGIN"));
+        assert_eq!(said(answer.body()).code, "INVALID_LOGIN");
     }
 
     #[test]

@@ -1,0 +1,362 @@
+//! Retry: a call that failed is made once more if that cannot do it twice, and if there is time and budget for it.
+//!
+//! What a failure means is the taxonomy's verdict; whether to try again is decided by [`crate::exchange::retry`]. This stage
+//! stands outside of everything an attempt needs: each one gets a token, pays and queues anew, and gives its slot back while
+//! the next one waits. A write whose answer was lost is never repeated; that nobody knows what became of it is said to its
+//! caller.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Response};
+use http_body::Body as _;
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+
+use crate::body::{ByteBudget, Payload, ReplyBody};
+use crate::call::{Call, Family, Idempotency, Meaning, Operation};
+use crate::clock::Clock;
+use crate::exchange::retry::{Decision, Wish, decide};
+use crate::exchange::{Cause, Sent};
+use crate::outcome::{Failures, Purse, Record, RetryResult};
+use crate::refusal::{Reason, Refusal};
+use crate::salesforce::taxonomy::{Kind, Partial, Verdict, retry_after, scan};
+use crate::stages::answer::{Gathered, gather, plain, unmeasured};
+use crate::stages::back::{Back, Left, Places};
+use crate::stages::way::Waiting;
+use crate::stages::{Passage, Reply};
+
+/// Errors of Salesforce are shorter than this; of a longer one the beginning is judged as it passes.
+const LONGEST_ERROR: usize = 16 * 1_024;
+/// An answer that holds those of several parts is looked through up to this length.
+const LONGEST_PARTS: usize = 1_024 * 1_024;
+/// Salesforce may ask for a longer pause; nobody waits that long here.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// Before the first repetition of what failed on the way, and at most before any.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// The same where a record is locked.
+const LOCKED: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(8));
+
+/// Puts [`Retry`] on the road.
+#[derive(Debug, Clone)]
+pub struct RetryLayer {
+    /// What time it is.
+    pub clock: Clock,
+    /// Where the bytes of answers are taken from while they are looked through.
+    pub buffers: ByteBudget,
+}
+
+impl<S> Layer<S> for RetryLayer {
+    type Service = Retry<S>;
+
+    fn layer(&self, inner: S) -> Retry<S> {
+        let desk = Desk { clock: self.clock, buffers: self.buffers.clone(), places: Places::default() };
+        Retry { inner, desk: Arc::new(desk) }
+    }
+}
+
+/// The stage. Cloning is one reference count and what the stage below costs.
+#[derive(Clone)]
+pub struct Retry<S> {
+    inner: S,
+    desk: Arc<Desk>,
+}
+
+impl<S> std::fmt::Debug for Retry<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Retry").finish_non_exhaustive()
+    }
+}
+
+/// What all clones of the stage share.
+struct Desk {
+    clock: Clock,
+    buffers: ByteBudget,
+    places: Places,
+}
+
+impl<S> Service<Box<Passage>> for Retry<S>
+where
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Reply;
+    type Error = Refusal;
+    type Future = Retrying<S::Future, S>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut passage: Box<Passage>) -> Self::Future {
+        if let Some(org) = passage.live.org(passage.call.org) {
+            org.retries.count();
+        }
+        if !may_be_left(&passage) {
+            return Retrying::Onward { inner: self.inner.call(passage) };
+        }
+        let back = self.desk.places.place();
+        passage.back = Some(back.clone());
+        let again =
+            Again { record: passage.record.clone(), parts: has_parts(&passage.call), back, stage: self.clone() };
+        Retrying::First { inner: self.inner.call(passage), again: Some(again) }
+    }
+}
+
+/// Whether a request can be sent twice at all: its body is still here after it was sent.
+fn may_be_left(passage: &Passage) -> bool {
+    let meaning = &passage.call.meaning;
+    let exempt = meaning.long_poll || matches!(meaning.family, Family::Oauth | Family::Versions);
+    !exempt && !matches!(passage.payload, Payload::Stream(_))
+}
+
+/// Whether its answer may hold failures of its parts.
+pub(super) fn has_parts(call: &Call) -> bool {
+    let several = matches!(
+        call.meaning.family,
+        Family::Composite | Family::Collections | Family::Tree | Family::Graph | Family::Batch
+    );
+    several && call.meaning.idempotency != Idempotency::Safe
+}
+
+/// A further attempt, should it be needed.
+pub struct Again<S> {
+    record: Record,
+    back: Back,
+    parts: bool,
+    stage: Retry<S>,
+}
+
+impl<S> Again<S>
+where
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    /// Whether a result is worth a look.
+    fn concerns(&self, result: &Result<Reply, Refusal>) -> bool {
+        match result {
+            Ok(reply) => self.parts || reply.status().is_client_error() || reply.status().is_server_error(),
+            Err(_) => true,
+        }
+    }
+
+    /// Makes the call again as long as it fails in a way that may pass, and may be made again.
+    async fn repeat(mut self, mut result: Result<Reply, Refusal>) -> Result<Reply, Refusal> {
+        let clock = self.stage.desk.clock;
+        let record = self.record.clone();
+        let mut made = 1;
+        // The last repetition's purse; and whether an attempt before the last may have written something.
+        let (mut purse, mut doubt) = (None, false);
+        loop {
+            let seen = look(result, self.back.take(), self.parts, &self.stage.desk.buffers, &record).await;
+            result = seen.result;
+            let (well, unknown) = (seen.well, seen.unknown);
+            let Some((trouble, mut passage)) = seen.trouble else {
+                if let Some(purse) = purse {
+                    let became = if well { RetryResult::Succeeded } else { RetryResult::Failed };
+                    record.lock().retried = Some((purse, became));
+                }
+                return told(result, &record, unknown || (doubt && !well));
+            };
+            let live = Arc::clone(&passage.live);
+            let Some(org) = live.org(passage.call.org) else { return told(result, &record, unknown || doubt) };
+            let wish = Wish {
+                made,
+                purse: trouble.purse,
+                waits: trouble.waits,
+                told: trouble.told,
+                deadline: passage.call.deadline,
+            };
+            match decide(&wish, org.retry, &org.retries, fastrand::f64(), clock.now()) {
+                Decision::Stop(why) => {
+                    // Who may not repeat anything has not wished to.
+                    if made > 1 || why != RetryResult::Failed {
+                        record.lock().retried = Some((trouble.purse, why));
+                    }
+                    return told(result, &record, unknown || doubt);
+                }
+                Decision::Again(wait) => {
+                    // Nothing of the failed attempt is held while the next one waits.
+                    drop(result);
+                    tokio::time::sleep(wait).await;
+                }
+            }
+            (purse, doubt) = (Some(trouble.purse), doubt || unknown);
+            made += 1;
+            passage.now = clock.now();
+            passage.back = Some(self.back.clone());
+            result = self.stage.inner.call(passage).await;
+        }
+    }
+}
+
+/// What an attempt came to, whose request was `left`. Its answer comes back as it was.
+async fn look(
+    result: Result<Reply, Refusal>,
+    left: Option<Left>,
+    has_parts: bool,
+    buffers: &ByteBudget,
+    record: &Record,
+) -> Seen {
+    let reply = match result {
+        Ok(reply) => reply,
+        Err(refusal) => {
+            let unknown = refusal.reason == Reason::OutcomeUnknown;
+            let trouble = left.and_then(|Left { passage, failure }| Some((lost(&passage.call, failure?)?, passage)));
+            return Seen { result: Err(refusal), trouble, well: false, unknown };
+        }
+    };
+    let status = reply.status();
+    let well = !status.is_client_error() && !status.is_server_error();
+    let limit = if well { LONGEST_PARTS } else { LONGEST_ERROR };
+    let known = reply.body().size_hint().exact();
+    let expected = known.map_or(limit, |length| usize::try_from(length).unwrap_or(usize::MAX));
+    let mut hold = buffers.hold();
+    let passed = |reply| Seen { result: Ok(reply), trouble: None, well, unknown: false };
+    let Some(Left { passage, .. }) = left else { return passed(reply) };
+    if (well && !has_parts) || expected > limit || !hold.grow(expected) {
+        return passed(reply);
+    }
+    let (head, body) = reply.into_parts();
+    let (body, whole) = match gather(body, limit).await {
+        Gathered::Whole(whole) if known.is_some() => (ReplyBody::Whole(whole.clone()), Some(whole)),
+        Gathered::Whole(whole) => (unmeasured(whole.clone()), Some(whole)),
+        Gathered::Longer(body) => (body, None),
+    };
+    drop(hold);
+    let meaning = &passage.call.meaning;
+    let whole = whole.filter(|_| has_parts);
+    let parts = whole.and_then(|whole| scan(meaning.family, &plain(&head.headers, &whole, LONGEST_PARTS)?));
+    let locked = parts.as_ref().is_some_and(Partial::is_locked);
+    if let Some(parts) = parts {
+        record.lock().failures = failures(parts, meaning);
+    }
+    // The body has passed: what it says is written down.
+    let verdict = if well { None } else { record.lock().exchanges.last().and_then(|exchange| exchange.verdict) };
+    let unknown = verdict.is_some_and(|verdict| verdict.is_outcome_unknown(meaning.idempotency));
+    let trouble = if locked {
+        Some(Trouble { purse: Purse::Lock, waits: LOCKED, told: None })
+    } else {
+        verdict.and_then(|verdict| said(verdict, meaning, &head.headers))
+    };
+    let trouble = trouble.map(|trouble| (trouble, passage));
+    Seen { result: Ok(Response::from_parts(head, body)), trouble, well: well && !locked, unknown }
+}
+
+/// What one attempt came to.
+struct Seen {
+    result: Result<Reply, Refusal>,
+    /// It failed in a way that may pass, and this can be sent again.
+    trouble: Option<(Trouble, Box<Passage>)>,
+    well: bool,
+    /// It may have written something, and nobody knows.
+    unknown: bool,
+}
+
+/// A failure that may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Trouble {
+    purse: Purse,
+    waits: (Duration, Duration),
+    told: Option<Duration>,
+}
+
+/// An attempt that brought no answer: what was not sent can be sent, and what was lost can be asked again if it only reads,
+/// or writes what it names by a key of its own.
+fn lost(call: &Call, (cause, sent): (Cause, Sent)) -> Option<Trouble> {
+    let passes = match (cause, sent) {
+        (Cause::Dns | Cause::Connect | Cause::ConnectTimeout | Cause::Proxy | Cause::Reset, Sent::Nothing) => true,
+        (Cause::Reset | Cause::Garbage, Sent::Maybe) => repeats(&call.meaning),
+        // Who has waited that long is not helped by waiting as long again; the others are no failures of Salesforce.
+        _ => false,
+    };
+    passes.then_some(Trouble { purse: Purse::Usual, waits: PAUSES, told: None })
+}
+
+/// An answer that says that it failed.
+fn said(verdict: Verdict, meaning: &Meaning, headers: &HeaderMap) -> Option<Trouble> {
+    let told = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.as_bytes(), LONGEST_PAUSE));
+    // Nobody knows when a rate is free again, unless it is said.
+    let passes = verdict.may_pass() || (verdict.kind == Kind::LimitFamily && told.is_some());
+    let safe = verdict.is_safe(meaning.idempotency) || repeats(meaning);
+    let purse = if verdict.kind == Kind::Lock { Purse::Lock } else { Purse::Usual };
+    (passes && safe).then_some(Trouble { purse, waits: verdict.waits(), told })
+}
+
+/// Whether doing it twice is like doing it once, also for who writes the same in between: reads, and upserts by a key of
+/// their own.
+fn repeats(meaning: &Meaning) -> bool {
+    match meaning.idempotency {
+        Idempotency::Safe => true,
+        Idempotency::Idempotent => meaning.operation == Operation::Upsert,
+        Idempotency::Unsafe => false,
+    }
+}
+
+fn failures(parts: Partial, meaning: &Meaning) -> Option<Box<Failures>> {
+    (parts.failed > 0).then(|| {
+        let objects = meaning.parts.iter().map(|part| part.object.clone());
+        let objects = if meaning.parts.len() == parts.total as usize { objects.collect() } else { Vec::new() };
+        Box::new(Failures { total: parts.total, failed: parts.failed, list: parts.list, objects })
+    })
+}
+
+/// Says so where nobody knows whether a write was done.
+fn told(result: Result<Reply, Refusal>, record: &Record, unknown: bool) -> Result<Reply, Refusal> {
+    if !unknown {
+        return result;
+    }
+    record.lock().unknown = true;
+    result.map_err(|refusal| Refusal { reason: Reason::OutcomeUnknown, retry_after: None, ..refusal })
+}
+
+pin_project! {
+    /// The future of [`Retry`].
+    #[project = Projection]
+    #[expect(missing_docs, reason = "the macro takes no documentation on fields of variants")]
+    pub enum Retrying<F, S> {
+        /// It cannot be sent twice.
+        Onward { #[pin] inner: F },
+        /// The first attempt.
+        First { #[pin] inner: F, again: Option<Again<S>> },
+        /// Further ones, and what they wait for.
+        Slow { waiting: Waiting },
+    }
+}
+
+impl<F, S> Future for Retrying<F, S>
+where
+    F: Future<Output = Result<Reply, Refusal>>,
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Output = Result<Reply, Refusal>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (result, again) = match self.as_mut().project() {
+            Projection::Onward { inner } => return inner.poll(cx),
+            Projection::Slow { waiting } => return waiting.as_mut().poll(cx),
+            Projection::First { inner, again } => {
+                let result = ready!(inner.poll(cx));
+                let Some(again) = again.take() else { return Poll::Ready(result) };
+                if !again.concerns(&result) {
+                    again.stage.desk.places.take_back(again.back);
+                    return Poll::Ready(result);
+                }
+                (result, again)
+            }
+        };
+        let mut waiting: Waiting = Box::pin(again.repeat(result));
+        match waiting.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => {
+                self.set(Retrying::Slow { waiting });
+                Poll::Pending
+            }
+        }
+    }
+}

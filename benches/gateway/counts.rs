@@ -133,7 +133,12 @@ fn instructions_of(stage: &Stage, kind: &Kind, calls: u64, connections: u32) -> 
     if !target.process.end() {
         return Err(format!("{} did not end when asked to, so its instructions are not known", kind.name()).into());
     }
-    let text = fs::read_to_string(&profile)?;
+    total(&profile)
+}
+
+/// The instructions that callgrind counted in all.
+pub fn total(profile: &Path) -> Outcome<u64> {
+    let text = fs::read_to_string(profile)?;
     let total = text.lines().find_map(|line| line.strip_prefix("summary:").or_else(|| line.strip_prefix("totals:")));
     Ok(total.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).ok_or("callgrind wrote no total")?)
 }

@@ -8,7 +8,7 @@
 //! | file | decides |
 //! |---|---|
 //! | `ledger` | the door: reserve, spend, refund, settle |
-//! | `book` | the decision about one call, under the lock |
+//! | `book` | the decision about one call, under the lock (`latch`) |
 //! | `ring` | what counts: 1,441 one-minute buckets |
 //! | `account` | one caller's calls and what is held for it |
 //! | `usage` | what the org used, from Salesforce's readings |
@@ -31,6 +31,7 @@ mod fair;
 mod forecast;
 mod gate;
 mod ladder;
+mod latch;
 mod lease;
 mod ledger;
 mod pace;

@@ -90,8 +90,8 @@ async fn make_all(calls: u64) -> Outcome<()> {
     let past = bank.open("org").await?;
     // Every second caller has a floor, every third a ceiling, and so a lease of its own.
     let share = |n: u16| Share {
-        floor: if n % 2 == 0 { 10_000 } else { 0 },
-        ceiling: (n % 3 == 0).then_some(10_000_000),
+        floor: if n.is_multiple_of(2) { 10_000 } else { 0 },
+        ceiling: n.is_multiple_of(3).then_some(10_000_000),
         ..Share::borrower(format!("caller {n}"))
     };
     let shares: Vec<Share> = (0..CALLERS).map(share).collect();
@@ -105,7 +105,7 @@ async fn make_all(calls: u64) -> Outcome<()> {
     let work = async {
         let mut said = *b"api-usage=00000000/900000000";
         for call in 0..calls {
-            if call % CALLS_IN_A_ROW == 0 {
+            if call.is_multiple_of(CALLS_IN_A_ROW) {
                 tokio::task::yield_now().await;
             }
             count_up(&mut said[10..18]);

@@ -2,8 +2,8 @@
 //!
 //! Everything here happens under the ledger's short lock. Two facts keep it right:
 //!
-//! - Calls come back only in a *sweep*, which releases account after account and the org's total last. Until a
-//!   sweep is through, the org's total is too high, never too low. Whoever would be refused sweeps first.
+//! - Calls come back only in a *sweep* (`sweep`). Until one is through, the org's total is too high, never too low.
+//!   Whoever would be refused sweeps first.
 //! - A borrowed call is admitted only if org used + reserved + what is held for unspent floors stays within the
 //!   ceiling. A call below its caller's floor moves one from *held* to *reserved*, so it always has its place,
 //!   unless Salesforce's own numbers took it away.
@@ -120,11 +120,11 @@ pub(super) struct Book {
     lent: (Minute, u64, u64),
     looked: Minute,
     /// Since the last reading a call was refused because the org has nothing left.
-    silenced: bool,
+    pub(super) silenced: bool,
     /// The minute up to which everything has been released, and the account at which the sweep of a later one stands.
-    swept: Minute,
+    pub(super) swept: Minute,
     pub(super) cursor: usize,
-    sweeping: Minute,
+    pub(super) sweeping: Minute,
 }
 
 impl Book {
@@ -549,63 +549,5 @@ impl Book {
         // Nobody has to look at what only we use; and no more is kept than a day of looks can use.
         let looks_a_day = u64::from(WINDOW_MINUTES / self.settings.look_every.max(1));
         self.kept_for_looks = ceiling.map_or(0, |ceiling| looks_a_day.min(self.truth.dark() / 10).min(ceiling / 100));
-    }
-
-    pub(super) fn sweep_due(&self) -> bool {
-        self.swept < self.now
-    }
-
-    /// Begins the sweep again, for the running minute.
-    pub(super) fn sweep_all(&mut self) {
-        self.cursor = 0;
-        self.swept = Minute(0);
-        self.sweep(usize::MAX);
-    }
-
-    /// Releases what has left the window in up to `accounts` accounts; says whether everything is released.
-    pub(super) fn sweep(&mut self, accounts: usize) -> bool {
-        if !self.sweep_due() {
-            return true;
-        }
-        self.post();
-        if self.cursor == 0 {
-            self.sweeping = self.now;
-            self.floor_scale = self.scale();
-        }
-        let idle_after = self.settings.lending.map(|lending| lending.idle_after.max(WINDOW_MINUTES - 1));
-        let until = self.cursor.saturating_add(accounts).min(self.accounts.len());
-        for slot in self.cursor..until {
-            let scale = self.floor_scale;
-            let account = &mut self.accounts[slot];
-            let lost = account.lost();
-            account.release(self.sweeping);
-            self.unproven = self.unproven + account.lost() - lost;
-            account.rest(idle_after, self.sweeping);
-            account.floor = match scale {
-                Some((pool, floors)) => (u128::from(account.floor_set) * u128::from(pool) / u128::from(floors)) as u64,
-                None => account.floor_set,
-            };
-            self.rehold(slot);
-        }
-        self.cursor = until;
-        if until < self.accounts.len() {
-            return false;
-        }
-        self.cursor = 0;
-        self.own.release(self.sweeping);
-        self.truth.elapse(&self.own, self.silenced, self.sweeping);
-        self.swept = self.sweeping;
-        self.set_ceiling();
-        self.fair = self.level_of_borrowing();
-        // It may have been a sweep begun in an earlier minute.
-        !self.sweep_due()
-    }
-
-    /// The pool that floors share, if it is smaller than all floors together: the pool and the floors' sum.
-    fn scale(&self) -> Option<(u64, u64)> {
-        let floors: u64 = self.accounts.iter().map(|account| account.floor_set).sum();
-        let foreign = self.truth.used(self.own.sum()) - self.own.sum();
-        let pool = self.spendable()?.saturating_sub(foreign);
-        (floors > pool).then_some((pool, floors))
     }
 }

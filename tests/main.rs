@@ -15,6 +15,7 @@ mod blocking;
 mod budget;
 mod budget_days;
 mod budget_process;
+mod cache_day;
 mod callers;
 mod cli;
 mod client;

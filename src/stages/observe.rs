@@ -29,6 +29,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::stages::answer::Answer;
 use crate::stages::{Reply, Seen, admit};
 use crate::telemetry::{Finish, InFlight, Recorder};
+use crate::written::{Brings, Written};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("weirkeeper-request-id");
 const COST: HeaderName = HeaderName::from_static("weirkeeper-cost");
@@ -357,6 +358,12 @@ impl Body for ObservedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Brings for ObservedBody {
+    fn brings(&self) -> Option<&Written> {
+        self.body.brings()
     }
 }
 

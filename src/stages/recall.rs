@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::header::{AGE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
+use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service};
 
@@ -25,9 +26,13 @@ use crate::refusal::{Reason, Refusal};
 use crate::stages::answer::{Gathered, gather};
 use crate::stages::way::Way;
 use crate::stages::{Passage, Reply, changes};
+use crate::written::Digits;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LIMIT_INFO: HeaderName = HeaderName::from_static("sforce-limit-info");
+
+/// Fields that the gateway adds to an answer from memory.
+const FIELDS_ADDED: usize = 8;
 
 /// How long a request without a deadline waits for another one's answer before it goes alone.
 const LONGEST_WAIT: Duration = Duration::from_mins(2);
@@ -458,18 +463,21 @@ fn given(
     fresh: Duration,
     source: Source,
 ) -> Option<Reply> {
-    let mut reply = kept.answer(&question.wish)?.map(ReplyBody::Whole);
+    let mut reply = match kept.as_it_came(&question.wish) {
+        Some((body, written)) => Response::new(ReplyBody::Kept(body, written)),
+        None => kept.answer(&question.wish)?.map(ReplyBody::Whole),
+    };
     let age = kept.age(now);
     let headers = reply.headers_mut();
-    headers.insert(AGE, HeaderValue::from(age.as_secs()));
-    let left = if age <= fresh {
-        format!("weirkeeper;hit;ttl={}", fresh.saturating_sub(age).as_secs())
+    // What is told of every answer comes later.
+    headers.reserve(FIELDS_ADDED);
+    headers.insert(AGE, number(b"", age.as_secs()));
+    let status = if age <= fresh {
+        number(b"weirkeeper;hit;ttl=", fresh.saturating_sub(age).as_secs())
     } else {
-        format!("weirkeeper;hit;ttl=-{}", age.saturating_sub(fresh).as_secs())
+        number(b"weirkeeper;hit;ttl=-", age.saturating_sub(fresh).as_secs())
     };
-    if let Ok(status) = HeaderValue::from_str(&left) {
-        headers.insert(CACHE_STATUS, status);
-    }
+    headers.insert(CACHE_STATUS, status);
     tell_usage(headers, org, now);
     let mut outcome = record.lock();
     outcome.cache = Some(if source == Source::Stale { CacheResult::Stale } else { CacheResult::Hit });
@@ -480,12 +488,24 @@ fn given(
     Some(reply)
 }
 
+/// `number` in decimal after some text.
+fn number(text: &'static [u8], number: u64) -> HeaderValue {
+    let mut value = SmallVec::<[u8; 64]>::from_slice(text);
+    value.extend_from_slice(Digits::default().of(number));
+    // Digits and printable text are always valid.
+    HeaderValue::from_bytes(&value).unwrap_or(HeaderValue::from_static(""))
+}
+
 /// What Salesforce would say of the org's use, as far as the gateway knows.
 fn tell_usage(headers: &mut HeaderMap, org: &LiveOrg, now: Instant) {
-    if let Some((used, limit)) = org.ledger.used_of_limit(now)
-        && let Ok(usage) = HeaderValue::from_str(&format!("api-usage={used}/{limit}"))
-    {
-        headers.insert(LIMIT_INFO, usage);
+    if let Some((used, limit)) = org.ledger.used_of_limit(now) {
+        let mut usage = SmallVec::<[u8; 64]>::from_slice(b"api-usage=");
+        usage.extend_from_slice(Digits::default().of(used));
+        usage.push(b'/');
+        usage.extend_from_slice(Digits::default().of(limit));
+        if let Ok(usage) = HeaderValue::from_bytes(&usage) {
+            headers.insert(LIMIT_INFO, usage);
+        }
     }
 }
 

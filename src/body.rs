@@ -281,6 +281,16 @@ where
     }
 }
 
+impl<S> ReplyBody<S> {
+    /// The fields it brings with it, to add to them.
+    pub fn written(&mut self) -> Option<&mut Written> {
+        match self {
+            Self::Kept(_, written) => Some(written),
+            Self::Whole(_) | Self::Stream(_) => None,
+        }
+    }
+}
+
 impl<S> Brings for ReplyBody<S> {
     fn brings(&self) -> Option<&Written> {
         match self {

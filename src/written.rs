@@ -7,11 +7,16 @@ use bytes::Bytes;
 use http::header::{DATE, HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
 
-/// Fields as they go over the wire, each with its line end. Cloning is one reference count.
+/// Room for what is added to the fields of one answer, in bytes.
+const ROOM: usize = 256;
+
+/// Fields as they go over the wire, each with its line end. Cloning is one reference count until some are added.
 #[derive(Clone)]
 pub struct Written {
     lines: Bytes,
     dated: bool,
+    /// Fields of this answer alone.
+    added: Vec<u8>,
 }
 
 /// A body that may bring fields of its head with it. The answer's own map has none of these.
@@ -22,7 +27,7 @@ pub trait Brings {
 
 impl std::fmt::Debug for Written {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Written({} bytes)", self.lines.len())
+        write!(f, "Written({} bytes)", self.lines.len() + self.added.len())
     }
 }
 
@@ -34,17 +39,29 @@ impl Written {
         let (mut lines, mut dated) = (Vec::with_capacity(length), false);
         for (name, value) in told() {
             dated |= name == DATE;
-            lines.extend_from_slice(name.as_str().as_bytes());
-            lines.extend_from_slice(b": ");
-            lines.extend_from_slice(value.as_bytes());
-            lines.extend_from_slice(b"\r\n");
+            line(&mut lines, name, value.as_bytes());
         }
-        Self { lines: Bytes::from(lines), dated }
+        Self { lines: Bytes::from(lines), dated, added: Vec::new() }
     }
 
-    /// The lines, to be written after those of the status and before the end of the head.
-    pub fn lines(&self) -> &[u8] {
-        &self.lines
+    /// Adds a field to this answer alone. A value that is none is left out.
+    pub fn add(&mut self, name: &HeaderName, value: &[u8]) {
+        if value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..)) {
+            if self.added.capacity() == 0 {
+                self.added.reserve(ROOM);
+            }
+            line(&mut self.added, name, value);
+        }
+    }
+
+    /// The lines, to be written one part after the other behind the status and before the end of the head.
+    pub fn lines(&self) -> [&[u8]; 2] {
+        [&self.lines, &self.added]
+    }
+
+    /// Bytes in all lines.
+    pub fn length(&self) -> usize {
+        self.lines.len() + self.added.len()
     }
 
     /// Whether `Date` is among them.
@@ -67,17 +84,25 @@ impl Written {
     }
 
     fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut rest = &*self.lines;
-        std::iter::from_fn(move || {
-            let name = memchr(b':', rest)?;
-            let value = rest.get(name + 2..)?;
-            // A value holds no line end.
-            let end = memchr(b'\r', value)?;
-            let field = (rest.get(..name)?, value.get(..end)?);
-            rest = value.get(end + 2..)?;
-            Some(field)
+        self.lines().into_iter().flat_map(|mut rest| {
+            std::iter::from_fn(move || {
+                let name = memchr(b':', rest)?;
+                let value = rest.get(name + 2..)?;
+                // A value holds no line end.
+                let end = memchr(b'\r', value)?;
+                let field = (rest.get(..name)?, value.get(..end)?);
+                rest = value.get(end + 2..)?;
+                Some(field)
+            })
         })
     }
+}
+
+fn line(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Room for a number in decimal.
@@ -118,16 +143,22 @@ mod tests {
             .into_iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
-        let written = Written::new(&map, |_| true);
-        assert_eq!(written.lines(), b"etag: \"a:b\"\r\nvary: Accept\r\nvary: Cookie\r\nx-empty: \r\nx-last: 1\r\n");
+        let mut written = Written::new(&map, |_| true);
+        assert_eq!(written.lines()[0], b"etag: \"a:b\"\r\nvary: Accept\r\nvary: Cookie\r\nx-empty: \r\nx-last: 1\r\n");
         assert!(!written.is_dated());
         let mut again = HeaderMap::new();
         written.add_to(&mut again);
         assert_eq!(again, map);
         let get = |name| written.get(&HeaderName::from_static(name));
         assert_eq!((get("vary"), get("x-last"), get("va")), (Some(&b"Accept"[..]), Some(&b"1"[..]), None));
+        written.add(&HeaderName::from_static("age"), b"7");
+        written.add(&HeaderName::from_static("x-no"), b"a\r\nb: c");
+        assert_eq!((written.lines()[1], written.length()), (&b"age: 7\r\n"[..], written.lines()[0].len() + 8));
+        let mut again = HeaderMap::new();
+        written.add_to(&mut again);
+        assert_eq!((again.len(), again.get("age")), (map.len() + 1, Some(&HeaderValue::from_static("7"))));
         map.insert(DATE, HeaderValue::from_static("now"));
         assert!(Written::new(&map, |_| true).is_dated());
-        assert_eq!(Written::new(&map, |_| false).lines(), b"");
+        assert_eq!(Written::new(&map, |_| false).length(), 0);
     }
 }

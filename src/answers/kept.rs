@@ -152,7 +152,7 @@ impl Whole {
     }
 
     fn bytes(&self) -> usize {
-        self.body.len() + self.head.lines().len()
+        self.body.len() + self.head.length()
     }
 }
 

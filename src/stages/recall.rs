@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AGE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AGE, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use smallvec::SmallVec;
@@ -30,9 +30,6 @@ use crate::written::Digits;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LIMIT_INFO: HeaderName = HeaderName::from_static("sforce-limit-info");
-
-/// Fields that the gateway adds to an answer from memory.
-const FIELDS_ADDED: usize = 8;
 
 /// How long a request without a deadline waits for another one's answer before it goes alone.
 const LONGEST_WAIT: Duration = Duration::from_mins(2);
@@ -468,17 +465,14 @@ fn given(
         None => kept.answer(&question.wish)?.map(ReplyBody::Whole),
     };
     let age = kept.age(now);
-    let headers = reply.headers_mut();
-    // What is told of every answer comes later.
-    headers.reserve(FIELDS_ADDED);
-    headers.insert(AGE, number(b"", age.as_secs()));
     let status = if age <= fresh {
         number(b"weirkeeper;hit;ttl=", fresh.saturating_sub(age).as_secs())
     } else {
         number(b"weirkeeper;hit;ttl=-", age.saturating_sub(fresh).as_secs())
     };
-    headers.insert(CACHE_STATUS, status);
-    tell_usage(headers, org, now);
+    tell(&mut reply, &AGE, &number(b"", age.as_secs()));
+    tell(&mut reply, &CACHE_STATUS, &status);
+    tell_usage(&mut reply, org, now);
     let mut outcome = record.lock();
     outcome.cache = Some(if source == Source::Stale { CacheResult::Stale } else { CacheResult::Hit });
     outcome.source = source;
@@ -488,24 +482,32 @@ fn given(
     Some(reply)
 }
 
+/// The value of a field that is made here.
+type Value = SmallVec<[u8; 64]>;
+
 /// `number` in decimal after some text.
-fn number(text: &'static [u8], number: u64) -> HeaderValue {
-    let mut value = SmallVec::<[u8; 64]>::from_slice(text);
+fn number(text: &'static [u8], number: u64) -> Value {
+    let mut value = Value::from_slice(text);
     value.extend_from_slice(Digits::default().of(number));
-    // Digits and printable text are always valid.
-    HeaderValue::from_bytes(&value).unwrap_or(HeaderValue::from_static(""))
+    value
+}
+
+/// Adds a field to the head of an answer from memory.
+fn tell(reply: &mut Reply, name: &HeaderName, value: &[u8]) {
+    if let Some(written) = reply.body_mut().written() {
+        written.add(name, value);
+    } else if let Ok(value) = HeaderValue::from_bytes(value) {
+        reply.headers_mut().insert(name, value);
+    }
 }
 
 /// What Salesforce would say of the org's use, as far as the gateway knows.
-fn tell_usage(headers: &mut HeaderMap, org: &LiveOrg, now: Instant) {
+fn tell_usage(reply: &mut Reply, org: &LiveOrg, now: Instant) {
     if let Some((used, limit)) = org.ledger.used_of_limit(now) {
-        let mut usage = SmallVec::<[u8; 64]>::from_slice(b"api-usage=");
-        usage.extend_from_slice(Digits::default().of(used));
+        let mut usage = number(b"api-usage=", used);
         usage.push(b'/');
         usage.extend_from_slice(Digits::default().of(limit));
-        if let Ok(usage) = HeaderValue::from_bytes(&usage) {
-            headers.insert(LIMIT_INFO, usage);
-        }
+        tell(reply, &LIMIT_INFO, &usage);
     }
 }
 
@@ -518,7 +520,7 @@ fn joined(landed: &Landed, asked: &Asked, now: Instant) -> Option<Reply> {
     outcome.source = Source::Joined;
     outcome.saved = landed.cost;
     drop(outcome);
-    tell_usage(reply.headers_mut(), org, now);
+    tell_usage(&mut reply, org, now);
     Some(reply)
 }
 

@@ -75,7 +75,7 @@ pub(super) fn write(
     out.extend_from_slice(b"\r\n");
     let (mut lengths, mut dated) = (0, false);
     if let Some(written) = told.written {
-        out.extend_from_slice(written.lines());
+        written.lines().into_iter().for_each(|lines| out.extend_from_slice(lines));
         dated = written.is_dated();
     }
     for (name, value) in told.headers {

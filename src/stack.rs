@@ -1,13 +1,13 @@
 //! The road: what happens to a request, in order.
 //!
 //! ```text
-//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Recall -> Authorize -> Admit ----> Send
-//!                record     org and     Call,         may he?   URLs in    from      token of     ledger:    message,
-//!                metrics,   caller,     complete      (and each answers    memory?   the          may it     connection,
-//!                log        class       body          part)     that       what is   identity     now, who   answer, cost
-//!                                                               leave us   old now?               pays;
-//!                                                                                                 slots,
-//!                                                                                                 queue
+//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Recall -> Retry ---> Authorize -> Admit ----> Send
+//!                record     org and     Call,         may he?   URLs in    from      once more  token of     ledger:    message,
+//!                metrics,   caller,     complete      (and each answers    memory?   if it may  the          may it     connection,
+//!                log        class       body          part)     that       what is   pass and   identity     now, who   answer, cost
+//!                                                               leave us   old now?  is safe                 pays;
+//!                                                                                                            slots,
+//!                                                                                                            queue
 //! ```
 //!
 //! Every stage may end the journey with a `Refusal`, which Observe turns into an answer. All stages are always ready, so a

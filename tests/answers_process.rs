@@ -28,6 +28,7 @@ admin: {{key_sha256: '{}', address: 127.0.0.1:0}}
 runtimes: 1
 orgs: [{{name: prod, instance_url: 'http://{org}'}}]
 cache: {{entries: [{{match: {{objects: [Account, Lead], operations: [query]}}, fresh: 1h, stale_if_error: 1h}}]}}
+retry: {{mode: off}}
 state: memory
 ",
         weirkeeper::config::key::sha256_hex(key)

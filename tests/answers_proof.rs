@@ -293,20 +293,20 @@ async fn writers_and_readers(seed: u64) {
     let mut tasks = Vec::new();
     let (bulk, single) = all.split_last().unwrap();
     let client = patient(world.client());
-    tasks.push(world.beside(write_in_bulk(client, bulk.0.clone(), Arc::clone(&bulk.1), 4)));
+    tasks.push(world.beside(write_in_bulk(client, bulk.0.clone(), Arc::clone(&bulk.1), 1)));
     for (id, known) in single {
         let client = patient(world.client());
         tasks.push(world.beside(write(client, id.clone(), Arc::clone(known), rng.fork(), 60)));
     }
     for user in ["admin", "integration", "admin", "integration", "admin", "admin"] {
         let client = patient(world.client().user(user));
-        tasks.push(world.beside(read(client, all.clone(), rng.fork(), 300, Arc::clone(&kept))));
+        tasks.push(world.beside(read(client, all.clone(), rng.fork(), 500, Arc::clone(&kept))));
     }
     for task in tasks {
         task.await.unwrap();
     }
     let kept: Vec<u64> = kept.iter().map(|kept| kept.load(Ordering::Relaxed)).collect();
-    println!("seed {seed}: by memory, of 1,800, by way: {kept:?}; by bulk {}", bulk.1.answered.load(Ordering::SeqCst));
+    println!("seed {seed}: by memory, of 3,000, by way: {kept:?}; by bulk {}", bulk.1.answered.load(Ordering::SeqCst));
     assert!(kept.iter().sum::<u64>() > 20, "seed {seed}: {kept:?}");
     assert!(bulk.1.answered.load(Ordering::SeqCst) > 0, "seed {seed}");
     world.sim.script().clear_faults();

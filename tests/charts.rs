@@ -176,7 +176,7 @@ fn a_typo_fails_with_its_place() {
             (&["--set", "config.limits.drian=3m"], &["config.limits", "drian"]),
             (&["--set", "config.limits.drain=180"], &["config.limits.drain"]),
             (&["--set", "config.callers[0].name=Shop"], &["config.callers.0.name"]),
-            (&["--set", "config.retry.attempts=3"], &["config", "retry"]),
+            (&["--set", "config.retries.attempts=3"], &["config", "retries"]),
             (&["--set", "replica=2"], &["replica"]),
             (&["--set", "probes.period=2"], &["probes", "period"]),
             (&["--set", "secretEnv.TOKEN=written-in-place"], &["secretEnv.TOKEN"]),

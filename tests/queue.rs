@@ -90,6 +90,7 @@ fn waits() -> Vec<Wait> {
         of("a place in the air of its caller", "shop", QUERY, format!("{patient}{bound}")),
         Wait { before: 12, step: Duration::from_millis(700), ..of("its pace", "shop", QUERY, pace.to_owned()) },
         Wait {
+            before: 20,
             once: true,
             ..of(
                 "the first reading",

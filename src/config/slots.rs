@@ -27,7 +27,6 @@ pub struct LongRunningFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reserve: Option<Count<0, 1000>>,
     /// Other parts at certain hours of the day; at most 4. The first that matches holds.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hours: Vec<HoursFile>,
     /// The org's limit for Apex that runs long. Default: not guarded.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -4,15 +4,15 @@ What Kubernetes' own schemas know is checked against them, what Prometheus' oper
 promises of each pod. Writes the gateway's configuration to CONFIG_TARGET. Prints what is wrong, one line each.
 """
 
+import importlib
 import re
 import sys
 
 import kubernetes_validate
 import yaml
-from cloudcoil.models.prometheus_operator import v1 as operator
 
 KUBERNETES = "1.37.0"
-OPERATOR = {"ServiceMonitor": operator.ServiceMonitor, "PrometheusRule": operator.PrometheusRule}
+OPERATOR = {"ServiceMonitor", "PrometheusRule"}
 KNOWN = {
     "ConfigMap", "Deployment", "HorizontalPodAutoscaler", "Ingress", "NetworkPolicy", "PersistentVolumeClaim", "Pod",
     "PodDisruptionBudget", "Service",
@@ -92,8 +92,10 @@ text = configs[0]["data"]["weirkeeper.yaml"]
 for document in documents:
     kind = document["kind"]
     if kind in OPERATOR:
+        # Takes seconds to load, and most cases do without.
+        models = importlib.import_module("cloudcoil.models.prometheus_operator.v1")
         try:
-            OPERATOR[kind].model_validate(document, extra="forbid")
+            getattr(models, kind).model_validate(document, extra="forbid")
         except ValueError as error:
             complain(document, error)
     elif kind == "HTTPRoute":

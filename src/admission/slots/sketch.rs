@@ -1,6 +1,6 @@
 //! How long calls of one kind take: a small histogram that forgets.
 //!
-//! Once it holds [`MOST`] samples all counts are halved, so that what happened lately counts more. It says nothing before
+//! Once it holds as many samples as it may all counts are halved, so that what happened lately counts more. It says nothing before
 //! it has seen [`ENOUGH`].
 
 use std::time::Duration;

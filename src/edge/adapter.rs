@@ -149,7 +149,12 @@ where
             Self::Serving { future, in_service } => {
                 let Ok(mut response) = ready!(future.as_mut().poll(cx));
                 if let Some(written) = response.body().brings().cloned() {
+                    // In the order in which HTTP/1 has them.
+                    let later = std::mem::take(response.headers_mut());
                     written.add_to(response.headers_mut());
+                    for (name, value) in &later {
+                        response.headers_mut().append(name, value.clone());
+                    }
                 }
                 let in_service = in_service.take();
                 Poll::Ready(Ok(response.map(|body| Answer { kind: Kind::Road { body }, in_service, fault: None })))

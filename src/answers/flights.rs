@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     fn key() -> Key {
-        Key::from_slice(b"one")
+        Key::from(*b"one")
     }
 
     fn landed() -> Landed {

@@ -31,7 +31,7 @@ const JSON: (&str, &str) = ("content-type", "application/json;charset=UTF-8");
 
 fn question() -> Question {
     let deps = Deps::Objects(smallvec![lower("account")]);
-    Question { kind: Kind::Query, who: WHO, shared: false, deps, key: smallvec![1, 2, 3], wish: Wish::default() }
+    Question { kind: Kind::Query, who: WHO, shared: false, deps, key: vec![1, 2, 3], wish: Wish::default() }
 }
 
 fn gzip(plain: &[u8]) -> &'static [u8] {

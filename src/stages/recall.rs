@@ -9,9 +9,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AGE, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AGE, CACHE_CONTROL, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
+use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service};
 
@@ -27,12 +28,13 @@ use crate::outcome::{CacheResult, Record, Source};
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::query_reads;
 use crate::stages::answer::{Gathered, gather};
-use crate::stages::concern::Concern;
+use crate::stages::concern::{Concern, may_be_stale, not_cached, wants_memory_only};
 use crate::stages::errand::{Errand, Errands};
 use crate::stages::observe::ObserveLayer;
 use crate::stages::way::Way;
 use crate::stages::{Passage, Reply, changes};
 use crate::tasks::Tasks;
+use crate::written::Digits;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LIMIT_INFO: HeaderName = HeaderName::from_static("sforce-limit-info");
@@ -492,39 +494,6 @@ fn learnt(whole: &Whole, asked: &Asked, cache: &LiveCache, org: &OrgAnswers, now
     }
 }
 
-fn not_cached() -> Refusal {
-    Refusal::new(Reason::NotCached, "There is no answer in memory for this request.")
-}
-
-fn wants_memory_only(value: &HeaderValue) -> bool {
-    let mut words = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    words.any(|word| word.eq_ignore_ascii_case(b"only-if-cached"))
-}
-
-/// Failures in whose place an older answer is better than none. What an operator or a rule refused stays refused.
-fn may_be_stale(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::CallerCeiling
-            | Reason::OrgAllowance
-            | Reason::Shed
-            | Reason::Pace
-            | Reason::CallerPace
-            | Reason::SlotsBusy
-            | Reason::CallsInFlight
-            | Reason::QueueFull
-            | Reason::BudgetUnready
-            | Reason::IdentityUnavailable
-            | Reason::UpstreamUnreachable
-            | Reason::UpstreamTls
-            | Reason::UpstreamReset
-            | Reason::UpstreamGarbage
-            | Reason::UpstreamBusy
-            | Reason::UpstreamTimeout
-            | Reason::DeadlinePassed
-    )
-}
-
 /// The answer from memory.
 fn given(
     kept: &Kept,
@@ -535,19 +504,19 @@ fn given(
     fresh: Duration,
     source: Source,
 ) -> Option<Reply> {
-    let mut reply = kept.answer(&question.wish)?.map(ReplyBody::Whole);
-    let age = kept.age(now);
-    let headers = reply.headers_mut();
-    headers.insert(AGE, HeaderValue::from(age.as_secs()));
-    let left = if age <= fresh {
-        format!("weirkeeper;hit;ttl={}", fresh.saturating_sub(age).as_secs())
-    } else {
-        format!("weirkeeper;hit;ttl=-{}", age.saturating_sub(fresh).as_secs())
+    let mut reply = match kept.as_it_came(&question.wish) {
+        Some((body, written)) => Response::new(ReplyBody::Kept(body, written)),
+        None => kept.answer(&question.wish)?.map(ReplyBody::Whole),
     };
-    if let Ok(status) = HeaderValue::from_str(&left) {
-        headers.insert(CACHE_STATUS, status);
-    }
-    tell_usage(headers, org, now);
+    let age = kept.age(now);
+    let status = if age <= fresh {
+        number(b"weirkeeper;hit;ttl=", fresh.saturating_sub(age).as_secs())
+    } else {
+        number(b"weirkeeper;hit;ttl=-", age.saturating_sub(fresh).as_secs())
+    };
+    tell(&mut reply, &AGE, &number(b"", age.as_secs()));
+    tell(&mut reply, &CACHE_STATUS, &status);
+    tell_usage(&mut reply, org, now);
     let mut outcome = record.lock();
     outcome.cache = Some(if source == Source::Stale { CacheResult::Stale } else { CacheResult::Hit });
     outcome.source = source;
@@ -557,12 +526,32 @@ fn given(
     Some(reply)
 }
 
+/// The value of a field that is made here.
+type Value = SmallVec<[u8; 64]>;
+
+/// `number` in decimal after some text.
+fn number(text: &'static [u8], number: u64) -> Value {
+    let mut value = Value::from_slice(text);
+    value.extend_from_slice(Digits::default().of(number));
+    value
+}
+
+/// Adds a field to the head of an answer from memory.
+fn tell(reply: &mut Reply, name: &HeaderName, value: &[u8]) {
+    if let Some(written) = reply.body_mut().written() {
+        written.add(name, value);
+    } else if let Ok(value) = HeaderValue::from_bytes(value) {
+        reply.headers_mut().insert(name, value);
+    }
+}
+
 /// What Salesforce would say of the org's use, as far as the gateway knows.
-fn tell_usage(headers: &mut HeaderMap, org: &LiveOrg, now: Instant) {
-    if let Some((used, limit)) = org.ledger.used_of_limit(now)
-        && let Ok(usage) = HeaderValue::from_str(&format!("api-usage={used}/{limit}"))
-    {
-        headers.insert(LIMIT_INFO, usage);
+fn tell_usage(reply: &mut Reply, org: &LiveOrg, now: Instant) {
+    if let Some((used, limit)) = org.ledger.used_of_limit(now) {
+        let mut usage = number(b"api-usage=", used);
+        usage.push(b'/');
+        usage.extend_from_slice(Digits::default().of(limit));
+        tell(reply, &LIMIT_INFO, &usage);
     }
 }
 
@@ -575,7 +564,7 @@ fn joined(landed: &Landed, asked: &Asked, now: Instant) -> Option<Reply> {
     outcome.source = Source::Joined;
     outcome.saved = landed.cost;
     drop(outcome);
-    tell_usage(reply.headers_mut(), org, now);
+    tell_usage(&mut reply, org, now);
     Some(reply)
 }
 

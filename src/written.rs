@@ -6,6 +6,9 @@
 use bytes::Bytes;
 use http::header::{DATE, HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
+use smallvec::SmallVec;
+
+use crate::outcome::RequestId;
 
 /// Room for what is added to the fields of one answer, in bytes.
 const ROOM: usize = 256;
@@ -44,14 +47,21 @@ impl Written {
         Self { lines: Bytes::from(lines), dated, added: Vec::new() }
     }
 
-    /// Adds a field to this answer alone. A value that is none is left out.
-    pub fn add(&mut self, name: &HeaderName, value: &[u8]) {
-        if value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..)) {
-            if self.added.capacity() == 0 {
-                self.added.reserve(ROOM);
-            }
-            line(&mut self.added, name, value);
+    /// Adds a field to this answer alone.
+    pub fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.add_line(name, value.as_bytes());
+    }
+
+    /// The same for a value that is made here.
+    pub fn add_made(&mut self, name: &HeaderName, value: &Value) {
+        self.add_line(name, &value.0);
+    }
+
+    fn add_line(&mut self, name: &HeaderName, value: &[u8]) {
+        if self.added.capacity() == 0 {
+            self.added.reserve(ROOM);
         }
+        line(&mut self.added, name, value);
     }
 
     /// The lines, to be written one part after the other behind the status and before the end of the head.
@@ -105,6 +115,43 @@ fn line(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// A value that is made of fixed text and numbers, and needs no check that it is one.
+#[derive(Debug, Clone, Default)]
+pub struct Value(SmallVec<[u8; 64]>);
+
+impl Value {
+    /// Begins with some text: visible characters and spaces.
+    pub fn text(text: &'static str) -> Self {
+        debug_assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{text:?} is no value");
+        Self(SmallVec::from_slice(text.as_bytes()))
+    }
+
+    /// Goes on with `number` in decimal.
+    #[must_use]
+    pub fn number(mut self, number: u64) -> Self {
+        self.0.extend_from_slice(Digits::default().of(number));
+        self
+    }
+
+    /// Goes on with one more character.
+    #[must_use]
+    pub fn slash(mut self) -> Self {
+        self.0.push(b'/');
+        self
+    }
+
+    /// The same as a value of a map.
+    pub fn header(&self) -> Option<HeaderValue> {
+        HeaderValue::from_bytes(&self.0).ok()
+    }
+}
+
+impl From<RequestId> for Value {
+    fn from(id: RequestId) -> Self {
+        Self(SmallVec::from_slice(&id.hex()))
+    }
+}
+
 /// Room for a number in decimal.
 #[derive(Debug, Default)]
 pub struct Digits([u8; 20]);
@@ -151,8 +198,7 @@ mod tests {
         assert_eq!(again, map);
         let get = |name| written.get(&HeaderName::from_static(name));
         assert_eq!((get("vary"), get("x-last"), get("va")), (Some(&b"Accept"[..]), Some(&b"1"[..]), None));
-        written.add(&HeaderName::from_static("age"), b"7");
-        written.add(&HeaderName::from_static("x-no"), b"a\r\nb: c");
+        written.add_made(&HeaderName::from_static("age"), &Value::text("").number(7));
         assert_eq!((written.lines()[1], written.length()), (&b"age: 7\r\n"[..], written.lines()[0].len() + 8));
         let mut again = HeaderMap::new();
         written.add_to(&mut again);

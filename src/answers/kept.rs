@@ -15,6 +15,7 @@ use memchr::memmem;
 use tokio::time::Instant;
 
 use super::question::{Kind, Question};
+use super::room::{Room, Taken};
 use super::sessions::SessionId;
 use super::touch::Deps;
 use super::wish::Wish;
@@ -78,6 +79,9 @@ pub struct Kept {
     pub cost: u32,
     /// Whether it could have come compressed.
     might_be_packed: bool,
+    /// Bytes it takes, and its key.
+    weight: usize,
+    _room: Room,
 }
 
 impl Whole {
@@ -163,7 +167,7 @@ impl Whole {
 }
 
 impl Kept {
-    /// Keeps `whole`, the answer to `question`, which was sent at `sent`.
+    /// Keeps `whole`, the answer to `question`, which was sent at `sent`. Its bytes are added to those `taken`.
     pub fn new(
         whole: Arc<Whole>,
         question: &Question,
@@ -171,8 +175,11 @@ impl Kept {
         as_of: u64,
         session: SessionId,
         cost: u32,
+        taken: Arc<Taken>,
     ) -> Self {
         let modified = whole.head.get(&LAST_MODIFIED).and_then(date);
+        let deps: usize = question.deps.objects().iter().map(|object| object.len() + 24).sum();
+        let weight = OVERHEAD + question.key.len() + deps + whole.bytes();
         Self {
             whole,
             modified,
@@ -184,13 +191,14 @@ impl Kept {
             deps: question.deps.clone(),
             cost,
             might_be_packed: question.wish.gzip,
+            weight,
+            _room: Room::take(taken, weight),
         }
     }
 
     /// Bytes it takes, and its key.
-    pub fn weight(&self, key: usize) -> usize {
-        let deps: usize = self.deps.objects().iter().map(|object| object.len() + 24).sum();
-        OVERHEAD + key + deps + self.whole.bytes()
+    pub fn weight(&self) -> usize {
+        self.weight
     }
 
     /// Its age.

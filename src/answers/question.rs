@@ -6,6 +6,7 @@
 
 use http::Method;
 use http::header::HeaderMap;
+use memchr::memchr;
 use smallvec::smallvec;
 
 use super::effect::{ROW, last_segment};
@@ -111,7 +112,9 @@ impl Question {
         if call.principal == Principal::NOBODY {
             return None;
         }
-        let (path, parameters) = target.split_once('?').unwrap_or((target, ""));
+        let query = memchr(b'?', target.as_bytes());
+        let (path, parameters) =
+            query.and_then(|at| Some((target.get(..at)?, target.get(at + 1..)?))).unwrap_or((target, ""));
         let version = call.meaning.version?;
         let mut key = Key::with_capacity(USUAL_KEY);
         key.extend_from_slice(&org.to_be_bytes());

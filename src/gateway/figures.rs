@@ -20,8 +20,8 @@ use crate::live::{InForce, Live, LiveOrg};
 use crate::outcome::FailureKind;
 use crate::refusal::Reason;
 use crate::telemetry::{
-    BudgetSnapshot, BufferedBytes, BulkBatches, CacheSnapshot, ConfigSnapshot, ListenerSnapshot, PaceSnapshot,
-    RuntimeSnapshot, SlotsSnapshot, Snapshot, Telemetry, TopClients, UNKNOWN, UpstreamSnapshot,
+    BudgetSnapshot, BufferedBytes, BulkBatches, CacheSnapshot, ConfigSnapshot, ListenerSnapshot, ObjectRoom,
+    PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, Telemetry, TopClients, UNKNOWN, UpstreamSnapshot,
 };
 
 /// What came of the reloads so far.
@@ -113,7 +113,10 @@ impl Parts {
         snapshot.buffered_bytes =
             BufferedBytes { used: self.buffers.used() as u64, limit: live.config.limits.buffered_bytes_total };
         let (bytes, answers, limit) = self.answers.size();
-        snapshot.cache = CacheSnapshot { bytes, limit, answers, flights: self.answers.flights().len() as u64 };
+        let flights = self.answers.flights().len() as u64;
+        let objects = self.answers.by_object().into_iter();
+        let objects = objects.map(|(org, object, bytes, answers)| ObjectRoom { org, object, bytes, answers }).collect();
+        snapshot.cache = CacheSnapshot { bytes, limit, answers, flights, objects };
         snapshot.budgets = budgets(&live, self.clock.now());
         snapshot.slots = slots(&live, self.clock.now());
         snapshot.listeners = self.listeners();

@@ -264,7 +264,10 @@ fn refused(refusal: &Refusal, watch: &Watch) -> Response<Bytes> {
 
 /// Adds what the gateway says about every answer.
 fn stamp(response: &mut Reply, outcome: &mut Outcome) {
-    tell(response, REQUEST_ID, outcome.id_header());
+    match response.body_mut().written() {
+        Some(written) => written.add_made(&REQUEST_ID, &outcome.id.into()),
+        None => drop(response.headers_mut().insert(REQUEST_ID, outcome.id_header())),
+    }
     tell(response, COST, cost(outcome.charged().0));
     if let Some(queued) = outcome.queued
         && let Ok(value) = HeaderValue::try_from(format!("queue;dur={:.3}", queued.wait.as_secs_f64() * 1_000.0))
@@ -296,7 +299,7 @@ fn stamp(response: &mut Reply, outcome: &mut Outcome) {
 /// Adds a field in the place of any other of its name; Salesforce's own timing, if it sends any, stays.
 fn tell(response: &mut Reply, name: HeaderName, value: HeaderValue) {
     if let Some(written) = response.body_mut().written() {
-        written.add(&name, value.as_bytes());
+        written.add(&name, &value);
     } else if name == SERVER_TIMING {
         response.headers_mut().append(name, value);
     } else {

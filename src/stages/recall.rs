@@ -12,7 +12,6 @@ use bytes::Bytes;
 use http::header::{AGE, CACHE_CONTROL, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
-use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service};
 
@@ -34,7 +33,7 @@ use crate::stages::observe::ObserveLayer;
 use crate::stages::way::Way;
 use crate::stages::{Passage, Reply, changes};
 use crate::tasks::Tasks;
-use crate::written::Digits;
+use crate::written::Value;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LIMIT_INFO: HeaderName = HeaderName::from_static("sforce-limit-info");
@@ -289,7 +288,13 @@ where
     }
 
     /// Asks for nobody in particular.
-    pub(super) async fn run(mut self, passage: Box<Passage>, asked: Asked, leader: Leader) -> Result<Reply, Refusal> {
+    pub(super) async fn run(
+        mut self,
+        mut passage: Box<Passage>,
+        asked: Asked,
+        leader: Leader,
+    ) -> Result<Reply, Refusal> {
+        passage.urgency = Some(leader.urgency());
         let result = self.inner.call(passage).await;
         self.landed(result, asked, Some(leader)).await
     }
@@ -350,6 +355,7 @@ where
         if leader.is_none() && shares {
             asked.look = org.answers.look(None, &asked.question.deps, principal, passage.now, cache.rules.recheck);
         }
+        passage.urgency = leader.as_ref().map(Leader::urgency);
         let result = self.inner.call(passage).await;
         self.landed(result, asked, leader).await
     }
@@ -446,7 +452,8 @@ where
             Some(session)
                 if asked.keeps && whole.may_be_kept(question.kind) && org.unmoved(&question.deps, look.as_of, now) =>
             {
-                let kept = Kept::new(Arc::clone(&whole), question, sent, look.as_of, session, cost);
+                let taken = org.room(who.call.meaning.object.as_deref());
+                let kept = Kept::new(Arc::clone(&whole), question, sent, look.as_of, session, cost, taken);
                 cache.store.put(&question.key, Arc::new(kept));
                 true
             }
@@ -510,11 +517,11 @@ fn given(
     };
     let age = kept.age(now);
     let status = if age <= fresh {
-        number(b"weirkeeper;hit;ttl=", fresh.saturating_sub(age).as_secs())
+        Value::text("weirkeeper;hit;ttl=").number(fresh.saturating_sub(age).as_secs())
     } else {
-        number(b"weirkeeper;hit;ttl=-", age.saturating_sub(fresh).as_secs())
+        Value::text("weirkeeper;hit;ttl=-").number(age.saturating_sub(fresh).as_secs())
     };
-    tell(&mut reply, &AGE, &number(b"", age.as_secs()));
+    tell(&mut reply, &AGE, &Value::default().number(age.as_secs()));
     tell(&mut reply, &CACHE_STATUS, &status);
     tell_usage(&mut reply, org, now);
     let mut outcome = record.lock();
@@ -526,21 +533,11 @@ fn given(
     Some(reply)
 }
 
-/// The value of a field that is made here.
-type Value = SmallVec<[u8; 64]>;
-
-/// `number` in decimal after some text.
-fn number(text: &'static [u8], number: u64) -> Value {
-    let mut value = Value::from_slice(text);
-    value.extend_from_slice(Digits::default().of(number));
-    value
-}
-
 /// Adds a field to the head of an answer from memory.
-fn tell(reply: &mut Reply, name: &HeaderName, value: &[u8]) {
+fn tell(reply: &mut Reply, name: &HeaderName, value: &Value) {
     if let Some(written) = reply.body_mut().written() {
-        written.add(name, value);
-    } else if let Ok(value) = HeaderValue::from_bytes(value) {
+        written.add_made(name, value);
+    } else if let Some(value) = value.header() {
         reply.headers_mut().insert(name, value);
     }
 }
@@ -548,10 +545,7 @@ fn tell(reply: &mut Reply, name: &HeaderName, value: &[u8]) {
 /// What Salesforce would say of the org's use, as far as the gateway knows.
 fn tell_usage(reply: &mut Reply, org: &LiveOrg, now: Instant) {
     if let Some((used, limit)) = org.ledger.used_of_limit(now) {
-        let mut usage = number(b"api-usage=", used);
-        usage.push(b'/');
-        usage.extend_from_slice(Digits::default().of(limit));
-        tell(reply, &LIMIT_INFO, &usage);
+        tell(reply, &LIMIT_INFO, &Value::text("api-usage=").number(used).slash().number(limit));
     }
 }
 

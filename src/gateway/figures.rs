@@ -112,11 +112,7 @@ impl Parts {
         snapshot.config.path = live.config.path.as_ref().map(|path| path.display().to_string());
         snapshot.buffered_bytes =
             BufferedBytes { used: self.buffers.used() as u64, limit: live.config.limits.buffered_bytes_total };
-        let (bytes, answers, limit) = self.answers.size();
-        let flights = self.answers.flights().len() as u64;
-        let objects = self.answers.by_object().into_iter();
-        let objects = objects.map(|(org, object, bytes, answers)| ObjectRoom { org, object, bytes, answers }).collect();
-        snapshot.cache = CacheSnapshot { bytes, limit, answers, flights, objects };
+        snapshot.cache = kept(&self.answers);
         snapshot.budgets = budgets(&live, self.clock.now());
         snapshot.slots = slots(&live, self.clock.now());
         snapshot.listeners = self.listeners();
@@ -154,6 +150,14 @@ impl Parts {
             })
             .collect()
     }
+}
+
+/// The answers kept in memory.
+pub fn kept(answers: &Answers) -> CacheSnapshot {
+    let (bytes, count, limit) = answers.size();
+    let objects = answers.by_object().into_iter();
+    let objects = objects.map(|(org, object, bytes, answers)| ObjectRoom { org, object, bytes, answers }).collect();
+    CacheSnapshot { bytes, limit, answers: count, flights: answers.flights().len() as u64, objects }
 }
 
 /// The budget of every org at `now`.

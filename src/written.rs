@@ -133,7 +133,7 @@ impl Value<'_> {
 
     /// A number in decimal.
     pub fn number(&mut self, number: u64) -> &mut Self {
-        self.0.extend_from_slice(Digits::default().of(number));
+        self.0.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
         self
     }
 
@@ -151,36 +151,9 @@ impl Value<'_> {
     }
 }
 
-/// Room for a number in decimal.
-#[derive(Debug, Default)]
-pub struct Digits([u8; 20]);
-
-impl Digits {
-    /// The digits of `number`.
-    pub fn of(&mut self, number: u64) -> &[u8] {
-        let (mut rest, mut start) = (number, self.0.len());
-        for place in self.0.iter_mut().rev() {
-            *place = b'0' + (rest % 10) as u8;
-            start -= 1;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
-        self.0.get(start..).unwrap_or_default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_written_in_decimal() {
-        for number in [0, 7, 10, 305, u64::MAX] {
-            assert_eq!(Digits::default().of(number), number.to_string().as_bytes());
-        }
-    }
 
     #[test]
     fn what_is_written_is_what_was_given() {

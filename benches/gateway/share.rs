@@ -64,7 +64,7 @@ pub fn run(options: &Options) -> Outcome<bool> {
         command.arg(std::env::current_exe()?).args(["ledger-calls", &calls.to_string()]);
         let status = command.stderr(Stdio::null()).status()?;
         if status.success() {
-            counts::total(&profile)
+            counts::total_of(&profile)
         } else {
             Err(format!("{calls} calls ended with {status}").into())
         }

@@ -22,7 +22,7 @@
 //!
 //! | module | what it decides |
 //! |---|---|
-//! | [`call`], [`hold`], [`outcome`], [`refusal`], [`body`], [`clock`], [`tasks`], [`http1`] | the words every stage shares |
+//! | [`call`], [`hold`], [`outcome`], [`refusal`], [`body`], [`written`], [`clock`], [`tasks`], [`http1`] | the words every stage shares |
 //! | [`edge`] | how a caller's connection is read, who is calling, how the gateway's own answers look |
 //! | [`salesforce`] | what a request means and costs: pure knowledge, no I/O |
 //! | [`stages`] | the Tower layers: thin, each around a pure core |
@@ -71,3 +71,4 @@ pub mod stack;
 pub mod stages;
 pub mod tasks;
 pub mod telemetry;
+pub mod written;

@@ -4,6 +4,9 @@
 //! cargo bench --bench gateway                        CPU per proxied call, beside nginx if it is installed
 //! cargo bench --bench gateway -- instructions        user-space instructions per proxied call (valgrind)
 //! cargo bench --bench gateway -- syscalls            system calls per proxied call (strace)
+//! cargo bench --bench gateway -- speed --memory      CPU per answer from memory, beside nginx's cache
+//! cargo bench --bench gateway -- kept                memory that kept answers take, beside their bound
+//! cargo bench --bench gateway -- entries             instructions per answer from memory among few and many (valgrind)
 //! cargo bench --bench gateway -- idle                memory of idle connections
 //! cargo bench --bench gateway -- stream              memory while large and slow bodies pass
 //! ```
@@ -19,6 +22,7 @@
 
 mod counts;
 mod idle;
+mod kept;
 mod load;
 mod measure;
 mod origin;
@@ -72,6 +76,10 @@ enum What {
     Instructions(counts::InstructionOptions),
     /// System calls per call at saturation.
     Syscalls(counts::SyscallOptions),
+    /// Memory that kept answers take.
+    Kept(kept::Options),
+    /// User-space instructions of an answer from memory where many are kept.
+    Entries(kept::EntriesOptions),
     /// Memory of idle connections.
     Idle(idle::Options),
     /// Memory while large and slow bodies pass.
@@ -96,6 +104,8 @@ fn main() -> ExitCode {
         what => prepare().and_then(|()| match what {
             Some(What::Instructions(options)) => counts::instructions(&cli.common, &options),
             Some(What::Syscalls(options)) => counts::syscalls(&cli.common, &options),
+            Some(What::Kept(options)) => kept::run(&cli.common, &options),
+            Some(What::Entries(options)) => kept::entries(&cli.common, &options),
             Some(What::Idle(options)) => idle::run(&cli.common, &options),
             Some(What::Stream(options)) => stream::run(&cli.common, &options),
             Some(What::Speed(options)) => speed::run(&cli.common, &options),

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::generations::Generations;
 use super::kept::Kept;
 use super::relations::{Relations, Resolved, Shape};
+use super::room::{Rooms, Taken};
 use super::sessions::{SessionId, Sessions};
 use super::touch::{Deps, Lower, Touch, Touches};
 use crate::call::Principal;
@@ -24,6 +25,7 @@ pub struct OrgAnswers {
     /// Locked before `state`, where both are.
     relations: Mutex<Relations>,
     state: Mutex<State>,
+    rooms: Mutex<Rooms>,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +49,7 @@ pub struct Look {
 
 impl OrgAnswers {
     pub(super) fn new(number: u32, clock: Clock) -> Self {
-        Self { number, clock, relations: Mutex::default(), state: Mutex::default() }
+        Self { number, clock, relations: Mutex::default(), state: Mutex::default(), rooms: Mutex::default() }
     }
 
     /// Tells its answers from those of other orgs; never given to another org.
@@ -69,6 +71,16 @@ impl OrgAnswers {
         let good = !standing.busy && kept.is_some_and(|kept| standing.moved <= kept.as_of && entitled(kept));
         let soft = kept.is_some_and(|kept| standing.softened.max(state.sessions.softened(kept.by)) > kept.as_of);
         Look { as_of: state.generations.count(), busy: standing.busy, good, soft }
+    }
+
+    /// Where the bytes are counted that answers about `object` take.
+    pub fn room(&self, object: Option<&str>) -> Arc<Taken> {
+        self.rooms.lock().of(object)
+    }
+
+    /// The objects that answers are kept about, in lower case, with their bytes and answers.
+    pub fn by_object(&self) -> Vec<(Lower, u64, u64)> {
+        self.rooms.lock().all().map(|(object, bytes, answers)| (object.clone(), bytes, answers)).collect()
     }
 
     /// Salesforce described an object to `who`, in an answer whose call was sent when `as_of` was the last change.

@@ -13,6 +13,7 @@ mod line;
 mod log;
 pub mod metrics;
 mod names;
+mod objects;
 mod output;
 mod process;
 mod recent;
@@ -47,7 +48,8 @@ pub use self::recent::{RecentTrouble, Trouble};
 pub use self::render::{TEXT_FORMAT, VERSION};
 pub use self::snapshot::{
     BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot,
-    PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, SpendingSnapshot, SpendingSteps, UpstreamSnapshot,
+    ObjectRoom, PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, SpendingSnapshot, SpendingSteps,
+    UpstreamSnapshot,
 };
 pub use self::spenders::{BulkBatches, TopClient, TopClients};
 pub use self::status::{CacheEvents, CacheStatus, CacheSummary, CallerStatus, InFlightStatus, Saved, Status, Totals};

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::Serialize;
 use smol_str::SmolStr;
 
+use super::objects::ObjectStatus;
 use super::render::VERSION;
 use super::{CacheSnapshot, LogCounts, ProcessSnapshot, Snapshot, Telemetry};
 use crate::call::Class;
@@ -86,6 +87,8 @@ pub struct CacheStatus {
     pub saved: Vec<Saved>,
     /// Requests the cache has to do with, by org and what it made of them.
     pub events: Vec<CacheEvents>,
+    /// What it does for each object, the largest saving first.
+    pub objects: Vec<ObjectStatus>,
 }
 
 /// One org's part of it, summed up.
@@ -139,7 +142,9 @@ impl Telemetry {
         });
         saved.sort_by(|a, b| b.api_calls.cmp(&a.api_calls).then_with(|| (&a.org, &a.caller).cmp(&(&b.org, &b.caller))));
         events.sort_by(|a, b| (&a.org, a.result).cmp(&(&b.org, b.result)));
-        CacheStatus { kept: self.snapshot().cache, saved, events }
+        let snapshot = self.snapshot();
+        let objects = self.0.by_object(&snapshot);
+        CacheStatus { kept: snapshot.cache, saved, events, objects }
     }
 
     /// What was saved at `org`, with what is `kept` now.

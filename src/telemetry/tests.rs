@@ -276,6 +276,9 @@ fn filled(snapshot: &mut Snapshot) {
     });
     snapshot.runtimes.push(RuntimeSnapshot { runtime: "0".into(), tasks: 2, connections: 3 });
     snapshot.buffered_bytes = BufferedBytes { used: 10, limit: 100 };
+    let room =
+        |object: &'static str, bytes| ObjectRoom { org: "prod".into(), object: object.into(), bytes, answers: 1 };
+    snapshot.cache.objects = vec![room("account", 900), room("none", 40), room("unheard_of", 5), room("of__c", 6)];
     snapshot.upstreams.push(UpstreamSnapshot {
         org: "prod".into(),
         idle: 1,
@@ -298,6 +301,26 @@ fn filled(snapshot: &mut Snapshot) {
     });
     snapshot.facades.push(FacadeSnapshot { org: "prod".into(), logins_limited: 3, ..FacadeSnapshot::default() });
     snapshot.config.last_reload_successful = true;
+}
+
+#[test]
+fn what_is_kept_is_told_by_object_under_the_names_of_requests() {
+    let world = World::new(TelemetryOptions::default());
+    world.telemetry.add_source(filled);
+    world.telemetry.learn_objects(["Account"]);
+    let mut bytes = world.series("weirkeeper_cache_object_bytes");
+    bytes.sort();
+    let line = |object, bytes| format!("weirkeeper_cache_object_bytes{{org=\"prod\",object=\"{object}\"}} {bytes}");
+    assert_eq!(bytes, [line("Account", 900), line("none", 40), line("other", 11)]);
+    let mut outcome = world.read();
+    (outcome.source, outcome.saved) = (AnswerSource::Cache, 1);
+    world.recorder.finish(&outcome, &world.finish());
+    world.recorder.finish(&world.read(), &world.finish());
+    let objects = world.telemetry.cache_status().objects;
+    let account = objects.first().unwrap();
+    assert_eq!((account.object.as_str(), account.asked, account.from_memory, account.joined), ("Account", 1, 1, 0));
+    assert_eq!((account.hit_ratio, account.bytes, account.answers), (Some(0.5), 900, 1));
+    assert_eq!(objects.last().unwrap().hit_ratio, None);
 }
 
 #[test]

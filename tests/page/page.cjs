@@ -22,7 +22,7 @@ const LOOKS = {
 let browser;
 let page;
 let complaints = [];
-let bytes = 0;
+let bodies = [];
 
 const orders = {
   /** Opens a tab of one look; what it complains about from now on is kept. */
@@ -31,13 +31,16 @@ const orders = {
     const context = await browser.newContext({ ...LOOKS[look], reducedMotion: "reduce" });
     page = await context.newPage();
     complaints = [];
-    bytes = 0;
+    bodies = [];
     page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()));
     page.on("pageerror", (error) => complaints.push(String(error)));
-    page.on("requestfailed", (request) => complaints.push(`${request.url()}: ${request.failure()?.errorText}`));
-    page.on("response", async (answer) => {
-      const file = !answer.url().includes("/api/");
-      if (file) bytes += (await answer.body().catch(() => "")).length;
+    page.on("requestfailed", (request) => {
+      const why = request.failure()?.errorText ?? "";
+      // A stream ends like this when its tab is closed or goes elsewhere.
+      if (why !== "net::ERR_ABORTED") complaints.push(`${request.url()}: ${why}`);
+    });
+    page.on("response", (answer) => {
+      if (!answer.url().includes("/api/")) bodies.push(answer.body().catch(() => ""));
     });
     await page.goto(url);
   },
@@ -83,7 +86,12 @@ const orders = {
     const at = document.activeElement;
     return at.getAttribute("aria-label") ?? (at.id || at.textContent);
   }),
-  seen: () => ({ complaints, bytes }),
+
+  /** What the browser complained about, and the bytes of the page's own files. */
+  async seen() {
+    const files = await Promise.all(bodies);
+    return { complaints, bytes: files.reduce((sum, file) => sum + file.length, 0) };
+  },
 };
 
 async function main() {

@@ -48,8 +48,11 @@ export function each(parent, items, key, build, update) {
     else known.set(child.dataset.key, child);
   }
   let place = parent.firstElementChild;
+  const taken = new Set();
   for (const item of items) {
-    const name = key(item);
+    let name = key(item);
+    while (taken.has(name)) name += "+";
+    taken.add(name);
     let element = known.get(name);
     known.delete(name);
     if (!element) {

@@ -81,7 +81,8 @@ function locked(problem) {
     say(byId("concerns"), problem.message);
     return;
   }
-  if (!byId("dialog").open) orders.askForKey("The gateway shows its figures from afar only to who has its admin key.", again);
+  const words = orders.hasKey() ? "That was not the admin key. " : "";
+  if (!byId("dialog").open) orders.askForKey(`${words}From afar the gateway shows its figures only to who has its admin key.`, again);
 }
 
 byId("range-day").addEventListener("click", () => { range = "day"; show(); });

@@ -54,7 +54,10 @@ function close() {
 async function give(path, parameters) {
   const query = new URLSearchParams(parameters).toString().replaceAll("+", "%20");
   const answer = await fetch(`${path}?${query}`, { method: "POST", headers: credentials(), cache: "no-store" });
-  if (answer.ok) return;
+  if (answer.ok) {
+    await answer.text();
+    return;
+  }
   const problem = await refusal(answer);
   if (problem.status === 401) {
     key = "";
@@ -152,6 +155,8 @@ export function forgetKey() {
 export function begin(changed) {
   byId("dialog-no").addEventListener("click", close);
   byId("dialog").addEventListener("close", () => {
+    // It may be open again already.
+    if (byId("dialog").open) return;
     byId("key").value = "";
     submit = null;
   });

@@ -39,6 +39,9 @@ export function concerns(view) {
     say(words.firstElementChild, one.what.replace("{at}", at));
     say(words.lastElementChild, one.remedy);
   });
+  // Figures change all the time; who listens hears only when there is more or less to do.
+  const count = (severity) => view.concerns.filter((one) => one.severity === severity).length;
+  say(byId("told"), `What is wrong now: ${number(count("urgent"))} to act on, ${number(count("warning"))} to look at.`);
 }
 
 export function left(view) {

@@ -6,7 +6,6 @@
 use bytes::Bytes;
 use http::header::{DATE, HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
-use smallvec::SmallVec;
 
 use crate::outcome::RequestId;
 
@@ -49,19 +48,24 @@ impl Written {
 
     /// Adds a field to this answer alone.
     pub fn add(&mut self, name: &HeaderName, value: &HeaderValue) {
-        self.add_line(name, value.as_bytes());
+        self.begin(name);
+        self.added.extend_from_slice(value.as_bytes());
+        self.added.extend_from_slice(b"\r\n");
     }
 
     /// The same for a value that is made here.
-    pub fn add_made(&mut self, name: &HeaderName, value: &Value) {
-        self.add_line(name, &value.0);
+    pub fn make(&mut self, name: &HeaderName, write: impl FnOnce(&mut Value<'_>)) {
+        self.begin(name);
+        write(&mut Value(&mut self.added));
+        self.added.extend_from_slice(b"\r\n");
     }
 
-    fn add_line(&mut self, name: &HeaderName, value: &[u8]) {
+    fn begin(&mut self, name: &HeaderName) {
         if self.added.capacity() == 0 {
             self.added.reserve(ROOM);
         }
-        line(&mut self.added, name, value);
+        self.added.extend_from_slice(name.as_str().as_bytes());
+        self.added.extend_from_slice(b": ");
     }
 
     /// The lines, to be written one part after the other behind the status and before the end of the head.
@@ -115,73 +119,41 @@ fn line(out: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// A value that is made of fixed text and numbers, and needs no check that it is one.
-#[derive(Debug, Clone, Default)]
-pub struct Value(SmallVec<[u8; 64]>);
+/// Where a value is written that is made of fixed text and numbers, and so needs no check that it is one.
+#[derive(Debug)]
+pub struct Value<'a>(&'a mut Vec<u8>);
 
-impl Value {
-    /// Begins with some text: visible characters and spaces.
-    pub fn text(text: &'static str) -> Self {
+impl Value<'_> {
+    /// Some text: visible characters and spaces.
+    pub fn text(&mut self, text: &'static str) -> &mut Self {
         debug_assert!(text.bytes().all(|byte| matches!(byte, b' '..=b'~')), "{text:?} is no value");
-        Self(SmallVec::from_slice(text.as_bytes()))
-    }
-
-    /// Goes on with `number` in decimal.
-    #[must_use]
-    pub fn number(mut self, number: u64) -> Self {
-        self.0.extend_from_slice(Digits::default().of(number));
+        self.0.extend_from_slice(text.as_bytes());
         self
     }
 
-    /// Goes on with one more character.
-    #[must_use]
-    pub fn slash(mut self) -> Self {
-        self.0.push(b'/');
+    /// A number in decimal.
+    pub fn number(&mut self, number: u64) -> &mut Self {
+        self.0.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
         self
     }
 
-    /// The same as a value of a map.
-    pub fn header(&self) -> Option<HeaderValue> {
-        HeaderValue::from_bytes(&self.0).ok()
+    /// The id of a request.
+    pub fn id(&mut self, id: RequestId) -> &mut Self {
+        self.0.extend_from_slice(&id.hex());
+        self
     }
-}
 
-impl From<RequestId> for Value {
-    fn from(id: RequestId) -> Self {
-        Self(SmallVec::from_slice(&id.hex()))
-    }
-}
-
-/// Room for a number in decimal.
-#[derive(Debug, Default)]
-pub struct Digits([u8; 20]);
-
-impl Digits {
-    /// The digits of `number`.
-    pub fn of(&mut self, number: u64) -> &[u8] {
-        let (mut rest, mut start) = (number, self.0.len());
-        for place in self.0.iter_mut().rev() {
-            *place = b'0' + (rest % 10) as u8;
-            start -= 1;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
-        self.0.get(start..).unwrap_or_default()
+    /// What `write` writes, as a value of a map.
+    pub fn header(write: impl FnOnce(&mut Value<'_>)) -> Option<HeaderValue> {
+        let mut text = Vec::new();
+        write(&mut Value(&mut text));
+        HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_written_in_decimal() {
-        for number in [0, 7, 10, 305, u64::MAX] {
-            assert_eq!(Digits::default().of(number), number.to_string().as_bytes());
-        }
-    }
 
     #[test]
     fn what_is_written_is_what_was_given() {
@@ -198,7 +170,9 @@ mod tests {
         assert_eq!(again, map);
         let get = |name| written.get(&HeaderName::from_static(name));
         assert_eq!((get("vary"), get("x-last"), get("va")), (Some(&b"Accept"[..]), Some(&b"1"[..]), None));
-        written.add_made(&HeaderName::from_static("age"), &Value::text("").number(7));
+        written.make(&HeaderName::from_static("age"), |value| {
+            value.number(7);
+        });
         assert_eq!((written.lines()[1], written.length()), (&b"age: 7\r\n"[..], written.lines()[0].len() + 8));
         let mut again = HeaderMap::new();
         written.add_to(&mut again);

@@ -265,7 +265,9 @@ fn refused(refusal: &Refusal, watch: &Watch) -> Response<Bytes> {
 /// Adds what the gateway says about every answer.
 fn stamp(response: &mut Reply, outcome: &mut Outcome) {
     match response.body_mut().written() {
-        Some(written) => written.add_made(&REQUEST_ID, &outcome.id.into()),
+        Some(written) => written.make(&REQUEST_ID, |value| {
+            value.id(outcome.id);
+        }),
         None => drop(response.headers_mut().insert(REQUEST_ID, outcome.id_header())),
     }
     tell(response, COST, cost(outcome.charged().0));

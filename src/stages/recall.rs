@@ -516,13 +516,13 @@ fn given(
         None => kept.answer(&question.wish)?.map(ReplyBody::Whole),
     };
     let age = kept.age(now);
-    let status = if age <= fresh {
-        Value::text("weirkeeper;hit;ttl=").number(fresh.saturating_sub(age).as_secs())
-    } else {
-        Value::text("weirkeeper;hit;ttl=-").number(age.saturating_sub(fresh).as_secs())
-    };
-    tell(&mut reply, &AGE, &Value::default().number(age.as_secs()));
-    tell(&mut reply, &CACHE_STATUS, &status);
+    tell(&mut reply, &AGE, |value| {
+        value.number(age.as_secs());
+    });
+    tell(&mut reply, &CACHE_STATUS, |value| {
+        let start = if age <= fresh { "weirkeeper;hit;ttl=" } else { "weirkeeper;hit;ttl=-" };
+        value.text(start).number(fresh.abs_diff(age).as_secs());
+    });
     tell_usage(&mut reply, org, now);
     let mut outcome = record.lock();
     outcome.cache = Some(if source == Source::Stale { CacheResult::Stale } else { CacheResult::Hit });
@@ -534,10 +534,10 @@ fn given(
 }
 
 /// Adds a field to the head of an answer from memory.
-fn tell(reply: &mut Reply, name: &HeaderName, value: &Value) {
+fn tell(reply: &mut Reply, name: &HeaderName, write: impl FnOnce(&mut Value<'_>)) {
     if let Some(written) = reply.body_mut().written() {
-        written.add_made(name, value);
-    } else if let Some(value) = value.header() {
+        written.make(name, write);
+    } else if let Some(value) = Value::header(write) {
         reply.headers_mut().insert(name, value);
     }
 }
@@ -545,7 +545,9 @@ fn tell(reply: &mut Reply, name: &HeaderName, value: &Value) {
 /// What Salesforce would say of the org's use, as far as the gateway knows.
 fn tell_usage(reply: &mut Reply, org: &LiveOrg, now: Instant) {
     if let Some((used, limit)) = org.ledger.used_of_limit(now) {
-        tell(reply, &LIMIT_INFO, &Value::text("api-usage=").number(used).slash().number(limit));
+        tell(reply, &LIMIT_INFO, |value| {
+            value.text("api-usage=").number(used).text("/").number(limit);
+        });
     }
 }
 

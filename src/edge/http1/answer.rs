@@ -10,7 +10,7 @@ use http_body::SizeHint;
 use hyper::ext::ReasonPhrase;
 
 use crate::http1::length;
-use crate::written::{Digits, Written};
+use crate::written::Written;
 
 /// How the body of an answer is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,8 +165,8 @@ fn may_have_length(status: StatusCode) -> bool {
 
 fn tell_length(out: &mut Vec<u8>, length: u64) {
     out.extend_from_slice(b"content-length: ");
-    let mut digits = Digits::default();
-    out.extend_from_slice(digits.of(length));
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(digits.format(length).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use weirkeeper::admin::{Page, PageFile};
 use weirkeeper::config::key;
 
-use crate::blocking::{Answer, ask};
-use crate::process::{Setup, Simulator, TOKEN, config, free_address, run};
+use crate::blocking::{Answer, Client, ask};
+use crate::process::{Setup, Simulator, TOKEN, bearer, config, free_address, run};
 
 /// What one line of Prometheus's text format is.
 fn check_metrics(text: &str) -> usize {
@@ -83,9 +84,32 @@ fn the_pages_show_what_the_gateway_does_and_no_token() {
     assert_eq!(status["totals"]["api_calls_spent"], simulator.counts()["charged"]);
     assert_eq!(status["callers"][0]["caller"], "anyone");
     assert_eq!(status["config"]["path"], setup.config_str());
-    let index = gateway.admin("/").unwrap();
+    let index = gateway.admin("/api/v1").unwrap();
     assert!(index.text().contains("/api/v1/status"));
-    for path in ["/", "/metrics", "/livez", "/readyz", "/api/v1/status", "/api/v1/config", "/nothing"] {
+    let recent = gateway.admin("/api/v1/recent").unwrap().json();
+    let failed = &recent["troubles"][0];
+    assert_eq!((&failed["what"], &failed["caller"], &failed["count"]), (&json!("failed"), &json!("anyone"), &json!(1)));
+    assert!(failed["remedy"].as_str().unwrap().ends_with('.'), "{failed}");
+    let spent = gateway.admin("/api/v1/spending").unwrap().json();
+    assert_eq!(spent["orgs"][0]["callers"], json!(["anyone"]));
+    let steps = spent["orgs"][0]["day"]["callers"][0].as_array().unwrap();
+    assert_eq!(
+        steps.iter().map(|calls| calls.as_u64().unwrap()).sum::<u64>(),
+        simulator.counts()["charged"].as_u64().unwrap()
+    );
+    for path in [
+        "/",
+        "/metrics",
+        "/livez",
+        "/readyz",
+        "/api/v1",
+        "/api/v1/status",
+        "/api/v1/config",
+        "/api/v1/recent",
+        "/api/v1/spending",
+        "/page/main.js",
+        "/nothing",
+    ] {
         let answer = gateway.admin(path).unwrap();
         assert_eq!(answer.status, if path == "/nothing" { 404 } else { 200 }, "{path}");
         has_security_headers(&answer);
@@ -139,7 +163,7 @@ fn from_other_machines_the_key_is_needed_for_all_but_the_probes() {
     let get = |path: &str, headers: &[(&str, &str)]| ask(admin, "GET", path, headers, b"").unwrap();
     let right = format!("Bearer {key}");
     let wrong = format!("{right}x");
-    for path in ["/metrics", "/api/v1/status", "/api/v1/config", "/", "/nothing"] {
+    for path in ["/metrics", "/api/v1/status", "/api/v1/config", "/api/v1/recent", "/nothing"] {
         let answer = get(path, &[]);
         assert_eq!((answer.status, &answer.json()["error"]), (401, &json!("key_required")), "{path}");
         assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"weirkeeper admin\""));
@@ -148,7 +172,7 @@ fn from_other_machines_the_key_is_needed_for_all_but_the_probes() {
         let status = get(path, &[("authorization", &right)]).status;
         assert_eq!(status, if path == "/nothing" { 404 } else { 200 }, "{path}");
     }
-    for path in ["/livez", "/readyz"] {
+    for path in ["/livez", "/readyz", "/", "/page/main.js"] {
         assert_eq!(get(path, &[]).status, 200, "{path}");
     }
     assert_eq!(get("/livez", &[("host", "ops.example")]).status, 200);
@@ -184,6 +208,70 @@ fn an_admin_port_is_no_way_to_salesforce() {
     let answer = gateway.admin("/services/data/v62.0/limits").unwrap();
     assert_eq!((answer.status, &answer.json()["error"]), (404, &json!("not_found")));
     assert_eq!(simulator.requests(), 0);
+}
+
+#[test]
+fn a_callers_port_is_no_way_to_the_operators_pages() {
+    let simulator = Simulator::start();
+    let (_, digest) = made_key();
+    let text = config(simulator.address, "")
+        .replace("127.0.0.1:0}\nruntimes", &format!("127.0.0.1:0, key_sha256: {digest}}}\nruntimes"));
+    let gateway = Setup::written(&text).serve();
+    let ours = ["text/css", "text/javascript", "text/event-stream", "text/html", "image/svg+xml"];
+    let pages = Page::ALL.iter().map(|page| page.as_str());
+    let files = PageFile::ALL.iter().map(|file| file.as_str());
+    for path in pages.chain(files).chain(["//", "/.//api/v1/live", "/page/", "/weirkeeper/api/v1"]) {
+        for (method, body) in [("GET", b"".as_slice()), ("POST", b"x")] {
+            let answer = ask(gateway.address(), method, path, &[("authorization", &bearer())], body).unwrap();
+            let kind = answer.header("content-type").unwrap_or_default();
+            assert!(!ours.iter().any(|ours| kind.starts_with(ours)), "{method} {path}: {kind}");
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            for word in ["weirkeeper_requests_total", "\"alive\"", "\"readiness\"", "\"paused\"", "\"pages\""] {
+                assert!(!text.contains(word), "{method} {path}: {text}");
+            }
+        }
+    }
+    assert_eq!(gateway.status()["budgets"][0]["callers"][0]["paused"], false);
+}
+
+#[test]
+fn an_order_is_written_down_and_shows_on_the_page_without_its_key() {
+    let simulator = Simulator::start();
+    let (key, digest) = made_key();
+    let text = config(simulator.address, "")
+        .replace("127.0.0.1:0}\nruntimes", &format!("127.0.0.1:0, key_sha256: {digest}}}\nruntimes"));
+    let gateway = Setup::written(&text).serve();
+    let right = format!("Bearer {key}");
+    let order = |path: &str, authorization: &str| {
+        ask(gateway.admin, "POST", path, &[("authorization", authorization)], b"").unwrap()
+    };
+    let pause = "/api/v1/pause?org=prod&caller=anyone";
+    assert_eq!(order(pause, "Bearer guess").status, 401);
+    let refused = gateway.event("order_refused");
+    assert_eq!((&refused["order"], &refused["reason"]), (&json!("/api/v1/pause"), &json!("key_required")));
+    assert_eq!(order(pause, &right).status, 200);
+    assert_eq!(gateway.event("paused")["caller"], "anyone");
+    gateway.get("/services/data/v62.0/limits").unwrap().refused(503, "SERVER_UNAVAILABLE", "paused");
+
+    let mut viewer = Client::plain(gateway.admin).unwrap();
+    viewer.send("GET", "/api/v1/live?org=prod", &[], b"").unwrap();
+    let seen = viewer.read_until("\n\n\r\n").unwrap();
+    let data = seen.split("data: ").nth(1).unwrap().lines().next().unwrap();
+    let view: Value = serde_json::from_str(data).unwrap();
+    assert_eq!(view["org"]["callers"][0]["paused"], true);
+    let told = view["concerns"].as_array().unwrap().iter().any(|one| one["what"] == "anyone is paused.");
+    assert!(told, "{}", view["concerns"]);
+    let line = &view["recent"][0];
+    assert_eq!(
+        (&line["reason"], &line["remedy"]),
+        (&json!("paused"), &json!("Resume the caller or class when it may go on."))
+    );
+    assert_eq!(order(&pause.replace("pause", "resume"), &right).status, 200);
+    assert_eq!(gateway.event("resumed")["org"], "prod");
+    assert_eq!(gateway.get("/services/data/v62.0/limits").unwrap().status, 200);
+    for secret in [key.as_str(), digest.as_str(), TOKEN] {
+        assert!(!seen.contains(secret) && !gateway.process.out.text().contains(secret));
+    }
 }
 
 #[test]

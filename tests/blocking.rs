@@ -99,6 +99,14 @@ impl Client {
         self.send_raw(&[head.as_bytes(), body].concat())
     }
 
+    /// Reads an answer that does not end, up to these characters, and returns it as it came.
+    pub fn read_until(&mut self, until: &str) -> io::Result<String> {
+        while find(&self.read, until.as_bytes()).is_none() {
+            self.fill()?;
+        }
+        Ok(String::from_utf8_lossy(&std::mem::take(&mut self.read)).into_owned())
+    }
+
     /// Reads the answer to the last request.
     pub fn receive(&mut self) -> io::Result<Answer> {
         let head = loop {

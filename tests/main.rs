@@ -30,6 +30,7 @@ mod limits;
 mod limits_poll;
 mod observed;
 mod pacing;
+mod page;
 mod pki;
 mod polls;
 mod process;

@@ -86,7 +86,8 @@ impl Home {
     }
 }
 
-fn on_path(program: &str) -> Option<PathBuf> {
+/// Where a program of this name is on the path.
+pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|candidate| candidate.is_file())
 }

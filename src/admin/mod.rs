@@ -1,11 +1,16 @@
-//! The second listener, for operators: metrics, health, status and the configuration in force.
+//! The second listener, for operators: a page for people, metrics, health, status and the configuration in force.
 //!
 //! It reads, and takes the few orders of [`Order`] from who has the key; what it serves is never counted as traffic. It runs on the control thread and answers while the gateway
 //! drains. Connections, heads and times are bounded.
 
+mod concerns;
 mod guard;
+mod live;
 mod orders;
+mod page;
 mod pages;
+mod view;
+mod words;
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -32,11 +37,16 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+pub use self::concerns::{Concern, Severity};
 pub use self::guard::{Access, Denied, Needs, Reach};
+pub use self::live::{VIEWER_RETRY_SECONDS, VIEWERS};
 pub use self::orders::{Order, Purge, Purged, Unknown, Whom};
+pub use self::page::PageFile;
 pub use self::pages::Page;
+pub use self::view::View;
+pub use self::words::grouped;
 use crate::tasks::Tasks;
-use crate::telemetry::{Level, Telemetry};
+use crate::telemetry::{BudgetSnapshot, Level, SpendingSnapshot, Telemetry};
 
 /// Connections open at the same time; further ones wait in the system's queue.
 const CONNECTIONS: usize = 64;
@@ -71,6 +81,9 @@ type Carrier = Box<dyn Fn(&Order) -> Result<(), Unknown> + Send + Sync>;
 /// Makes answers old; says how much of that there was.
 type Purger = Box<dyn Fn(&Purge) -> Result<serde_json::Value, Unknown> + Send + Sync>;
 
+/// Says who spent the calls of an org when.
+type Spender = Box<dyn Fn(&BudgetSnapshot) -> Option<SpendingSnapshot> + Send + Sync>;
+
 /// What the admin listener shows.
 pub struct Admin {
     telemetry: Telemetry,
@@ -79,6 +92,8 @@ pub struct Admin {
     checks: RwLock<Vec<(&'static str, Check)>>,
     carrier: RwLock<Option<Carrier>>,
     purger: RwLock<Option<Purger>>,
+    spender: RwLock<Option<Spender>>,
+    audience: live::Audience,
     draining: AtomicBool,
 }
 
@@ -120,6 +135,8 @@ impl Admin {
             checks: RwLock::default(),
             carrier: RwLock::default(),
             purger: RwLock::default(),
+            spender: RwLock::default(),
+            audience: live::Audience::new(),
             draining: AtomicBool::new(false),
         }
     }
@@ -147,6 +164,15 @@ impl Admin {
     /// Says who makes kept answers old. It must be quick.
     pub fn purge_by(&self, purger: impl Fn(&Purge) -> Result<serde_json::Value, Unknown> + Send + Sync + 'static) {
         *self.purger.write() = Some(Box::new(purger));
+    }
+
+    /// Says who knows who spent an org's calls when. It must be quick.
+    pub fn spending_by(&self, spender: impl Fn(&BudgetSnapshot) -> Option<SpendingSnapshot> + Send + Sync + 'static) {
+        *self.spender.write() = Some(Box::new(spender));
+    }
+
+    fn spending(&self, budget: &BudgetSnapshot) -> Option<SpendingSnapshot> {
+        self.spender.read().as_ref().and_then(|spender| spender(budget))
     }
 
     /// From now on the gateway is not ready: it is shutting down.
@@ -204,7 +230,7 @@ where
         ready(Ok::<_, Infallible>(pages::answer(&admin, reach, &head)))
     });
     let [policy, sniff, frame, referrer, cache] =
-        SECURITY_HEADERS.map(|(name, value)| SetResponseHeaderLayer::overriding(name, value));
+        SECURITY_HEADERS.map(|(name, value)| SetResponseHeaderLayer::if_not_present(name, value));
     let service = ServiceBuilder::new()
         .layer(policy)
         .layer(sniff)

@@ -68,6 +68,15 @@ fn parameters(query: &str) -> Result<Vec<(&str, String)>, &'static str> {
     Ok(all)
 }
 
+/// Reads `org=...`, which may be missing: then it is empty.
+pub(super) fn chosen_org(query: &str) -> Result<String, &'static str> {
+    match <[_; 1]>::try_from(parameters(query)?) {
+        Ok([("org", org)]) => Ok(org),
+        Err(none) if none.is_empty() => Ok(String::new()),
+        _ => Err("The parameter is org."),
+    }
+}
+
 impl Purge {
     /// Reads `org=...`, and perhaps `object=...` or `principal=...`, and `soft=true`; the error says what is wrong.
     pub(super) fn parse(query: &str) -> Result<Self, &'static str> {
@@ -145,6 +154,15 @@ mod tests {
             "org=a&soft=yes",
         ] {
             assert!(purge(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_org_may_be_chosen() {
+        assert_eq!(chosen_org(""), Ok(String::new()));
+        assert_eq!(chosen_org("org=north%20east"), Ok("north east".to_owned()));
+        for wrong in ["org", "key=wka_1", "org=a&org=b", "org=a&key=b"] {
+            assert!(chosen_org(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -1,25 +1,30 @@
-//! The pages of the admin listener: which there are, and what each answers.
+//! The addresses of the admin listener: which there are, and what each answers.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CONTENT_SECURITY_POLICY, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Response, StatusCode, request};
 use http_body_util::Full;
 use serde::Serialize;
 
 use super::Admin;
 use super::guard::{Denied, Needs, Reach};
-use super::orders::{Order, Purge, Unknown};
+use super::live::{Body, Live, VIEWER_RETRY_SECONDS};
+use super::orders::{Order, Purge, Unknown, chosen_org};
+use super::page::{POLICY, PageFile};
+use super::words::remedy;
 use crate::call::closed_list;
-use crate::telemetry::TEXT_FORMAT;
+use crate::telemetry::{Level, RecentTrouble, SpendingSnapshot, TEXT_FORMAT};
 
 /// An answer of the admin listener.
-pub(super) type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Body>;
 
 closed_list! {
-    /// The pages there are.
+    /// The addresses there are, besides the files of the page.
     Page {
         /// This list.
-        Index = "/",
+        Index = "/api/v1",
         /// All metrics in Prometheus's text format.
         Metrics = "/metrics",
         /// 200 as long as the process can answer; depends on nothing else.
@@ -30,6 +35,12 @@ closed_list! {
         Status = "/api/v1/status",
         /// Every org's budget: what is used, by whom, what comes back when, when it runs out.
         Budget = "/api/v1/budget",
+        /// Who spent every org's calls when.
+        Spending = "/api/v1/spending",
+        /// Refusals and failures of the last 24 hours, and what to do about them.
+        Recent = "/api/v1/recent",
+        /// The page's data, every two seconds, as server-sent events.
+        Live = "/api/v1/live",
         /// Every org's slots for calls that run long, and who waits.
         Slots = "/api/v1/slots",
         /// POST: pause a caller or a class of an org.
@@ -49,9 +60,16 @@ impl Page {
     const fn needs(self) -> Needs {
         match self {
             Self::Livez | Self::Readyz => Needs::Nothing,
-            Self::Index | Self::Metrics | Self::Status | Self::Budget | Self::Slots | Self::Cache | Self::Config => {
-                Needs::KeyFromAfar
-            }
+            Self::Index
+            | Self::Metrics
+            | Self::Status
+            | Self::Budget
+            | Self::Spending
+            | Self::Recent
+            | Self::Live
+            | Self::Slots
+            | Self::Cache
+            | Self::Config => Needs::KeyFromAfar,
             Self::Pause | Self::Resume | Self::Purge => Needs::Key,
         }
     }
@@ -64,6 +82,11 @@ impl Page {
             Self::Readyz => "whether requests may be sent here, and why not",
             Self::Status => "what the gateway is doing",
             Self::Budget => "every org's budget: what is used, by whom, what comes back when, when it runs out",
+            Self::Spending => {
+                "who spent every org's calls in the last 24 hours, by half hour, and in the last one, by minute"
+            }
+            Self::Recent => "refusals and failures of the last 24 hours by caller, and what to do about them",
+            Self::Live => "what the page for people shows, as server-sent events; ?org=... chooses the org",
             Self::Slots => "every org's slots: which calls run long, whose, since when; and who waits",
             Self::Pause => {
                 "POST ?org=...&caller=... or &class=...: nothing of it is sent until it is resumed; needs the key"
@@ -79,28 +102,30 @@ impl Page {
 }
 
 /// Answers one request.
-pub(super) fn answer(admin: &Admin, reach: Reach, head: &request::Parts) -> Answer {
+pub(super) fn answer(admin: &Arc<Admin>, reach: Reach, head: &request::Parts) -> Answer {
+    if let Some(file) = PageFile::parse(head.uri.path()) {
+        return shown(admin, reach, head, file);
+    }
     let page = Page::parse(head.uri.path());
     let needs = page.map_or(Needs::KeyFromAfar, Page::needs);
     if let Err(denied) = admin.access.load().check(head, needs, reach) {
+        if let Some(page) = page.filter(|_| needs == Needs::Key) {
+            let members = [("order", page.as_str().into()), ("reason", denied.as_str().into())];
+            admin.telemetry.log().event(Level::Warn, "order_refused", &members);
+        }
         return refuse(denied);
     }
     let Some(page) = page else {
-        return error(StatusCode::NOT_FOUND, "not_found", "There is no such page; / lists those there are.");
+        return error(StatusCode::NOT_FOUND, "not_found", "There is no such page; /api/v1 lists those there are.");
     };
     let orders = matches!(page, Page::Pause | Page::Resume | Page::Purge);
-    let (allowed, methods, advice): (_, &[Method], _) = if orders {
-        ("POST", &[Method::POST], "Use POST.")
-    } else {
-        ("GET, HEAD", &[Method::GET, Method::HEAD], "Use GET or HEAD.")
-    };
+    let (allowed, methods, advice): (_, &[Method], _) =
+        if orders { ("POST", &[Method::POST], "Use POST.") } else { (READS, &READING, USE_READS) };
     if !methods.contains(&head.method) {
-        let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", advice);
-        answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
-        return answer;
+        return not_allowed(allowed, advice);
     }
     match page {
-        Page::Index => respond(StatusCode::OK, "text/html; charset=utf-8", index()),
+        Page::Index => json(StatusCode::OK, &index()),
         Page::Metrics => respond(StatusCode::OK, TEXT_FORMAT, admin.telemetry.render()),
         Page::Livez => respond(StatusCode::OK, JSON, "{\"alive\":true}\n"),
         Page::Readyz => {
@@ -110,6 +135,9 @@ pub(super) fn answer(admin: &Admin, reach: Reach, head: &request::Parts) -> Answ
         }
         Page::Status => json(StatusCode::OK, &admin.telemetry.status()),
         Page::Budget => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().budgets})),
+        Page::Spending => json(StatusCode::OK, &serde_json::json!({"orgs": spending(admin)})),
+        Page::Recent => json(StatusCode::OK, &serde_json::json!({"troubles": recent(admin)})),
+        Page::Live => live(admin, head),
         Page::Slots => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().slots})),
         Page::Pause => ordered(admin, head, true),
         Page::Resume => ordered(admin, head, false),
@@ -117,6 +145,61 @@ pub(super) fn answer(admin: &Admin, reach: Reach, head: &request::Parts) -> Answ
         Page::Purge => purged(admin, head),
         Page::Config => json(StatusCode::OK, &**admin.config.load()),
     }
+}
+
+const READS: &str = "GET, HEAD";
+const READING: [Method; 2] = [Method::GET, Method::HEAD];
+const USE_READS: &str = "Use GET or HEAD.";
+
+fn not_allowed(allowed: &'static str, advice: &str) -> Answer {
+    let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", advice);
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
+}
+
+/// A file of the page. It needs no key, for it shows nothing by itself.
+fn shown(admin: &Admin, reach: Reach, head: &request::Parts, file: PageFile) -> Answer {
+    if let Err(denied) = admin.access.load().check(head, Needs::Nothing, reach) {
+        return refuse(denied);
+    }
+    if !READING.contains(&head.method) {
+        return not_allowed(READS, USE_READS);
+    }
+    let (media_type, text) = file.content();
+    let mut answer = respond(StatusCode::OK, media_type, text);
+    answer.headers_mut().insert(CONTENT_SECURITY_POLICY, POLICY);
+    answer
+}
+
+/// The page's data from now on.
+fn live(admin: &Arc<Admin>, head: &request::Parts) -> Answer {
+    let org = match chosen_org(head.uri.query().unwrap_or_default()) {
+        Ok(org) => org,
+        Err(why) => return error(StatusCode::BAD_REQUEST, "bad_request", why),
+    };
+    let Some(live) = Live::new(admin, org) else {
+        let advice = "As many watch the page as may; close one, or come back.";
+        let mut answer = error(StatusCode::SERVICE_UNAVAILABLE, "too_many_viewers", advice);
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(VIEWER_RETRY_SECONDS));
+        return answer;
+    };
+    let mut answer = Response::new(Body::Live(live));
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    answer
+}
+
+fn spending(admin: &Admin) -> Vec<SpendingSnapshot> {
+    admin.telemetry.snapshot().budgets.iter().filter_map(|budget| admin.spending(budget)).collect()
+}
+
+fn recent(admin: &Admin) -> Vec<serde_json::Value> {
+    let with_remedy = |trouble: RecentTrouble| {
+        let remedy = remedy(&trouble.trouble);
+        let mut line = serde_json::to_value(trouble).ok()?;
+        line.as_object_mut()?.insert("remedy".to_owned(), remedy.into());
+        Some(line)
+    };
+    admin.telemetry.recent().into_iter().filter_map(with_remedy).collect()
 }
 
 /// Pauses or resumes what the query names.
@@ -190,22 +273,13 @@ fn json(status: StatusCode, value: &impl Serialize) -> Answer {
 }
 
 fn respond(status: StatusCode, media_type: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(Body::Whole(Full::new(body.into())));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
     answer
 }
 
-fn index() -> String {
-    use std::fmt::Write as _;
-
-    let mut page = String::from(
-        "<!doctype html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><title>Weirkeeper</title></head>\n<body>\n\
-         <h1>Weirkeeper</h1>\n<ul>\n",
-    );
-    for entry in Page::ALL {
-        let _ = writeln!(page, "<li><a href=\"{entry}\"><code>{entry}</code></a>: {}</li>", entry.purpose());
-    }
-    page.push_str("</ul>\n</body>\n</html>\n");
-    page
+fn index() -> serde_json::Value {
+    let about = |page: &Page| serde_json::json!({"path": page.as_str(), "purpose": page.purpose()});
+    serde_json::json!({"pages": Page::ALL.iter().map(about).collect::<Vec<_>>()})
 }

@@ -17,7 +17,7 @@
 //! | `ladder`, `fair`, `terms` | what may be borrowed when calls are scarce, and what was |
 //! | `pace` | how fast one caller may send, and who waits for it |
 //! | `lease`, `allotment`, `statement`, `bank` | what may be spent without asking the store, and the stores |
-//! | `forecast`, `snapshot` | what comes back when, and everything there is to see |
+//! | `forecast`, `snapshot`, `spending` | what comes back when, everything there is to see, and who spent when |
 //! | [`slots`] | which calls may be in the air, who waits, and who is next |
 //!
 //! Unit: API calls as Salesforce charges them (facts 1.3). Time: [`time::Timeline`], whole minutes.
@@ -40,6 +40,7 @@ pub mod ring;
 pub mod settings;
 pub mod slots;
 mod snapshot;
+mod spending;
 mod statement;
 mod sweep;
 mod terms;
@@ -58,6 +59,7 @@ pub use ledger::{Funding, LeaseEnded, Ledger, Reservation, Spent};
 pub use pace::{Hurry, PaceBudget, PaceSettings, Pacer, TooFast, Verdict};
 pub use settings::{AccountId, Blind, Ladder, Lending, Mode, OrgSettings, PerMille, Share};
 pub use snapshot::{CallerBudget, CallerForecast, OrgBudget, Warning};
+pub use spending::{Scale, Spending};
 pub use terms::{Paid, Terms};
 pub use time::{Minute, Timeline};
 pub use usage::{Footing, Misread, Reading};

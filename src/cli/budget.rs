@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use super::admin_client::AdminArguments;
+use crate::admin::grouped;
 
 /// Clients printed of each kind.
 const CLIENTS: usize = 5;
@@ -142,19 +143,6 @@ fn paces(text: &mut String, org: &Value) {
     }
 }
 
-/// `1,234,567`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// `14:20 UTC`, of a minute since the Unix epoch.
 fn time_of_day(minute: u64) -> String {
     format!("{:02}:{:02} UTC", minute / 60 % 24, minute % 60)
@@ -165,13 +153,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn numbers_are_grouped_by_thousands() {
-        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
-            assert_eq!(grouped(number), text);
-        }
-    }
 
     #[test]
     fn the_table_says_what_is_left_and_who_used_it() {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Ways;
 use super::doors::Door;
+use crate::admission::Scale;
 use crate::admission::slots::Slots;
 use crate::answers::Answers;
 use crate::body::ByteBudget;
@@ -21,7 +22,8 @@ use crate::outcome::FailureKind;
 use crate::refusal::Reason;
 use crate::telemetry::{
     BudgetSnapshot, BufferedBytes, BulkBatches, CacheSnapshot, ConfigSnapshot, ListenerSnapshot, ObjectRoom,
-    PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, Telemetry, TopClients, UNKNOWN, UpstreamSnapshot,
+    PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, SpendingSnapshot, SpendingSteps, Telemetry, TopClients,
+    UNKNOWN, UpstreamSnapshot,
 };
 
 /// What came of the reloads so far.
@@ -186,6 +188,40 @@ pub fn budgets(live: &Live, now: Instant) -> Vec<BudgetSnapshot> {
         }
     };
     live.config.orgs.iter().zip(live.orgs()).map(one).collect()
+}
+
+/// Callers whose spending is shown one by one: as many as can be told apart by colour.
+const NAMED: usize = 10;
+/// Of them, those that spent most in 24 hours; the rest are those that spend fastest now.
+const LARGEST: usize = 7;
+/// The last 24 hours, and the last one.
+const SCALES: [Scale; 2] = [Scale { minutes: 30, steps: 48 }, Scale { minutes: 1, steps: 60 }];
+
+/// Who spent the calls of the org whose budget this is, in the trailing day and hour; `None` if there is no such org.
+pub fn spending(live: &Live, budget: &BudgetSnapshot, now: Instant) -> Option<SpendingSnapshot> {
+    let org = live.orgs().iter().find(|org| org.name == budget.org)?;
+    // The largest user stands first.
+    let mut shown: Vec<_> = budget.callers.iter().filter(|caller| caller.used > 0).take(LARGEST).collect();
+    let mut fast: Vec<_> = budget.callers.iter().skip(shown.len()).filter(|caller| caller.used > 0).collect();
+    fast.sort_by_key(|caller| std::cmp::Reverse((caller.pace_per_hour, caller.used)));
+    shown.extend(fast.into_iter().take(NAMED - LARGEST));
+    shown.sort_by_key(|caller| std::cmp::Reverse(caller.used));
+
+    let names: Vec<_> = shown.iter().map(|caller| Arc::clone(&caller.name)).collect();
+    let mut steps = org.ledger.spending(&names, &SCALES, now).into_iter().zip(SCALES).map(|(spending, scale)| {
+        let mut others = spending.all;
+        for caller in &spending.callers {
+            others.iter_mut().zip(caller).for_each(|(all, calls)| *all = all.saturating_sub(*calls));
+        }
+        SpendingSteps { begins: spending.begins.0, minutes: scale.minutes, callers: spending.callers, others }
+    });
+    let (day, hour) = (steps.next()?, steps.next()?);
+    Some(SpendingSnapshot {
+        org: budget.org.clone(),
+        callers: names.iter().map(ToString::to_string).collect(),
+        day,
+        hour,
+    })
 }
 
 /// The slots and the queue of every org at `now`.

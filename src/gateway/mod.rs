@@ -186,6 +186,8 @@ impl Gateway {
         admin.carry_out(move |order| ledgers.pause(order));
         let (answers, log) = (lasting.answers.clone(), telemetry.log().clone());
         admin.purge_by(move |order| purge(&answers, &log, order));
+        let looked_at = Arc::clone(&in_force);
+        admin.spending_by(move |budget| figures::spending(&looked_at.load(), budget, clock.now()));
         admin.add_check("listeners", none_of(addresses.len(), move || failed.load(Ordering::Relaxed)));
         admin.add_check("workers", none_of(config.runtimes, workers.watch()));
         {

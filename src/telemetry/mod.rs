@@ -16,6 +16,7 @@ mod names;
 mod objects;
 mod output;
 mod process;
+mod recent;
 mod recorder;
 mod render;
 mod results;
@@ -27,6 +28,7 @@ mod status;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::{Mutex, RwLock};
@@ -41,14 +43,18 @@ pub use self::names::{InFlight, Names, UNKNOWN};
 use self::names::{Org, OrgOccupancy};
 pub use self::output::{Memory, Output};
 pub use self::process::ProcessSnapshot;
-pub use self::render::TEXT_FORMAT;
+use self::recent::{Recent, Whose};
+pub use self::recent::{RecentTrouble, Trouble};
+pub use self::render::{TEXT_FORMAT, VERSION};
 pub use self::snapshot::{
     BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot,
-    ObjectRoom, PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, UpstreamSnapshot,
+    ObjectRoom, PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, SpendingSnapshot, SpendingSteps,
+    UpstreamSnapshot,
 };
 pub use self::spenders::{BulkBatches, TopClient, TopClients};
-pub use self::status::{CacheEvents, CacheStatus, CallerStatus, InFlightStatus, Saved, Status, Totals};
+pub use self::status::{CacheEvents, CacheStatus, CacheSummary, CallerStatus, InFlightStatus, Saved, Status, Totals};
 use crate::admission::Minute;
+use crate::call::Family;
 use crate::clock::Clock;
 use crate::outcome::{Outcome, PollResult};
 use crate::refusal::Reason;
@@ -89,6 +95,7 @@ struct Shared {
     /// By name, so that a reload finds the cells of an org that stays.
     occupancies: Mutex<HashMap<SmolStr, Arc<OrgOccupancy>>>,
     sources: RwLock<Vec<Source>>,
+    recent: Recent,
 }
 
 /// Fills in one part's figures.
@@ -115,6 +122,7 @@ impl Telemetry {
             names: ArcSwap::default(),
             occupancies: Mutex::default(),
             sources: RwLock::default(),
+            recent: Recent::default(),
         }))
     }
 
@@ -162,7 +170,29 @@ impl Telemetry {
         if more > 0 {
             let labels = metrics::RefusalLabels { org: UNKNOWN.into(), caller: UNKNOWN.into(), reason };
             self.0.metrics.refusals_total.cell(labels).add(more);
+            let whose = Whose { org: UNKNOWN, caller: UNKNOWN, family: Family::Other, template: "" };
+            self.0.recent.note(&whose, Trouble::Refused { reason }, more, self.wall());
         }
+    }
+
+    /// What went wrong in the last 24 hours, the latest first; a bounded list.
+    pub fn recent(&self) -> Vec<RecentTrouble> {
+        self.0.recent.list(self.wall())
+    }
+
+    /// Now.
+    pub fn now(&self) -> Instant {
+        self.0.clock.now()
+    }
+
+    /// The same, since the Unix epoch.
+    pub fn wall(&self) -> Duration {
+        self.0.clock.wall(self.now())
+    }
+
+    /// For how long the process has been counting.
+    pub fn uptime(&self) -> Duration {
+        self.now().saturating_duration_since(self.0.started)
     }
 
     /// Counts a question of the gateway's own what `org` has used.

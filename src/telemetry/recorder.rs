@@ -20,6 +20,7 @@ use super::metrics::{
     VersionLabels,
 };
 use super::names::Names;
+use super::recent::{Trouble as Lately, Whose};
 use super::spenders::Client;
 use super::{Finish, Shared};
 use crate::admission::Minute;
@@ -113,19 +114,21 @@ impl Counting {
             self.spenders(outcome, charged, ended, finish.names);
         }
         if failed {
-            cache.failures(&self.shared, outcome, counted);
+            cache.failures(&self.shared, outcome, counted, ended);
         }
         if let Some(reason) = outcome.refusal {
             cache.rare(&self.shared, outcome, Rare::Refused(reason)).add(1);
+            cache.note(&self.shared, outcome, Lately::Refused { reason }, ended);
         }
         if outcome.unknown || outcome.refusal == Some(Reason::OutcomeUnknown) {
             cache.rare(&self.shared, outcome, Rare::UnknownOutcome).add(1);
+            cache.note(&self.shared, outcome, Lately::UnknownOutcome, ended);
         }
         if let Some((purse, result)) = outcome.retried {
             cache.rare(&self.shared, outcome, Rare::Retried(purse, result)).add(1);
         }
         if let Some(failures) = &outcome.failures {
-            cache.record_failures(&self.shared, outcome, failures);
+            cache.record_failures(&self.shared, outcome, failures, ended);
         }
         if let Some(queued) = outcome.queued {
             let labels = QueueLabels { org: finish.names.org(outcome.org).into(), class: outcome.class };
@@ -145,6 +148,7 @@ impl Counting {
         }
         if let Some(reason) = outcome.would_refuse {
             cache.rare(&self.shared, outcome, Rare::WouldRefuse(reason)).add(1);
+            cache.note(&self.shared, outcome, Lately::WouldRefuse { reason }, ended);
         }
     }
 }
@@ -233,13 +237,15 @@ impl Cache {
 
     /// Not remembered: who has failures has few, and an answer that holds them costs much more than counting them.
     #[cold]
-    fn record_failures(&self, shared: &Shared, outcome: &Outcome, failures: &Failures) {
+    fn record_failures(&self, shared: &Shared, outcome: &Outcome, failures: &Failures, ended: Instant) {
         let metrics = &shared.metrics;
         let (org, caller) = (self.names.org(outcome.org), self.names.caller(outcome.caller));
         for failed in &failures.list {
             let object = failures.objects.get(failed.at as usize).and_then(Option::as_ref).or(outcome.object.as_ref());
             let object = object.map_or(WordId::NONE, |object| shared.objects.id(object, false));
             let code = if failed.code.is_empty() { WordId::NONE } else { shared.error_codes.id(&failed.code, true) };
+            let partial = Lately::Partial { object: shared.objects.word(object), code: shared.error_codes.word(code) };
+            self.note(shared, outcome, partial, ended);
             let labels = |object, code| RecordFailureLabels {
                 org: org.into(),
                 caller: caller.into(),
@@ -251,11 +257,28 @@ impl Cache {
         }
     }
 
-    fn failures(&mut self, shared: &Shared, outcome: &Outcome, exchanges: &[Exchange]) {
+    /// Into the list of what went wrong lately.
+    #[cold]
+    fn note(&self, shared: &Shared, outcome: &Outcome, trouble: Lately, ended: Instant) {
+        let whose = Whose {
+            org: self.names.org(outcome.org),
+            caller: self.names.caller(outcome.caller),
+            family: outcome.family,
+            template: outcome.template,
+        };
+        shared.recent.note(&whose, trouble, 1, shared.clock.wall(ended));
+    }
+
+    fn failures(&mut self, shared: &Shared, outcome: &Outcome, exchanges: &[Exchange], ended: Instant) {
         for exchange in exchanges {
             let Some(trouble) = exchange.trouble() else { continue };
             let code = exchange.error_code.as_ref().map_or(WordId::NONE, |code| shared.error_codes.id(code, true));
             self.rare(shared, outcome, Rare::Error(outcome.family, trouble, code)).add(1);
+            // What the gateway said about it itself stands there already.
+            if outcome.refusal.is_none() {
+                let failed = Lately::Failed { kind: trouble.as_str(), code: shared.error_codes.word(code) };
+                self.note(shared, outcome, failed, ended);
+            }
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::exchange::vault::State;
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
 
 /// The version of this build.
-pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 const PROFILE: &str = if cfg!(debug_assertions) { "debug" } else { "release" };
 

@@ -62,6 +62,32 @@ pub struct BudgetSnapshot {
     pub bulk_batches: BulkBatches,
 }
 
+/// Who spent one org's calls when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SpendingSnapshot {
+    /// The org's name.
+    pub org: String,
+    /// Callers named below: those that spent most in 24 hours, and those that spend fastest now.
+    pub callers: Vec<String>,
+    /// The last 24 hours.
+    pub day: SpendingSteps,
+    /// The last hour.
+    pub hour: SpendingSteps,
+}
+
+/// Calls by steps of time, the oldest first; the last step is under way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SpendingSteps {
+    /// When the first step begins, in minutes since the Unix epoch.
+    pub begins: u32,
+    /// Minutes of a step.
+    pub minutes: u32,
+    /// Of each named caller, in their order.
+    pub callers: Vec<Vec<u64>>,
+    /// Of all others together.
+    pub others: Vec<u64>,
+}
+
 /// One caller's pace at one org.
 #[derive(Debug, Clone, Serialize)]
 pub struct PaceSnapshot {

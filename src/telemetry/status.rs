@@ -1,14 +1,18 @@
 //! `/api/v1/status`: the same figures as the metrics, for people and scripts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
+use smol_str::SmolStr;
 
 use super::objects::ObjectStatus;
 use super::render::VERSION;
 use super::{CacheSnapshot, LogCounts, ProcessSnapshot, Snapshot, Telemetry};
 use crate::call::Class;
 use crate::outcome::{CacheResult, Source};
+
+/// Callers in a [`CacheSummary`].
+const SAVERS: usize = 5;
 
 /// The gateway at one moment. Every member is part of the public contract.
 #[derive(Debug, Clone, Serialize)]
@@ -87,6 +91,20 @@ pub struct CacheStatus {
     pub objects: Vec<ObjectStatus>,
 }
 
+/// One org's part of it, summed up.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct CacheSummary {
+    /// What is kept, of all orgs.
+    #[serde(flatten)]
+    pub kept: CacheSnapshot,
+    /// API calls that were not made since the start, by why.
+    pub saved: BTreeMap<&'static str, u64>,
+    /// Callers that saved most, and how much.
+    pub savers: Vec<(String, u64)>,
+    /// Requests the cache has to do with, by what it made of them.
+    pub events: BTreeMap<&'static str, u64>,
+}
+
 /// API calls that were not made.
 #[derive(Debug, Clone, Serialize)]
 pub struct Saved {
@@ -127,6 +145,28 @@ impl Telemetry {
         let snapshot = self.snapshot();
         let objects = self.0.by_object(&snapshot);
         CacheStatus { kept: snapshot.cache, saved, events, objects }
+    }
+
+    /// What was saved at `org`, with what is `kept` now.
+    pub fn cache_summary(&self, org: &str, kept: CacheSnapshot) -> CacheSummary {
+        let mut summary = CacheSummary { kept, ..CacheSummary::default() };
+        let mut savers: HashMap<SmolStr, u64, ahash::RandomState> = HashMap::default();
+        self.0.metrics.api_calls_saved_total.visit(|l, calls| {
+            if l.org == org {
+                *summary.saved.entry(l.by.as_str()).or_default() += calls;
+                *savers.entry(l.caller.clone()).or_default() += calls;
+            }
+        });
+        self.0.metrics.cache_events_total.visit(|l, requests| {
+            if l.org == org {
+                *summary.events.entry(l.result.as_str()).or_default() += requests;
+            }
+        });
+        let mut savers: Vec<_> = savers.into_iter().map(|(caller, calls)| (caller.to_string(), calls)).collect();
+        savers.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        savers.truncate(SAVERS);
+        summary.savers = savers;
+        summary
     }
 
     /// The gateway now.

@@ -475,3 +475,26 @@ proptest! {
         }
     }
 }
+
+#[tokio::test]
+async fn what_went_wrong_lately_is_told_by_caller_and_names_nothing_of_a_request() {
+    let world = World::new(TelemetryOptions::default());
+    world.recorder.finish(&world.read(), &world.finish());
+    assert_eq!(world.telemetry.recent(), [], "what went well is not in the list");
+    for _ in 0..3 {
+        let mut refused = world.read();
+        refused.exchanges.clear();
+        refused.refusal = Some(Reason::CallerCeiling);
+        world.recorder.finish(&refused, &world.finish());
+    }
+    let mut failed = world.read();
+    failed.exchanges[0].failure = Some(FailureKind::Status);
+    failed.exchanges[0].error_code = Some("ab:a0B5e00000XyZ12EAF is not a code".into());
+    world.recorder.finish(&failed, &world.finish());
+    let told: Vec<_> =
+        world.telemetry.recent().into_iter().map(|line| (line.trouble, line.count, line.lately)).collect();
+    let refused = (super::Trouble::Refused { reason: Reason::CallerCeiling }, 3, 3);
+    let failed = (super::Trouble::Failed { kind: "status", code: "other".into() }, 1, 1);
+    assert!(told.len() == 2 && told.contains(&refused) && told.contains(&failed), "{told:?}");
+    assert!(world.telemetry.recent().iter().all(|line| line.org == "prod" && line.caller == "billing"));
+}

@@ -95,7 +95,16 @@ async fn demo(arguments: &DemoArguments) -> Result<(), String> {
         _ => return Err("the demo's listeners are missing".to_owned()),
     };
 
-    greet(&sim, simulated.local_addr, plain, tls, gateway.admin_address(), &folder.0, &ca.path);
+    greet(&Greeting {
+        sim: &sim,
+        simulated: simulated.local_addr,
+        plain,
+        tls,
+        admin: gateway.admin_address(),
+        admin_key: &keys.admin.plain,
+        folder: &folder.0,
+        ca: &ca.path,
+    });
     let telemetry = gateway.telemetry().clone();
     let tasks = Tasks::new();
     let stop = Arc::new(tokio::sync::Notify::new());
@@ -134,21 +143,27 @@ async fn demo(arguments: &DemoArguments) -> Result<(), String> {
     summary.close()
 }
 
-fn greet(
-    sim: &Sim,
+/// What whoever starts the demo wants to know.
+struct Greeting<'a> {
+    sim: &'a Sim,
     simulated: SocketAddr,
     plain: SocketAddr,
     tls: SocketAddr,
     admin: SocketAddr,
-    folder: &Path,
-    ca: &Path,
-) {
+    admin_key: &'a str,
+    folder: &'a Path,
+    ca: &'a Path,
+}
+
+fn greet(greeting: &Greeting<'_>) {
+    let Greeting { sim, simulated, plain, tls, admin, admin_key, folder, ca } = greeting;
     let token = sim.config().users.first().map_or("", |user| user.token.as_str());
     super::say(&format!(
         "Weirkeeper demo\n  \
+         operators            http://{admin}/  (the page to look at; /metrics, /readyz, /api/v1)\n  \
+         operators' key       {admin_key}\n  \
          gateway              http://{plain}  https://{tls}\n  \
          certificate of https {}\n  \
-         operators            http://{admin}/  (metrics, readiness, status)\n  \
          simulated Salesforce http://{simulated}  ({} calls in 24 hours)\n  \
          configuration, log   {}\n\n\
          Try it:  curl -H 'Authorization: Bearer {token}' http://{plain}/services/data/v62.0/limits\n",
@@ -165,7 +180,7 @@ fn configuration(arguments: &DemoArguments, simulated: SocketAddr, folder: &Path
         "listeners:\n\
          - address: {listen}\n\
          - address: {listen_tls}\n  tls: {{certificate: {folder}/tls.crt, key: {folder}/tls.key}}\n\
-         admin: {{address: {admin}}}\n\
+         admin: {{address: {admin}, key_sha256: {admin_key}}}\n\
          limits: {{drain: 5s}}\n\
          orgs:\n\
          - {{name: demo, instance_url: 'http://{simulated}'}}\n\
@@ -181,6 +196,7 @@ fn configuration(arguments: &DemoArguments, simulated: SocketAddr, folder: &Path
         listen = arguments.listen,
         listen_tls = arguments.listen_tls,
         admin = arguments.admin,
+        admin_key = keys.admin.digest,
         storefront = keys.storefront.digest,
         billing = keys.billing.digest,
     )

@@ -23,13 +23,16 @@ const KNOWN: usize = 40;
 
 /// A gateway key and what the configuration knows of it.
 pub struct Key {
-    plain: Zeroizing<String>,
+    /// What is sent.
+    pub plain: Zeroizing<String>,
     /// Its SHA-256, in hexadecimal digits.
     pub digest: String,
 }
 
-/// The keys of the apps that have one.
+/// The keys of the apps that have one, and the operator's.
 pub struct Keys {
+    /// The operator's.
+    pub admin: Key,
     /// The storefront's.
     pub storefront: Key,
     /// The billing system's.
@@ -44,7 +47,7 @@ impl Keys {
             let digest = key::sha256_hex(&plain);
             Ok(Key { plain, digest })
         };
-        Ok(Self { storefront: make()?, billing: make()? })
+        Ok(Self { admin: make()?, storefront: make()?, billing: make()? })
     }
 }
 

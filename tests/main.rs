@@ -24,6 +24,7 @@ mod identities;
 mod limits;
 mod limits_poll;
 mod observed;
+mod outage;
 mod pacing;
 mod pki;
 mod polls;

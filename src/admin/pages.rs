@@ -32,6 +32,8 @@ closed_list! {
         Budget = "/api/v1/budget",
         /// Every org's slots for calls that run long, and who waits.
         Slots = "/api/v1/slots",
+        /// Every org's circuit breakers.
+        Breakers = "/api/v1/breakers",
         /// POST: pause a caller or a class of an org.
         Pause = "/api/v1/pause",
         /// POST: resume it.
@@ -49,9 +51,14 @@ impl Page {
     const fn needs(self) -> Needs {
         match self {
             Self::Livez | Self::Readyz => Needs::Nothing,
-            Self::Index | Self::Metrics | Self::Status | Self::Budget | Self::Slots | Self::Cache | Self::Config => {
-                Needs::KeyFromAfar
-            }
+            Self::Index
+            | Self::Metrics
+            | Self::Status
+            | Self::Budget
+            | Self::Slots
+            | Self::Breakers
+            | Self::Cache
+            | Self::Config => Needs::KeyFromAfar,
             Self::Pause | Self::Resume | Self::Purge => Needs::Key,
         }
     }
@@ -65,6 +72,7 @@ impl Page {
             Self::Status => "what the gateway is doing",
             Self::Budget => "every org's budget: what is used, by whom, what comes back when, when it runs out",
             Self::Slots => "every org's slots: which calls run long, whose, since when; and who waits",
+            Self::Breakers => "every org's circuit breakers: which hold calls back, and until when",
             Self::Pause => {
                 "POST ?org=...&caller=... or &class=...: nothing of it is sent until it is resumed; needs the key"
             }
@@ -110,6 +118,7 @@ pub(super) fn answer(admin: &Admin, reach: Reach, head: &request::Parts) -> Answ
         }
         Page::Status => json(StatusCode::OK, &admin.telemetry.status()),
         Page::Budget => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().budgets})),
+        Page::Breakers => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().breakers})),
         Page::Slots => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().slots})),
         Page::Pause => ordered(admin, head, true),
         Page::Resume => ordered(admin, head, false),

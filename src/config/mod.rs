@@ -9,6 +9,7 @@
 //! operators come from it. Only this module reads the environment; only [`Config`] reaches the rest of the program.
 
 mod auth;
+mod breaker;
 mod cache;
 mod check;
 mod daily;
@@ -32,6 +33,7 @@ pub mod watch;
 use std::net::SocketAddr;
 use std::path::Path;
 
+pub use breaker::{Breaker, BreakerMode};
 pub use cache::{Cache, CacheEntry};
 pub use daily::{DailyMode, OnLoss};
 pub use file::{AccessTo, PolicyMode, Roots};

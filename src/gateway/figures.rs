@@ -20,8 +20,9 @@ use crate::live::{InForce, Live, LiveOrg};
 use crate::outcome::FailureKind;
 use crate::refusal::Reason;
 use crate::telemetry::{
-    BudgetSnapshot, BufferedBytes, BulkBatches, CacheSnapshot, ConfigSnapshot, ListenerSnapshot, PaceSnapshot,
-    RuntimeSnapshot, SlotsSnapshot, Snapshot, Telemetry, TopClients, UNKNOWN, UpstreamSnapshot,
+    BreakerSnapshot, BreakersSnapshot, BudgetSnapshot, BufferedBytes, BulkBatches, CacheSnapshot, ConfigSnapshot,
+    ListenerSnapshot, PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, Telemetry, TopClients, UNKNOWN,
+    UpstreamSnapshot,
 };
 
 /// What came of the reloads so far.
@@ -116,6 +117,7 @@ impl Parts {
         snapshot.cache = CacheSnapshot { bytes, limit, answers, flights: self.answers.flights().len() as u64 };
         snapshot.budgets = budgets(&live, self.clock.now());
         snapshot.slots = slots(&live, self.clock.now());
+        snapshot.breakers = breakers(&live, self.clock.now());
         snapshot.listeners = self.listeners();
         let ways = self.ways.lock();
         snapshot.runtimes = ways
@@ -179,6 +181,26 @@ pub fn budgets(live: &Live, now: Instant) -> Vec<BudgetSnapshot> {
         }
     };
     live.config.orgs.iter().zip(live.orgs()).map(one).collect()
+}
+
+/// The circuit breakers of every org at `now`.
+pub fn breakers(live: &Live, now: Instant) -> Vec<BreakersSnapshot> {
+    let one = |org: &LiveOrg| {
+        let (families, users) = org.breakers.view(now);
+        let families = families.into_iter().map(|(family, state, opened, again)| BreakerSnapshot {
+            family,
+            state,
+            opened,
+            finds_out_in_seconds: again.map(|again| again.as_secs_f64()),
+        });
+        BreakersSnapshot {
+            org: org.name.to_string(),
+            mode: live.config.breaker.mode,
+            families: families.collect(),
+            users_held_back: users as u64,
+        }
+    };
+    live.orgs().iter().map(one).collect()
 }
 
 /// The slots and the queue of every org at `now`.

@@ -25,7 +25,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::salesforce::Usage;
 use crate::stages::pace::Asked;
 use crate::stages::way::Way;
-use crate::stages::{Passage, Reply, turn};
+use crate::stages::{Passage, Reply, breakers, turn};
 
 /// The calls of one org that wait for the ledger. Cloning is one reference count.
 #[derive(Debug, Clone, Default)]
@@ -138,6 +138,10 @@ where
         let (mut inner, clock) = (self.inner.clone(), self.clock);
         Way::waits(async move {
             turn::wait(&mut passage, fare, turn, clock).await?;
+            // Who waited does not burst into what has broken meanwhile.
+            if let Some(refusal) = breakers::shut(&passage) {
+                return Err(refusal);
+            }
             drop(place);
             inner.call(passage).await
         })

@@ -23,6 +23,7 @@ use tower::{Layer, Service};
 use crate::body::{HeldBytes, Payload, Pieces, ReplyBody, wiped};
 use crate::call::{Call, Family};
 use crate::clock::Clock;
+use crate::exchange::breaker::Ticket;
 use crate::exchange::vault::{Identity, NoToken, Token, Trouble};
 use crate::live::Live;
 use crate::outcome::Record;
@@ -177,6 +178,7 @@ struct Rest {
     live: Arc<Live>,
     record: Record,
     secure: bool,
+    ticket: Option<Ticket>,
     back: Option<Back>,
     method: Method,
     version: Version,
@@ -207,6 +209,7 @@ impl Kept {
             live: Arc::clone(&passage.live),
             record: passage.record.clone(),
             secure: passage.secure,
+            ticket: passage.ticket,
             back: passage.back.clone(),
             method: passage.head.method.clone(),
             version: passage.head.version,
@@ -227,7 +230,7 @@ impl Kept {
 impl Rest {
     /// The request as it came, but for its credentials, for an attempt at `now`.
     fn passage(self, kept: &[u8], now: tokio::time::Instant) -> Option<Box<Passage>> {
-        let Self { call, live, record, secure, method, version, body, back, epoch: _, jwt: _ } = self;
+        let Self { call, live, record, secure, method, version, body, ticket, back, epoch: _, jwt: _ } = self;
         let payload = match body? {
             Whole::Empty => Payload::Empty,
             Whole::Bytes(bytes, held) => Payload::Whole(bytes, held),
@@ -243,7 +246,7 @@ impl Rest {
             let value = HeaderValue::from_bytes(value.get(1..)?).ok()?;
             head.headers.append(HeaderName::from_bytes(name).ok()?, value);
         }
-        Some(Box::new(Passage { call, head, payload, live, record, now, secure, fare: None, back }))
+        Some(Box::new(Passage { call, head, payload, live, record, now, secure, fare: None, ticket, back }))
     }
 }
 

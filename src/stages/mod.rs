@@ -11,6 +11,7 @@ use crate::body::{Payload, ReplyBody};
 use crate::call::{Call, CallerId, Class, Meaning, OrgId, Principal};
 use crate::edge::connection::Connection;
 use crate::edge::inbound::Inbound;
+use crate::exchange::breaker::Ticket;
 use crate::live::Live;
 use crate::outcome::Record;
 use crate::stages::admit::Fare;
@@ -21,6 +22,7 @@ pub mod admit;
 pub mod answer;
 pub mod authorize;
 pub mod back;
+pub mod breakers;
 pub mod changes;
 pub mod facade;
 pub mod identify;
@@ -103,6 +105,8 @@ pub struct Passage {
     pub record: Record,
     /// When its head had arrived, or it was admitted after a wait.
     pub now: Instant,
+    /// The leave of the breakers under which it goes.
+    pub ticket: Option<Ticket>,
     /// Where it is left if its attempt fails, so that it can be made once more.
     pub back: Option<Back>,
     /// What pays for it, once it is admitted.

@@ -435,6 +435,7 @@ fn may_be_stale(reason: Reason) -> bool {
         Reason::CallerCeiling
             | Reason::OrgAllowance
             | Reason::Shed
+            | Reason::CircuitOpen
             | Reason::Pace
             | Reason::BudgetUnready
             | Reason::IdentityUnavailable

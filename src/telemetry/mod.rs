@@ -4,6 +4,7 @@
 //! API calls. `requests` count what callers asked, `api_calls_spent` what Salesforce was asked for: one to one only by accident.
 
 mod access;
+mod breakers;
 mod buckets;
 mod budget;
 mod cells;
@@ -42,8 +43,8 @@ pub use self::output::{Memory, Output};
 pub use self::process::ProcessSnapshot;
 pub use self::render::TEXT_FORMAT;
 pub use self::snapshot::{
-    BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot,
-    PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, UpstreamSnapshot,
+    BreakerSnapshot, BreakersSnapshot, BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot,
+    IdentitySnapshot, ListenerSnapshot, PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, UpstreamSnapshot,
 };
 pub use self::spenders::{BulkBatches, TopClient, TopClients};
 pub use self::status::{CacheEvents, CacheStatus, CallerStatus, InFlightStatus, Saved, Status, Totals};

@@ -339,7 +339,7 @@ async fn ten_thousand_writes_cut_anywhere_are_never_doubled_and_never_lost_silen
     }
     world.sim.script().clear_faults();
     let rows = names(&world).await;
-    let seen = seen.lock();
+    let seen = std::mem::take(&mut *seen.lock());
     assert_eq!(seen.done.len(), WRITES);
     for (name, status) in &seen.done {
         let rows = rows.get(name).copied().unwrap_or_default();
@@ -359,7 +359,6 @@ async fn ten_thousand_writes_cut_anywhere_are_never_doubled_and_never_lost_silen
         seen.refused,
         rows.len(),
     );
-    drop(seen);
     let ours: u64 = world.lines().iter().filter_map(|line| line["charged"].as_u64()).sum();
     let theirs = world.sim.counts().charged;
     // The simulator charges nothing for what it cut before doing it; and it was asked directly for the names.

@@ -50,6 +50,15 @@ pub struct Resumed {
     read: VecDeque<Bytes>,
     /// What follows; or how it broke off.
     rest: Result<ReplyBody<Answer>, BodyFault>,
+    /// Its length was not said before, and is not said now.
+    unmeasured: bool,
+}
+
+/// A whole body that passes on as one whose length nobody knows, because that is how it came.
+pub fn unmeasured(whole: Bytes) -> ReplyBody<Answer> {
+    let rest = Ok(ReplyBody::Whole(Bytes::new()));
+    let read = Some(whole).filter(|whole| !whole.is_empty()).into_iter().collect();
+    ReplyBody::Stream(Answer::Resumed(Box::new(Resumed { read, rest, unmeasured: true })))
 }
 
 /// What is sought in a body.
@@ -158,7 +167,7 @@ pub async fn gather(mut body: ReplyBody<Answer>, limit: usize) -> Gathered {
             }
         }
     };
-    Gathered::Longer(ReplyBody::Stream(Answer::Resumed(Box::new(Resumed { read, rest }))))
+    Gathered::Longer(ReplyBody::Stream(Answer::Resumed(Box::new(Resumed { read, rest, unmeasured: false }))))
 }
 
 /// The plain bytes of a whole body, at most `limit` of them; `None` if there are more, or its coding is unknown or broken.
@@ -350,6 +359,7 @@ impl Body for Answer {
         match self {
             Self::Plain(body) => body.size_hint(),
             Self::Learning(learning) => learning.body.size_hint(),
+            Self::Resumed(resumed) if resumed.unmeasured => SizeHint::default(),
             Self::Resumed(resumed) => {
                 let ahead: usize = resumed.read.iter().map(Bytes::len).sum();
                 let rest = resumed.rest.as_ref().ok().and_then(|rest| rest.size_hint().exact());

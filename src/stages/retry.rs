@@ -26,7 +26,7 @@ use crate::outcome::{Failures, Outcome, Purse, Record, RequestId, RetryResult};
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::taxonomy::{Kind, Partial, Verdict, retry_after, scan};
 use crate::salesforce::understand;
-use crate::stages::answer::{Gathered, gather, plain};
+use crate::stages::answer::{Gathered, gather, plain, unmeasured};
 use crate::stages::back::{Back, Left, Places};
 use crate::stages::breakers::{Leave, Said, Told};
 use crate::stages::way::Waiting;
@@ -314,7 +314,8 @@ async fn look(
     }
     let (head, body) = reply.into_parts();
     let (body, whole) = match gather(body, limit).await {
-        Gathered::Whole(whole) => (ReplyBody::Whole(whole.clone()), Some(whole)),
+        Gathered::Whole(whole) if known.is_some() => (ReplyBody::Whole(whole.clone()), Some(whole)),
+        Gathered::Whole(whole) => (unmeasured(whole.clone()), Some(whole)),
         Gathered::Longer(body) => (body, None),
     };
     drop(hold);

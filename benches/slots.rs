@@ -8,7 +8,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use http::Method;
 use tokio::time::Instant;
 use weirkeeper::admission::AccountId;
-use weirkeeper::admission::slots::{Ask, Entered, Presumed, SlotSettings, Slots, presumed};
+use weirkeeper::admission::slots::{Ask, Entered, Presumed, QueueSettings, SlotSettings, Slots, presumed};
 use weirkeeper::call::{CallerId, Class, Family};
 use weirkeeper::clock::Clock;
 use weirkeeper::hold::Hold;
@@ -16,6 +16,7 @@ use weirkeeper::salesforce::{Costs, fingerprint, understand};
 
 const IN_THE_AIR: u64 = 10_000;
 const KINDS: u64 = 2_000;
+const WAITING: usize = 1_000;
 
 fn ask(fingerprint: u64) -> Ask {
     Ask {
@@ -39,7 +40,8 @@ fn hold(slots: &Slots, ask: &Ask, now: Instant) -> Hold {
 
 fn benches(criterion: &mut Criterion) {
     let clock = Clock::start();
-    let slots = Slots::new(SlotSettings::default(), clock.now());
+    let queue = QueueSettings { places: 2 * WAITING, ..QueueSettings::default() };
+    let slots = Slots::new(SlotSettings { queue, ..SlotSettings::default() }, clock.now());
     let mut random = fastrand::Rng::with_seed(1);
     let kinds: Vec<u64> = (0..KINDS).map(|_| random.u64(..)).collect();
     let mut now = clock.now();
@@ -58,7 +60,27 @@ fn benches(criterion: &mut Criterion) {
             hold(&slots, &ask(kinds[next]), now).ended(now);
         });
     });
-    drop(flying);
+    // The same while a thousand batch calls of a hundred callers wait for slots: none of them is looked at for its sake.
+    let batch =
+        |n: u64| Ask { account: AccountId::from(CallerId(100 + (n % 100) as u16)), class: Class::Batch, ..ask(n) };
+    let (mut held, mut waiting) = (Vec::new(), Vec::new());
+    let mut n = 0;
+    while waiting.len() < WAITING {
+        n += 1;
+        match slots.enter(&batch(n), || Presumed::Long, now) {
+            Entered::Free(admitted) => held.push(admitted.hold.unwrap()),
+            Entered::Waits(ticket) => waiting.push(ticket),
+            Entered::Busy(..) => panic!("{n} find room"),
+        }
+    }
+    criterion.bench_function("slots/admit_and_end_with_1000_waiting", |bench| {
+        bench.iter(|| {
+            next = (next + 1) % kinds.len();
+            now += Duration::from_nanos(1);
+            hold(&slots, &ask(kinds[next]), now).ended(now);
+        });
+    });
+    drop((flying, waiting, held));
 
     let costs = Costs::default();
     for (name, path) in [

@@ -15,12 +15,12 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use ipnet::IpNet;
 use smol_str::SmolStr;
-
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 pub use classes::Classes;
 
-use crate::admission::slots::{QueueSettings, SlotSettings, Slots};
+use crate::admission::slots::{Hours, MOST_HOURS, QueueSettings, SlotSettings, Slots};
 use crate::admission::{self, AccountId, Ledger};
 use crate::answers::{Answers, DOUBT, Entry, Flights, OrgAnswers, Rules as CacheRules, Store, Touch};
 use crate::call::{CallerId, Class, Family, OrgId};
@@ -261,7 +261,7 @@ impl Live {
                 .map_err(|error| Unusable(format!("orgs.{}.instance_url: {error}", org.name)))?;
             targets.push(Target { origin: origin.clone(), connector: connector.clone(), limits });
             let timeouts = Family::ALL.iter().map(|family| timeouts(&config.upstream, *family)).collect();
-            let slots = slots(org, &config);
+            let slots = slots(org, &config, lasting.clock, now);
             orgs.push(LiveOrg {
                 name: org.name.clone(),
                 origin,
@@ -272,7 +272,7 @@ impl Live {
                 paces: Vec::new(),
                 waiting: before.map_or_else(Waiting::default, |org| org.waiting.clone()),
                 slots: before.map_or_else(|| Slots::new(slots, now), |org| org.slots.clone()),
-                apex: apex(org, &config).map(|settings| {
+                apex: apex(org, &config, lasting.clock, now).map(|settings| {
                     before.and_then(|org| org.apex.clone()).unwrap_or_else(|| Slots::new(settings, now))
                 }),
                 watches: slots.mode != admission::Mode::Off,
@@ -334,8 +334,8 @@ impl Live {
             org.paces = paces::of(&org.name, &config, earlier, lasting.clock.now());
         }
         for (live, org) in orgs.iter().zip(&config.orgs) {
-            live.slots.reconfigure(slots(org, &config), now);
-            if let (Some(live), Some(settings)) = (&live.apex, apex(org, &config)) {
+            live.slots.reconfigure(slots(org, &config, lasting.clock, now), now);
+            if let (Some(live), Some(settings)) = (&live.apex, apex(org, &config, lasting.clock, now)) {
                 live.reconfigure(settings, now);
             }
         }
@@ -428,6 +428,7 @@ fn cache(config: &Config, lasting: &Lasting, earlier: Option<&Live>, orgs: &[Liv
         operations: Some(entry.operations.clone()),
         fresh: entry.fresh,
         stale_if_error: entry.stale_if_error,
+        stale_while_revalidate: entry.stale_while_revalidate,
     };
     let rules = CacheRules::new(
         written.entries.iter().map(entry).collect(),
@@ -435,7 +436,9 @@ fn cache(config: &Config, lasting: &Lasting, earlier: Option<&Live>, orgs: &[Liv
         written.harmless_headers.clone(),
         written.session_recheck,
         written.largest,
-    );
+        written.describes_per_hour,
+    )
+    .with_same_rights(&written.same_rights);
     if let Some(earlier) = earlier
         && earlier.config.cache.as_ref() != Some(written)
     {
@@ -484,8 +487,12 @@ fn retry(config: &Config) -> RetrySettings {
 }
 
 /// What the configuration says of calls that run long and calls that wait.
-fn slots(org: &Org, config: &Config) -> SlotSettings {
+fn slots(org: &Org, config: &Config, clock: Clock, now: Instant) -> SlotSettings {
     let (long, queue) = (&org.long_running, &config.queue);
+    let hours = |hours: config::Hours| {
+        let config::Hours { from, to, batch_at_most, reserve } = hours;
+        Hours { from, to, batch_at_most, reserve }
+    };
     SlotSettings {
         mode: match long.mode {
             SlotMode::Off => admission::Mode::Off,
@@ -496,6 +503,8 @@ fn slots(org: &Org, config: &Config) -> SlotSettings {
         after: long.after,
         batch_at_most: long.batch_at_most,
         reserve: long.reserve,
+        hours: long.hours.map(|place| place.map(hours)),
+        daytime: Some((now, clock.wall(now))),
         in_flight: org.in_flight,
         queue: QueueSettings {
             places: queue.places,
@@ -506,14 +515,15 @@ fn slots(org: &Org, config: &Config) -> SlotSettings {
 }
 
 /// What it says of Apex that runs long, if it says anything.
-fn apex(org: &Org, config: &Config) -> Option<SlotSettings> {
+fn apex(org: &Org, config: &Config, clock: Clock, now: Instant) -> Option<SlotSettings> {
     org.long_running.apex.map(|Apex { slots: count, after, batch_at_most, reserve }| SlotSettings {
         slots: count,
         after,
         batch_at_most,
         reserve,
+        hours: [None; MOST_HOURS],
         in_flight: None,
-        ..slots(org, config)
+        ..slots(org, config, clock, now)
     })
 }
 

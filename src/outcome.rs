@@ -58,6 +58,16 @@ closed_list! {
 }
 
 closed_list! {
+    /// Why the gateway asks on its own account, for an answer that goes to its memory only.
+    Errand {
+        /// An answer that was given out is no longer fresh.
+        Revalidate = "revalidate",
+        /// A query names a relationship, and nobody knows where it leads.
+        Describe = "describe",
+    }
+}
+
+closed_list! {
     /// How an attempt at Salesforce went wrong.
     FailureKind {
         /// Name resolution failed.
@@ -332,6 +342,8 @@ pub struct Outcome {
     pub cache: Option<CacheResult>,
     /// API calls that were not made, because the answer was there.
     pub saved: u32,
+    /// No caller waits for the answer: the gateway asks in the name of one.
+    pub errand: Option<Errand>,
     /// Why the gateway answered itself.
     pub refusal: Option<Reason>,
     /// What policy would have refused in `mode: observe`.
@@ -395,6 +407,7 @@ impl Outcome {
             source: Source::Gateway,
             cache: None,
             saved: 0,
+            errand: None,
             refusal: None,
             would_refuse: None,
             length: Length::Short,

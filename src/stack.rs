@@ -1,13 +1,13 @@
 //! The road: what happens to a request, in order.
 //!
 //! ```text
-//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Recall -> Authorize -> Admit ----> Send
-//!                record     org and     Call,         may he?   URLs in    from      token of     ledger:    message,
-//!                metrics,   caller,     complete      (and each answers    memory?   the          may it     connection,
-//!                log        class       body          part)     that       what is   identity     now, who   answer, cost
-//!                                                               leave us   old now?               pays;
-//!                                                                                                 slots,
-//!                                                                                                 queue
+//! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Recall -> Retry ---> Authorize -> Admit ----> Send
+//!                record     org and     Call,         may he?   URLs in    from      once more  token of     ledger:    message,
+//!                metrics,   caller,     complete      (and each answers    memory?   if it may  the          may it     connection,
+//!                log        class       body          part)     that       what is   pass and   identity     now, who   answer, cost
+//!                                                               leave us   old now?  is safe                 pays;
+//!                                                                                                            slots,
+//!                                                                                                            queue
 //! ```
 //!
 //! Every stage may end the journey with a `Refusal`, which Observe turns into an answer. All stages are always ready, so a
@@ -77,14 +77,15 @@ pub fn build(
     Send,
 ) {
     let send = Send::new(shared.clock, local, shared.buffers.clone());
+    let observe = ObserveLayer {
+        in_force: Arc::clone(&shared.in_force),
+        recorder: Arc::new(shared.telemetry.recorder()),
+        clock: shared.clock,
+        ids: Arc::clone(&shared.ids),
+    };
     let road = ServiceBuilder::new()
         // Opens the record of the request, and closes it at the last byte; turns refusals into answers.
-        .layer(ObserveLayer {
-            in_force: Arc::clone(&shared.in_force),
-            recorder: Arc::new(shared.telemetry.recorder()),
-            clock: shared.clock,
-            ids: Arc::clone(&shared.ids),
-        })
+        .layer(observe.clone())
         // Which org, which caller, which class, which deadline.
         .layer(IdentifyLayer {
             desk: Desk { clock: shared.clock, buffers: shared.buffers.clone(), tasks: local.tasks.clone() },
@@ -96,14 +97,19 @@ pub fn build(
         // URLs in a few answers point to the gateway, not past it.
         .layer(RewriteLayer)
         // Was it answered a short while ago; what does a write make old.
-        .layer(RecallLayer { clock: shared.clock, buffers: shared.buffers.clone() })
+        .layer(RecallLayer {
+            clock: shared.clock,
+            buffers: shared.buffers.clone(),
+            observe,
+            tasks: local.tasks.clone(),
+        })
         // Once more, if it failed in a way that may pass and cannot be done twice by that.
         .layer(RetryLayer { clock: shared.clock, buffers: shared.buffers.clone() })
         // The token of the identity the caller acts as; a new one, once, if Salesforce rejects it.
         .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
         // May it be sent now, and who pays; is there a slot if it runs long; waits for what is on its way and for its turn.
         // A second attempt pays and waits again.
-        .layer(AdmitLayer { clock: shared.clock })
+        .layer(AdmitLayer { clock: shared.clock, drain: local.drain.clone() })
         // One attempt at Salesforce.
         .service(send.clone());
     (road, send)
@@ -129,6 +135,6 @@ pub fn build_poll(
         // The gateway itself asks.
         .layer(PollLayer { org: org.clone() })
         .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
-        .layer(AdmitLayer { clock: shared.clock })
+        .layer(AdmitLayer { clock: shared.clock, drain: local.drain.clone() })
         .service(Send::new(shared.clock, local, shared.buffers.clone()))
 }

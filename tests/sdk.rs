@@ -27,6 +27,7 @@ use weirkeeper::config::key;
 use self::own_hosts::{CONTROL_PORT, DOMAIN, Doors, LOGIN};
 use crate::pki::Authority;
 use crate::process::{Gateway, Setup, Simulator};
+use crate::tools::Home;
 
 /// The simulator's user that all three ways end up as.
 const SESSION: &str = "00DWk0000000001MAA!integration";
@@ -47,55 +48,11 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk").join(name)
 }
 
-/// Runs a program that prepares something; says in one line what is missing or went wrong.
-fn prepare(program: &Path, arguments: &[&str], folder: &Path) {
-    let shown = program.display();
-    let done = Command::new(program).args(arguments).current_dir(folder).stdin(Stdio::null()).output();
-    let output = match done {
-        Ok(output) => output,
-        Err(error) => panic!("the suite of real clients needs {shown}: {error}"),
-    };
-    let said = String::from_utf8_lossy(&output.stderr);
-    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
-    assert!(
-        output.status.success(),
-        "the suite of real clients could not run `{shown} {}`: {last}",
-        arguments.join(" ")
-    );
-}
-
 /// Installs the clients, if they are not there as they are pinned now.
 fn installed() -> Installed {
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("sdk");
-    let (python, node) = (home.join("python"), home.join("node"));
-    fs::create_dir_all(&node).unwrap();
-    // Tests run side by side, each perhaps in its own process.
-    let lock = fs::File::create(home.join("lock")).unwrap();
-    lock.lock().unwrap();
-
-    // Scripts in there name the place where they were installed.
-    let (mut wanted, stamp) = (fs::read(script("requirements.txt")).unwrap(), python.join("installed.txt"));
-    wanted.extend(format!("# in {}\n", python.display()).into_bytes());
-    if fs::read(&stamp).is_ok_and(|there| there == wanted) {
-        assert!(python.join("bin/python").exists(), "remove {} and run again", python.display());
-    } else {
-        prepare(Path::new("python3"), &["-m", "venv", "--clear", "python"], &home);
-        let list = script("requirements.txt");
-        let arguments =
-            ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", list.to_str().unwrap()];
-        prepare(&python.join("bin/python"), &arguments, &home);
-        fs::write(&stamp, wanted).unwrap();
-    }
-
-    let (wanted, stamp) = (fs::read(script("package-lock.json")).unwrap(), node.join("installed.json"));
-    if !fs::read(&stamp).is_ok_and(|there| there == wanted) {
-        for name in ["package.json", "package-lock.json"] {
-            fs::copy(script(name), node.join(name)).unwrap();
-        }
-        prepare(Path::new("npm"), &["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"], &node);
-        fs::write(&stamp, wanted).unwrap();
-    }
-    Installed { python: python.join("bin/python"), modules: node.join("node_modules") }
+    let home = Home::new("sdk");
+    let python = home.python(&script("requirements.txt"));
+    Installed { python, modules: home.node(&script("")).join("node_modules") }
 }
 
 /// Speaks TLS for a server that does not, until dropped.

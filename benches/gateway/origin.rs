@@ -205,14 +205,15 @@ pub fn content_length(head: &str) -> Option<u64> {
     line.trim().parse().ok()
 }
 
-/// The head Salesforce would send. `Sforce-Limit-Info` counts the answers, against a limit no run can reach.
+/// The head Salesforce would send. `Sforce-Limit-Info` counts the answers, against a limit that no run can reach and the
+/// gateway still believes.
 fn answer_head(output: &mut Vec<u8>, status: &str, content_type: &str, length: u64, origin: &Origin) {
     let served = origin.served.fetch_add(1, Ordering::Relaxed) + 1;
     output.extend_from_slice(
         format!(
             "HTTP/1.1 {status}\r\n\
              Date: Mon, 02 Mar 2026 17:20:12 GMT\r\n\
-             Sforce-Limit-Info: api-usage={served}/1000000000000\r\n\
+             Sforce-Limit-Info: api-usage={served}/900000000\r\n\
              ETag: \"kZ1n0yGrcT5QbB1m3Tq8Xw\"\r\n\
              Last-Modified: Mon, 02 Mar 2026 17:20:11 GMT\r\n\
              Cache-Control: no-cache,must-revalidate,max-age=0,no-store,private\r\n\

@@ -38,6 +38,8 @@ pub struct Purge {
     pub org: String,
     /// Which of them.
     pub what: Purged,
+    /// They may still be given out in the place of a failure.
+    pub soft: bool,
 }
 
 /// Which answers.
@@ -67,25 +69,29 @@ fn parameters(query: &str) -> Result<Vec<(&str, String)>, &'static str> {
 }
 
 impl Purge {
-    /// Reads `org=...`, and perhaps `object=...` or `principal=...`; the error says what is wrong.
+    /// Reads `org=...`, and perhaps `object=...` or `principal=...`, and `soft=true`; the error says what is wrong.
     pub(super) fn parse(query: &str) -> Result<Self, &'static str> {
-        let (mut org, mut what) = (None, None);
+        let (mut org, mut what, mut soft) = (None, None, false);
         for (name, value) in parameters(query)? {
             let more = match name {
+                "soft" => {
+                    soft = value.parse().map_err(|_| "soft is true or false.")?;
+                    continue;
+                }
                 "org" => {
                     org = Some(value);
                     continue;
                 }
                 "object" => Purged::Object(value),
                 "principal" => Purged::Principal(value),
-                _ => return Err("The parameters are org, and perhaps object or principal."),
+                _ => return Err("The parameters are org, and perhaps object or principal, and soft."),
             };
             if what.replace(more).is_some() {
                 return Err("Name one object or one principal.");
             }
         }
         let org = org.ok_or("Name the org.")?;
-        Ok(Self { org, what: what.unwrap_or(Purged::All) })
+        Ok(Self { org, what: what.unwrap_or(Purged::All), soft })
     }
 }
 
@@ -124,7 +130,20 @@ mod tests {
         assert_eq!(purge("org=prod"), Ok(Purged::All));
         assert_eq!(purge("object=Account&org=prod"), Ok(Purged::Object("Account".into())));
         assert_eq!(purge("org=prod&principal=0a1b2c3d"), Ok(Purged::Principal("0a1b2c3d".into())));
-        for wrong in ["", "object=Account", "org=a&org=b", "org=a&object=b&principal=c", "org=a&caller=b", "org"] {
+        let soft = |query| Purge::parse(query).map(|purge| purge.soft);
+        assert_eq!(
+            (soft("org=prod"), soft("org=prod&soft=true"), soft("soft=false&org=prod")),
+            (Ok(false), Ok(true), Ok(false))
+        );
+        for wrong in [
+            "",
+            "object=Account",
+            "org=a&org=b",
+            "org=a&object=b&principal=c",
+            "org=a&caller=b",
+            "org",
+            "org=a&soft=yes",
+        ] {
             assert!(purge(wrong).is_err(), "{wrong}");
         }
     }

@@ -79,7 +79,7 @@ impl Page {
             Self::Resume => "POST: the same, resumed",
             Self::Cache => "what is kept in memory, and what it saved",
             Self::Purge => {
-                "POST ?org=... and perhaps &object=... or &principal=...: kept answers are old; needs the key"
+                "POST ?org=... and perhaps &object=... or &principal=..., and &soft=true: kept answers are old; needs the key"
             }
             Self::Config => "the configuration in force, without secrets",
         }

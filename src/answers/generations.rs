@@ -52,6 +52,8 @@ struct Object {
     rows: AHashMap<RowId, Mark>,
     /// An operator wants everything about it to be old.
     purged: u64,
+    /// An operator wants Salesforce to be asked again about it, if it answers.
+    softened: u64,
 }
 
 impl Object {
@@ -74,6 +76,8 @@ pub struct Standing {
     pub moved: u64,
     /// One of them is being changed, or may be.
     pub busy: bool,
+    /// The number under which an operator last wanted Salesforce to be asked again.
+    pub softened: u64,
 }
 
 /// The changes of one org.
@@ -86,6 +90,8 @@ pub struct Generations {
     jobs: AHashMap<SmolStr, Job>,
     /// No job ends by itself before this.
     next_job_end: Option<Instant>,
+    /// An operator wants Salesforce to be asked again about everything.
+    softened: u64,
 }
 
 impl Generations {
@@ -97,7 +103,8 @@ impl Generations {
     /// What the dependencies of an answer are doing at `now`.
     pub fn standing(&mut self, deps: &Deps, now: Instant) -> Standing {
         self.end_old_jobs(now);
-        let mut standing = Standing { moved: self.everything.moved, busy: self.everything.is_busy(now) };
+        let mut standing =
+            Standing { moved: self.everything.moved, busy: self.everything.is_busy(now), softened: self.softened };
         let mut add = |mark: &Mark| {
             standing.moved = standing.moved.max(mark.moved);
             standing.busy |= mark.is_busy(now);
@@ -121,8 +128,10 @@ impl Generations {
                 }
             }
         }
-        let purged = deps.objects().iter().filter_map(|name| self.objects.get(name)).map(|object| object.purged).max();
-        standing.moved = standing.moved.max(purged.unwrap_or(0));
+        for object in deps.objects().iter().filter_map(|name| self.objects.get(name)) {
+            standing.moved = standing.moved.max(object.purged);
+            standing.softened = standing.softened.max(object.softened);
+        }
         standing
     }
 
@@ -176,6 +185,24 @@ impl Generations {
         }
     }
 
+    /// Makes what depends on `touch` no longer fresh, though not wrong. Returns the number of this order.
+    pub fn soften(&mut self, touch: Touch, now: Instant) -> u64 {
+        let touch = self.narrowed(touch, now);
+        self.count += 1;
+        let count = self.count;
+        match touch {
+            Touch::Object(name) => self.objects.entry(name).or_default().softened = count,
+            _ => self.softened = count,
+        }
+        count
+    }
+
+    /// Numbers an order that is remembered elsewhere.
+    pub fn number(&mut self) -> u64 {
+        self.count += 1;
+        self.count
+    }
+
     /// The bulk job `id` may change `touches` from now on, until its end is seen or [`JOB`] has passed.
     pub fn job(&mut self, id: &str, touches: Touches, now: Instant) {
         let until = now + JOB;
@@ -224,6 +251,10 @@ impl Generations {
         if !self.objects.contains_key(name) && self.objects.len() >= MAX_OBJECTS {
             self.count += 1;
             self.rows.moved = self.count;
+            // What an operator ordered about single objects is done to all.
+            if self.objects.values().any(|object| object.purged > 0 || object.softened > 0) {
+                self.everything.moved = self.count;
+            }
             self.objects.retain(|_, object| object.is_busy(now));
             if self.objects.len() >= MAX_OBJECTS {
                 return Touch::Rows;

@@ -14,9 +14,11 @@ use http::{HeaderValue, Response, StatusCode};
 use memchr::memmem;
 use tokio::time::Instant;
 
-use super::question::{Kind, Question, Wish};
+use super::question::{Kind, Question};
 use super::sessions::SessionId;
 use super::touch::Deps;
+use super::wish::Wish;
+use crate::call::Principal;
 
 /// Longest plain body that is looked into or made again from a compressed one.
 const LONGEST_PLAIN: usize = 4 << 20;
@@ -61,6 +63,10 @@ pub struct Kept {
     pub sent: Instant,
     /// The number of the last change when its call was sent.
     pub as_of: u64,
+    /// Who fetched it.
+    pub by: Principal,
+    /// Whether others have the same rights.
+    pub shared: bool,
     /// Under which session it was fetched.
     pub session: SessionId,
     /// What it depends on.
@@ -119,7 +125,7 @@ impl Whole {
     }
 
     /// The body without compression; `None` if it is broken or too long.
-    fn plain(&self) -> Option<Bytes> {
+    pub fn plain(&self) -> Option<Bytes> {
         let mut plain = Vec::new();
         let most = LONGEST_PLAIN as u64 + 1;
         match self.coding? {
@@ -176,6 +182,8 @@ impl Kept {
             modified,
             sent,
             as_of,
+            by: question.who,
+            shared: question.shared,
             session,
             deps: question.deps.clone(),
             cost,

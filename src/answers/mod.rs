@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! Question     question.rs      what is asked, if its answer may be kept: key, dependencies, wishes
+//!   Wish       wish.rs          how it wants to be answered, which headers decide
 //! Rules        rules.rs         what the operator lets be kept, for how long
 //! effect       effect.rs        what a call may change (pure)
 //!   Touch Deps touch.rs         the words for both sides
-//! OrgAnswers   org.rs           one org's changes and sessions, under one lock
+//! OrgAnswers   org.rs           one org's changes and sessions, under one lock; and what its objects look like
 //!   Generations generations.rs  when what was last changed, what is being changed (pure)
+//!   Relations  relations.rs     where relationship names lead (pure)
 //!   Sessions   sessions.rs      who is entitled to kept answers (pure)
 //! Store        store.rs         the kept answers, bounded by bytes
 //!   Kept Whole kept.rs          one answer: what of it may be kept, how it is given out again (pure)
@@ -26,10 +28,12 @@ mod jobs;
 mod kept;
 mod org;
 mod question;
+mod relations;
 mod rules;
 mod sessions;
 mod store;
 mod touch;
+mod wish;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,10 +47,12 @@ pub use generations::{DOUBT, JOB};
 pub use jobs::{Job, ingest_job, job_of_path};
 pub use kept::{Kept, Whole};
 pub use org::{Look, OrgAnswers, Writing};
-pub use question::{Kind, Question, Wish};
+pub use question::{Kind, Question};
+pub use relations::{Objects, Resolved, Shape};
 pub use rules::{Entry, Rules};
 pub use store::Store;
 pub use touch::{Touch, Touches, lower};
+pub use wish::Wish;
 
 use crate::clock::Clock;
 

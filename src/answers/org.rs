@@ -9,16 +9,20 @@ use tokio::time::Instant;
 
 use super::generations::Generations;
 use super::kept::Kept;
+use super::relations::{Relations, Resolved, Shape};
 use super::sessions::{SessionId, Sessions};
-use super::touch::{Deps, Touch, Touches};
+use super::touch::{Deps, Lower, Touch, Touches};
 use crate::call::Principal;
 use crate::clock::Clock;
+use crate::salesforce::soql::Reads;
 
 /// One org, for as long as the process lives. Share it by `Arc`.
 #[derive(Debug)]
 pub struct OrgAnswers {
     number: u32,
     clock: Clock,
+    /// Locked before `state`, where both are.
+    relations: Mutex<Relations>,
     state: Mutex<State>,
 }
 
@@ -37,11 +41,13 @@ pub struct Look {
     pub busy: bool,
     /// The kept answer is right, and its caller entitled to it.
     pub good: bool,
+    /// An operator wants Salesforce to be asked again, if it answers.
+    pub soft: bool,
 }
 
 impl OrgAnswers {
     pub(super) fn new(number: u32, clock: Clock) -> Self {
-        Self { number, clock, state: Mutex::default() }
+        Self { number, clock, relations: Mutex::default(), state: Mutex::default() }
     }
 
     /// Tells its answers from those of other orgs; never given to another org.
@@ -53,17 +59,46 @@ impl OrgAnswers {
     pub fn look(&self, kept: Option<&Kept>, deps: &Deps, who: Principal, now: Instant, recheck: Duration) -> Look {
         let mut state = self.state.lock();
         let standing = state.generations.standing(deps, now);
-        let good = !standing.busy
-            && kept.is_some_and(|kept| {
-                standing.moved <= kept.as_of && state.sessions.entitled(who, now, recheck) == Some(kept.session)
-            });
-        Look { as_of: state.generations.count(), busy: standing.busy, good }
+        let session = state.sessions.entitled(who, now, recheck);
+        // What another fetched with the same rights is lost with his session all the same.
+        let entitled = |kept: &Kept| match session {
+            Some(session) if kept.by == who => session == kept.session,
+            Some(_) => kept.shared && state.sessions.goes_on(kept.by, kept.session),
+            None => false,
+        };
+        let good = !standing.busy && kept.is_some_and(|kept| standing.moved <= kept.as_of && entitled(kept));
+        let soft = kept.is_some_and(|kept| standing.softened.max(state.sessions.softened(kept.by)) > kept.as_of);
+        Look { as_of: state.generations.count(), busy: standing.busy, good, soft }
+    }
+
+    /// Salesforce described an object to `who`, in an answer whose call was sent when `as_of` was the last change.
+    pub fn learn(&self, who: Principal, object: Lower, shape: Shape, as_of: u64, now: Instant) {
+        self.relations.lock().learn(who, object, shape, as_of, now);
+    }
+
+    /// Which objects `reads` leads `who` to.
+    pub fn resolve(&self, who: Principal, reads: &Reads, now: Instant) -> Resolved {
+        let relations = self.relations.lock();
+        let mut state = self.state.lock();
+        relations.resolve(who, reads, now, |object| {
+            state.generations.standing(&Deps::Metadata(Some(object.clone())), now).moved
+        })
+    }
+
+    /// Whether the gateway may ask Salesforce to describe `object` to `who`, `limit` such questions an hour.
+    pub fn may_ask(&self, who: Principal, object: &Lower, limit: usize, now: Instant) -> bool {
+        self.relations.lock().may_ask(who, object, limit, now)
     }
 
     /// Whether nothing that `deps` names has changed since `as_of`, and nothing is changing.
     pub fn unmoved(&self, deps: &Deps, as_of: u64, now: Instant) -> bool {
         let standing = self.state.lock().generations.standing(deps, now);
         !standing.busy && standing.moved <= as_of
+    }
+
+    /// Whether Salesforce accepted a call of `who` a short while ago.
+    pub fn is_entitled(&self, who: Principal, now: Instant, recheck: Duration) -> bool {
+        self.state.lock().sessions.entitled(who, now, recheck).is_some()
     }
 
     /// Salesforce accepted a call of `who` sent at `sent`: the number under which answers may be kept for it.
@@ -116,6 +151,19 @@ impl OrgAnswers {
     pub fn purge(&self, touch: Touch) {
         let now = self.clock.now();
         self.state.lock().generations.purge(touch, now);
+    }
+
+    /// Makes what depends on `touch` no longer fresh: it is given out only in the place of a failure.
+    pub fn soften(&self, touch: Touch) {
+        let now = self.clock.now();
+        self.state.lock().generations.soften(touch, now);
+    }
+
+    /// The same of all answers that were kept for principals which are shown as `short`; returns how many there are.
+    pub fn soften_principal(&self, short: &str) -> usize {
+        let mut state = self.state.lock();
+        let number = state.generations.number();
+        state.sessions.soften_where(|who| who.short() == short, number)
     }
 
     /// Makes all answers old that were kept for principals which are shown as `short`; returns how many there were.

@@ -4,14 +4,15 @@
 //! decides. The key holds the org, the principal, what is asked in one spelling, and every header that changes an answer; a
 //! header nobody knows, a parameter or a spelling in doubt makes no key at all.
 
-use std::time::Duration;
-
+use http::Method;
 use http::header::HeaderMap;
-use http::{HeaderValue, Method};
 use smallvec::{SmallVec, smallvec};
 
 use super::effect::{ROW, last_segment};
-use super::touch::{Deps, Lower, RowId, lower};
+use super::relations::Objects;
+use super::rules::Rules;
+use super::touch::{Deps, RowId, lower};
+use super::wish::Wish;
 use crate::call::{Call, Family, Idempotency, Meaning, Operation, Principal, Reach};
 use crate::salesforce::steady_query;
 
@@ -24,8 +25,14 @@ pub enum Kind {
     Describe,
     /// One row.
     Row,
+    /// One row by an external id.
+    External,
+    /// Rows by their ids.
+    Collection,
     /// A query.
     Query,
+    /// What the org has used of its allowances.
+    Limits,
 }
 
 impl Kind {
@@ -40,7 +47,19 @@ impl Kind {
                 "/services/data/{version}/sobjects/{object}/describe" => Some(Self::Describe),
                 _ => None,
             },
-            (Operation::Read, Family::Rest) if meaning.template == ROW => Some(Self::Row),
+            (Operation::Read, Family::Rest) => match meaning.template {
+                ROW => Some(Self::Row),
+                "/services/data/{version}/sobjects/{object}/{field}/{value}" => Some(Self::External),
+                _ => None,
+            },
+            (Operation::Read, Family::Collections)
+                if meaning.template == "/services/data/{version}/composite/sobjects/{object}" =>
+            {
+                Some(Self::Collection)
+            }
+            (Operation::Limits, Family::Rest) if meaning.template == "/services/data/{version}/limits" => {
+                Some(Self::Limits)
+            }
             (Operation::Query, Family::Query) if meaning.template == "/services/data/{version}/query" => {
                 Some(Self::Query)
             }
@@ -50,7 +69,7 @@ impl Kind {
 
     /// Whether its answer holds rows.
     pub fn is_of_rows(self) -> bool {
-        matches!(self, Self::Row | Self::Query)
+        matches!(self, Self::Row | Self::External | Self::Collection | Self::Query)
     }
 }
 
@@ -62,6 +81,10 @@ pub type Key = SmallVec<[u8; 256]>;
 pub struct Question {
     /// Which kind.
     pub kind: Kind,
+    /// Who asks.
+    pub who: Principal,
+    /// Whether others have the same rights, by the operator's word.
+    pub shared: bool,
     /// What its answer depends on.
     pub deps: Deps,
     /// By which its answer is found.
@@ -70,39 +93,17 @@ pub struct Question {
     pub wish: Wish,
 }
 
-/// What a request says about how it wants to be answered.
-#[derive(Debug, Clone, Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is said on its own")]
-pub struct Wish {
-    /// Salesforce is to be asked.
-    pub no_cache: bool,
-    /// The answer is not to be kept.
-    pub no_store: bool,
-    /// Salesforce is not to be asked.
-    pub only_if_cached: bool,
-    /// No older answer will do.
-    pub max_age: Option<Duration>,
-    /// An answer that is no longer fresh will do, by so much.
-    pub max_stale: Option<Duration>,
-    /// `If-None-Match`.
-    pub none_match: Option<HeaderValue>,
-    /// `If-Modified-Since`.
-    pub modified_since: Option<HeaderValue>,
-    /// Codings its sender takes.
-    pub gzip: bool,
-    /// The same.
-    pub deflate: bool,
-}
-
 impl Question {
-    /// Reads what `call` asks of org `org`; `None` if its answer must not be kept.
+    /// Reads what `call` asks of org `org`; `None` if its answer must not be kept. `reached` are the objects a query reads, if
+    /// it reads more than it names.
     pub fn of(
         kind: Kind,
         call: &Call,
         org: u32,
         target: &str,
         headers: &HeaderMap,
-        harmless: &[Box<str>],
+        rules: &Rules,
+        reached: Option<Objects>,
     ) -> Option<Self> {
         if call.principal == Principal::NOBODY {
             return None;
@@ -111,7 +112,7 @@ impl Question {
         let version = call.meaning.version?;
         let mut key = Key::new();
         key.extend_from_slice(&org.to_be_bytes());
-        key.extend_from_slice(&call.principal.0);
+        key.extend_from_slice(&rules.kept_for(call).0);
         key.extend_from_slice(&version.0.to_be_bytes());
         let deps = match kind {
             Kind::Global => {
@@ -134,19 +135,63 @@ impl Question {
                 text(&mut key, fields(parameters)?.as_bytes());
                 Deps::Row(lower(object), RowId::parse(id)?)
             }
+            Kind::External => {
+                key.push(b'e');
+                let object = call.meaning.object.as_deref()?;
+                let (field, value) = external_id(path)?;
+                text(&mut key, object.as_bytes());
+                text(&mut key, field.as_bytes());
+                text(&mut key, value.as_bytes());
+                text(&mut key, fields(parameters)?.as_bytes());
+                // Which row that is may change with any write of its object.
+                Deps::Objects(smallvec![lower(object)])
+            }
+            Kind::Collection => {
+                key.push(b'c');
+                let object = call.meaning.object.as_deref()?;
+                text(&mut key, object.as_bytes());
+                text(&mut key, collection(parameters)?.as_bytes());
+                Deps::Objects(smallvec![lower(object)])
+            }
+            Kind::Limits => {
+                key.push(b'l');
+                nothing(parameters, path)?;
+                Deps::Metadata(None)
+            }
             Kind::Query => {
                 key.push(b'q');
                 text(&mut key, steady_query(parameters)?.as_bytes());
-                Deps::Objects(objects(&call.meaning)?)
+                Deps::Objects(match reached {
+                    Some(objects) => objects,
+                    None => objects(&call.meaning)?,
+                })
             }
         };
-        let wish = Wish::read(headers, harmless, &mut key)?;
-        Some(Self { kind, deps, key, wish })
+        let wish = Wish::read(headers, &rules.harmless, &mut key)?;
+        let shared = rules.kept_for(call) != call.principal;
+        Some(Self { kind, who: call.principal, shared, deps, key, wish })
+    }
+}
+
+impl Question {
+    /// The same question, without conditions and wishes but for the codings its sender takes.
+    #[must_use]
+    pub fn plainly(&self) -> Self {
+        let Wish { gzip, deflate, .. } = self.wish;
+        let wish = Wish { gzip, deflate, ..Wish::default() };
+        Self {
+            kind: self.kind,
+            who: self.who,
+            shared: self.shared,
+            deps: self.deps.clone(),
+            key: self.key.clone(),
+            wish,
+        }
     }
 }
 
 /// Appends a text whose end is told.
-fn text(key: &mut Key, text: &[u8]) {
+pub(super) fn text(key: &mut Key, text: &[u8]) {
     key.extend_from_slice(&(text.len() as u32).to_be_bytes());
     key.extend_from_slice(text);
 }
@@ -165,8 +210,35 @@ fn fields(parameters: &str) -> Option<&str> {
     names.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b',')).then_some(names)
 }
 
-/// All objects a query reads, if all are known.
-fn objects(meaning: &Meaning) -> Option<SmallVec<[Lower; 2]>> {
+/// Field and value of an external id, as they stand in the path: to Salesforce another spelling may be another value.
+fn external_id(path: &str) -> Option<(&str, &str)> {
+    let (rest, value) = path.rsplit_once('/')?;
+    let (_, field) = rest.rsplit_once('/')?;
+    // An end that looks like a format, and a way to another object, are not understood.
+    let plain = field.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    (plain && !field.is_empty() && !value.is_empty() && !value.contains('.')).then_some((field, value))
+}
+
+/// The parameters of a collection: ids, and names of its own fields.
+fn collection(parameters: &str) -> Option<&str> {
+    let (mut ids, mut fields) = (false, false);
+    for member in parameters.split('&') {
+        let (name, value) = member.split_once('=')?;
+        let known = match name {
+            "ids" => &mut ids,
+            "fields" => &mut fields,
+            _ => return None,
+        };
+        let plain = value.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b','));
+        if std::mem::replace(known, true) || !plain || value.is_empty() {
+            return None;
+        }
+    }
+    (ids && fields).then_some(parameters)
+}
+
+/// All objects a query reads, if it names them all.
+fn objects(meaning: &Meaning) -> Option<Objects> {
     if meaning.reach != Reach::Named {
         return None;
     }
@@ -180,162 +252,14 @@ fn objects(meaning: &Meaning) -> Option<SmallVec<[Lower; 2]>> {
     Some(names)
 }
 
-/// What a request header does to the answer.
-enum Effect {
-    /// Nothing.
-    None,
-    /// It is part of the question.
-    Key,
-    /// It says how to answer.
-    Wish,
-    /// Nobody knows, or nothing may be kept with it.
-    Doubt,
-}
-
-fn effect(name: &str, value: &HeaderValue, harmless: &[Box<str>]) -> Effect {
-    match name {
-        // The credential is the principal; the rest is about the connection, the caller's own records, or the way.
-        "authorization"
-        | "x-sfdc-session"
-        | "host"
-        | "user-agent"
-        | "content-type"
-        | "content-length"
-        | "date"
-        | "dnt"
-        | "from"
-        | "referer"
-        | "via"
-        | "priority"
-        | "te"
-        | "upgrade-insecure-requests"
-        | "keep-alive"
-        | "connection"
-        | "forwarded"
-        | "traceparent"
-        | "tracestate"
-        | "baggage"
-        | "b3"
-        | "sentry-trace"
-        | "uber-trace-id"
-        | "newrelic"
-        | "x-real-ip"
-        | "x-request-id"
-        | "x-correlation-id"
-        | "x-request-timeout-ms"
-        | "x-sfdc-request-id"
-        | "x-cloud-trace-context"
-        | "x-requested-with" => Effect::None,
-        "accept" | "accept-language" | "accept-charset" | "sforce-query-options" | "x-prettyprint" => Effect::Key,
-        "cache-control" | "pragma" | "accept-encoding" | "if-none-match" | "if-modified-since" => Effect::Wish,
-        // The client's name changes no answer; a name space does.
-        "sforce-call-options" => match value.to_str() {
-            Ok(options) if options.split(',').all(|option| names_client(option.trim())) => Effect::None,
-            _ => Effect::Key,
-        },
-        // To note that a row was looked at is the only effect of this one.
-        "sforce-mru" if value.as_bytes().eq_ignore_ascii_case(b"updatemru=false") => Effect::None,
-        _ if name.starts_with("x-sfdc-packageversion-") => Effect::Key,
-        _ if ["x-forwarded-", "x-b3-", "x-amzn-", "x-datadog-", "x-envoy-", "sec-", "weirkeeper-"]
-            .iter()
-            .any(|start| name.starts_with(start)) =>
-        {
-            Effect::None
-        }
-        _ if harmless.iter().any(|known| **known == *name) => Effect::None,
-        _ => Effect::Doubt,
-    }
-}
-
-fn names_client(option: &str) -> bool {
-    option.is_empty() || option.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("client="))
-}
-
-impl Wish {
-    /// Goes through the headers once; what changes the answer is added to `key`.
-    fn read(headers: &HeaderMap, harmless: &[Box<str>], key: &mut Key) -> Option<Self> {
-        let mut wish = Self::default();
-        for (name, value) in headers {
-            let name = name.as_str();
-            match effect(name, value, harmless) {
-                Effect::None => {}
-                Effect::Key => {
-                    text(key, name.as_bytes());
-                    text(key, value.as_bytes());
-                }
-                Effect::Wish => wish.add(name, value)?,
-                Effect::Doubt => return None,
-            }
-        }
-        Some(wish)
-    }
-
-    fn add(&mut self, name: &str, value: &HeaderValue) -> Option<()> {
-        let words = || value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        match name {
-            "cache-control" => words().for_each(|word| self.direct(word)),
-            "pragma" => self.no_cache |= words().any(|word| word.eq_ignore_ascii_case(b"no-cache")),
-            "accept-encoding" => {
-                for word in words() {
-                    let (coding, taken) = coding(word);
-                    if coding.eq_ignore_ascii_case(b"gzip") || coding.eq_ignore_ascii_case(b"x-gzip") {
-                        self.gzip = taken;
-                    } else if coding.eq_ignore_ascii_case(b"deflate") {
-                        self.deflate = taken;
-                    } else if !taken && (coding == b"*" || coding.eq_ignore_ascii_case(b"identity")) {
-                        // Who takes no plain bytes gets what Salesforce makes of that.
-                        return None;
-                    }
-                }
-            }
-            // What a star stands for, Salesforce alone knows.
-            "if-none-match" if self.none_match.is_none() && value != "*" => self.none_match = Some(value.clone()),
-            "if-modified-since" if self.modified_since.is_none() => self.modified_since = Some(value.clone()),
-            _ => return None,
-        }
-        Some(())
-    }
-
-    fn direct(&mut self, word: &[u8]) {
-        let (name, argument) = match word.iter().position(|byte| *byte == b'=') {
-            Some(at) => (word.get(..at).unwrap_or_default(), word.get(at + 1..)),
-            None => (word, None),
-        };
-        let seconds = argument
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| digits.trim_matches('"').parse().ok())
-            .map(Duration::from_secs);
-        match name {
-            name if name.eq_ignore_ascii_case(b"no-cache") => self.no_cache = true,
-            name if name.eq_ignore_ascii_case(b"no-store") => self.no_store = true,
-            name if name.eq_ignore_ascii_case(b"only-if-cached") => self.only_if_cached = true,
-            // What cannot be read is the strictest it can be.
-            name if name.eq_ignore_ascii_case(b"max-age") => self.max_age = Some(seconds.unwrap_or(Duration::ZERO)),
-            name if name.eq_ignore_ascii_case(b"max-stale") => {
-                self.max_stale =
-                    Some(if argument.is_none() { Duration::MAX } else { seconds.unwrap_or(Duration::ZERO) });
-            }
-            _ => {}
-        }
-    }
-}
-
-/// A member of `Accept-Encoding`, and whether it is taken at all.
-fn coding(word: &[u8]) -> (&[u8], bool) {
-    let mut parts = word.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let name = parts.next().unwrap_or_default();
-    let refused = parts.any(|part| {
-        let part = part.to_ascii_lowercase();
-        part.strip_prefix(b"q=").is_some_and(|weight| weight.iter().all(|byte| matches!(byte, b'0' | b'.')))
-    });
-    (name, !refused)
-}
-
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
+    use std::time::Duration;
+
+    use http::{HeaderName, HeaderValue};
     use proptest::prelude::*;
 
+    use super::super::rules::tests::keeping_rows;
     use super::*;
     use crate::call::{CallerId, Class, OrgId};
     use crate::salesforce::{Costs, understand};
@@ -361,7 +285,7 @@ mod tests {
             meaning,
             deadline: None,
         };
-        Question::of(kind, &call, org, target, &map(headers), &["x-acme-team".into()])
+        Question::of(kind, &call, org, target, &map(headers), &keeping_rows(), None)
     }
 
     fn ask(target: &str, headers: &[(&str, &str)]) -> Option<Question> {
@@ -380,12 +304,23 @@ mod tests {
             ("//services/data/v62.0/sobjects/Account/describe/", Kind::Describe),
             (ROW_PATH, Kind::Row),
             (QUERY, Kind::Query),
+            ("/services/data/v62.0/sobjects/Account/Ext_Id__c/a%2Fb", Kind::External),
+            ("/services/data/v62.0/composite/sobjects/Account?ids=001D000000IqhSLIAZ&fields=Id,Name", Kind::Collection),
+            ("/services/data/v62.0/limits", Kind::Limits),
         ] {
             assert_eq!(ask(target, &[]).map(|question| question.kind), Some(kind), "{target}");
         }
         for target in [
-            "/services/data/v62.0/limits",
+            "/services/data/v62.0/limits?x=1",
+            "/services/data/v62.0/limits/recordCount?sObjects=Account",
             "/services/data/v62.0/recent",
+            "/services/data/v62.0/sobjects/Account/Ext_Id__c/a.b",
+            "/services/data/v62.0/sobjects/Account/Ext_Id__c/7?fields=Owner.Name",
+            "/services/data/v62.0/sobjects/Contact/Account.Ext_Id__c/7",
+            "/services/data/v62.0/composite/sobjects/Account?ids=001D000000IqhSLIAZ",
+            "/services/data/v62.0/composite/sobjects/Account?ids=001D000000IqhSLIAZ&fields=Owner.Name",
+            "/services/data/v62.0/composite/sobjects/Account?ids=a&ids=b&fields=Id",
+            "/services/data/v62.0/composite/sobjects/Account?ids=a&fields=Id&x=1",
             "/services/data/v62.0/query/01gD0000002HU6KIAW-2000",
             "/services/data/v62.0/queryAll?q=SELECT+Id+FROM+Account",
             "/services/data/v62.0/query?explain=SELECT+Id+FROM+Account",

@@ -6,7 +6,7 @@ use ahash::AHashMap;
 
 use super::question::{Kind, Question};
 use super::touch::{Lower, lower};
-use crate::call::{Call, CallerId, Family, ObjectName, Operation, OrgId};
+use crate::call::{Call, CallerId, Family, ObjectName, Operation, OrgId, Principal};
 
 /// Standard objects whose writes change rows, or the right to see rows, of others: amounts and counts that are summed up,
 /// the last activity, and access to what belongs to an account.
@@ -41,6 +41,8 @@ pub struct Entry {
     pub fresh: Duration,
     /// How much longer, if Salesforce cannot be asked.
     pub stale_if_error: Duration,
+    /// How much longer, while Salesforce is asked for a newer one.
+    pub stale_while_revalidate: Duration,
 }
 
 /// The operator's rules.
@@ -53,8 +55,12 @@ pub struct Rules {
     pub largest: usize,
     /// Request headers, in lower case, that change no answer besides those that are known.
     pub harmless: Vec<Box<str>>,
+    /// Descriptions the gateway itself may ask for in an hour, of each org.
+    pub describes: usize,
     along: AHashMap<Lower, Vec<Lower>>,
     keeps_rows: bool,
+    /// The number of the group a caller shares answers with.
+    groups: AHashMap<CallerId, u32>,
 }
 
 impl Rules {
@@ -65,10 +71,14 @@ impl Rules {
         harmless: Vec<Box<str>>,
         recheck: Duration,
         largest: usize,
+        describes: usize,
     ) -> Self {
         let along = changes_along(along);
         let keeps_rows = entries.iter().any(|entry| {
-            entry.operations.as_ref().is_none_or(|list| list.iter().any(|operation| *operation != Operation::Describe))
+            entry
+                .operations
+                .as_ref()
+                .is_none_or(|list| list.iter().any(|operation| matches!(operation, Operation::Read | Operation::Query)))
         });
         let entries = entries
             .into_iter()
@@ -77,7 +87,31 @@ impl Rules {
                 (entry, objects)
             })
             .collect();
-        Self { entries, recheck, largest, harmless, along, keeps_rows }
+        Self { entries, recheck, largest, harmless, describes, along, keeps_rows, groups: AHashMap::new() }
+    }
+
+    /// The same rules, under which the callers of each group share answers.
+    #[must_use]
+    pub fn with_same_rights(mut self, groups: &[Vec<CallerId>]) -> Self {
+        for (number, callers) in (0..).zip(groups) {
+            self.groups.extend(callers.iter().map(|caller| (*caller, number)));
+        }
+        self
+    }
+
+    /// For whom the answers of `call` are kept: its principal, or all of a group of callers with the same rights.
+    pub fn kept_for(&self, call: &Call) -> Principal {
+        match self.groups.get(&call.caller) {
+            Some(number) if call.principal != Principal::NOBODY => {
+                // No hash: those are equal to it as seldom as to each other.
+                let mut group = *b"same rights:____";
+                if let Some(end) = group.last_chunk_mut::<4>() {
+                    *end = number.to_be_bytes();
+                }
+                Principal(group)
+            }
+            _ => call.principal,
+        }
     }
 
     /// Whether anything but descriptions is kept.
@@ -92,6 +126,13 @@ impl Rules {
             object.is_some_and(|object| names.iter().any(|name| name.eq_ignore_ascii_case(object)))
         };
         self.of(kind, call).any(|(_, objects)| objects.as_ref().is_none_or(named))
+    }
+
+    /// Whether queries that read `name` may be kept.
+    pub fn keeps_queries_of(&self, name: &Lower) -> bool {
+        let listed = |objects: &Option<Vec<Lower>>| objects.as_ref().is_some_and(|names| names.contains(name));
+        let queries = |entry: &Entry| entry.operations.as_ref().is_none_or(|list| list.contains(&Operation::Query));
+        self.entries.iter().any(|(entry, objects)| queries(entry) && listed(objects))
     }
 
     /// The first entry that covers `question`, which is what `call` asks.
@@ -111,8 +152,8 @@ impl Rules {
                 && listed(entry.callers.as_ref(), &caller)
                 && listed(entry.families.as_ref(), &family)
                 && listed(entry.operations.as_ref(), &operation)
-                // The list of all objects is about no single one; rows are kept of none that is not named.
-                && if objects.is_some() { kind != Kind::Global } else { !kind.is_of_rows() }
+                // The list of all objects, and what is used, are about no single one; rows are kept of none that is not named.
+                && if objects.is_some() { !matches!(kind, Kind::Global | Kind::Limits) } else { !kind.is_of_rows() }
         })
     }
 
@@ -180,6 +221,6 @@ pub(super) mod tests {
             ..Entry::default()
         };
         let along = [(ObjectName::new_static("Invoice__c"), vec![ObjectName::new_static("Product2")])];
-        Rules::new(vec![entry], &along, vec!["x-acme-team".into()], Duration::from_mins(5), 1 << 20)
+        Rules::new(vec![entry], &along, vec!["x-acme-team".into()], Duration::from_mins(5), 1 << 20, 10)
     }
 }

@@ -24,6 +24,8 @@ struct Session {
     accepted: Instant,
     /// When Salesforce rejected it; nothing sent before that counts any more.
     ended: Option<Instant>,
+    /// Answers of before this number are no longer fresh.
+    softened: u64,
 }
 
 /// The sessions of one org.
@@ -43,6 +45,11 @@ impl Sessions {
         (session.ended.is_none() && recent).then_some(session.id)
     }
 
+    /// Whether nothing ended the session of `who` with this number.
+    pub fn goes_on(&self, who: Principal, id: SessionId) -> bool {
+        self.known.get(&who).is_some_and(|session| session.id == id && session.ended.is_none())
+    }
+
     /// Salesforce accepted a call of `who` that was sent at `sent`. Returns the number it is entitled under; none if it was
     /// rejected since, or too many are known.
     pub fn accepted(&mut self, who: Principal, sent: Instant, recheck: Duration) -> Option<SessionId> {
@@ -54,7 +61,7 @@ impl Sessions {
                 Some(ended) if sent <= ended => return None,
                 Some(_) => {
                     self.last += 1;
-                    *session = Session { id: self.last, accepted: sent, ended: None };
+                    *session = Session { id: self.last, accepted: sent, ended: None, softened: 0 };
                 }
                 None => session.accepted = session.accepted.max(sent),
             }
@@ -87,12 +94,24 @@ impl Sessions {
         ended.map(|(_, session)| session.ended = Some(now)).count()
     }
 
+    /// Makes what was kept for the principals that `matches` names no longer fresh, by the order `number`; returns how many
+    /// there are.
+    pub fn soften_where(&mut self, matches: impl Fn(Principal) -> bool, number: u64) -> usize {
+        let softened = self.known.iter_mut().filter(|(who, session)| session.ended.is_none() && matches(**who));
+        softened.map(|(_, session)| session.softened = number).count()
+    }
+
+    /// The last order to make answers of `who` no longer fresh.
+    pub fn softened(&self, who: Principal) -> u64 {
+        self.known.get(&who).map_or(0, |session| session.softened)
+    }
+
     fn add(&mut self, who: Principal, accepted: Instant, ended: Option<Instant>) -> Option<SessionId> {
         if self.known.len() >= MAX_SESSIONS {
             return None;
         }
         self.last += 1;
-        self.known.insert(who, Session { id: self.last, accepted, ended });
+        self.known.insert(who, Session { id: self.last, accepted, ended, softened: 0 });
         Some(self.last)
     }
 

@@ -9,8 +9,9 @@ use smallvec::smallvec;
 use smol_str::SmolStr;
 
 use super::kept::{Kept, Whole};
-use super::question::{Kind, Question, Wish};
+use super::question::{Kind, Question};
 use super::touch::{Deps, Touch, lower};
+use super::wish::Wish;
 use super::{Answers, Store};
 use crate::call::Principal;
 use crate::clock::Clock;
@@ -30,7 +31,7 @@ const JSON: (&str, &str) = ("content-type", "application/json;charset=UTF-8");
 
 fn question() -> Question {
     let deps = Deps::Objects(smallvec![lower("account")]);
-    Question { kind: Kind::Query, deps, key: smallvec![1, 2, 3], wish: Wish::default() }
+    Question { kind: Kind::Query, who: WHO, shared: false, deps, key: smallvec![1, 2, 3], wish: Wish::default() }
 }
 
 fn gzip(plain: &[u8]) -> &'static [u8] {

@@ -34,7 +34,28 @@ impl AdminArguments {
         self.ask("POST", path)
     }
 
+    /// Whether the gateway is ready; the error says what is not.
+    pub fn ready(&self) -> Result<(), String> {
+        let (ok, body) = self.exchange("GET", "/readyz")?;
+        if ok {
+            return Ok(());
+        }
+        if let Some(why) = body["message"].as_str() {
+            return Err(why.to_owned());
+        }
+        let checks = body["checks"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let failing = checks.iter().filter(|check| check["ok"] != true).filter_map(|check| check["reason"].as_str());
+        let draining = (body["draining"] == true).then_some("it is shutting down");
+        Err(format!("not ready: {}", failing.chain(draining).collect::<Vec<_>>().join(", ")))
+    }
+
     fn ask(&self, method: &str, path: &str) -> Result<Value, String> {
+        let (ok, body) = self.exchange(method, path)?;
+        if ok { Ok(body) } else { Err(body["message"].as_str().unwrap_or("the gateway did not answer").to_owned()) }
+    }
+
+    /// Whether the status is 200, and the body.
+    fn exchange(&self, method: &str, path: &str) -> Result<(bool, Value), String> {
         let uri: http::Uri = self.admin.parse().map_err(|_| format!("{} is not a URL", self.admin))?;
         if uri.scheme_str() != Some("http") {
             return Err(format!("{} does not begin with http://", self.admin));
@@ -65,9 +86,6 @@ impl AdminArguments {
         let end = memchr::memmem::find(&answer, b"\r\n\r\n").ok_or("the answer is not HTTP")?;
         let (head, body) = answer.split_at(end);
         let body: Value = serde_json::from_slice(body).map_err(|error| format!("the answer is not JSON: {error}"))?;
-        if head.get(9..12) == Some(b"200") {
-            return Ok(body);
-        }
-        Err(body["message"].as_str().unwrap_or("the gateway did not answer").to_owned())
+        Ok((head.get(9..12) == Some(b"200"), body))
     }
 }

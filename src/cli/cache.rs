@@ -34,6 +34,9 @@ struct PurgeArguments {
     /// Only those of this principal, as the log shows it: 8 hexadecimal digits.
     #[arg(long)]
     principal: Option<String>,
+    /// They may still be given out where Salesforce cannot be asked.
+    #[arg(long)]
+    soft: bool,
 }
 
 /// Gives the order to a running gateway.
@@ -45,6 +48,9 @@ pub fn run(arguments: &CacheArguments) -> ExitCode {
         if let Some(value) = value {
             let _ = write!(path, "&{name}={}", encoded(value));
         }
+    }
+    if arguments.soft {
+        path.push_str("&soft=true");
     }
     match arguments.admin.post(&path) {
         Ok(_) => {

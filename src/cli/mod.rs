@@ -55,6 +55,8 @@ enum Verb {
     Resume(pause::PauseArguments),
     /// Look after the answers that a running gateway keeps in memory.
     Cache(cache::CacheArguments),
+    /// Ask a running gateway whether it is ready: for health checks. Exits with 0 if it is.
+    Ready(admin_client::AdminArguments),
     /// Make a gateway key for a caller; only its SHA-256 belongs into the configuration.
     Key {
         /// Print JSON.
@@ -123,6 +125,7 @@ pub fn run() -> ExitCode {
         Verb::Pause(arguments) => pause::run(&arguments, "pause"),
         Verb::Resume(arguments) => pause::run(&arguments, "resume"),
         Verb::Cache(arguments) => cache::run(&arguments),
+        Verb::Ready(admin) => ready(&admin),
         Verb::Key { json } => make_key(json),
         Verb::Schema => {
             say(&serde_json::to_string_pretty(&config::schema()).unwrap_or_default());
@@ -133,6 +136,16 @@ pub fn run() -> ExitCode {
             say(&format!("weirkeeper {} ({build}, rustls with aws-lc-rs)", env!("CARGO_PKG_VERSION")));
             ExitCode::SUCCESS
         }
+    }
+}
+
+fn ready(admin: &admin_client::AdminArguments) -> ExitCode {
+    match admin.ready() {
+        Ok(()) => {
+            say("ready");
+            ExitCode::SUCCESS
+        }
+        Err(why) => ended(Err(why)),
     }
 }
 

@@ -25,9 +25,15 @@ pub struct CacheFile {
     pub largest: Text<Size>,
     /// A session gets answers from memory only if Salesforce has accepted it within this time.
     pub session_recheck: Text<Period>,
+    /// Descriptions the gateway itself asks for in an hour, of each org, to learn where relationship names in queries lead; 0
+    /// for none. They are calls of the callers whose queries need them.
+    pub describes_per_hour: usize,
     /// Objects whose rows change when rows of another are written: roll-ups, formulas, triggers. By the object that is written.
     #[schemars(extend("propertyNames" = { "$ref": "#/definitions/ObjectName" }))]
     pub also_invalidates: BTreeMap<Text<ApiName>, Vec<Text<ApiName>>>,
+    /// Callers whose sessions have the same rights in Salesforce, by their names: what is kept for one is given to the others too.
+    /// Callers that act as one identity share anyway; nobody else does who is not named here.
+    pub same_rights: Vec<Vec<Text<Name>>>,
     /// Request headers of your own that change no answer. A request with a header nobody knows is never answered from memory.
     pub harmless_headers: Vec<Text<FieldName>>,
 }
@@ -37,7 +43,7 @@ impl Default for CacheFile {
         let descriptions = CacheEntryFile {
             matches: CacheMatchFile { operations: Some(vec![Operation::Describe]), ..CacheMatchFile::default() },
             fresh: Some(Text(Period(Duration::from_hours(1)))),
-            stale_if_error: Text(Period(Duration::ZERO)),
+            ..CacheEntryFile::default()
         };
         Self {
             mode: CacheMode::default(),
@@ -45,7 +51,9 @@ impl Default for CacheFile {
             bytes: Text(Size(256 << 20)),
             largest: Text(Size(1 << 20)),
             session_recheck: Text(Period(Duration::from_mins(5))),
+            describes_per_hour: 60,
             also_invalidates: BTreeMap::new(),
+            same_rights: Vec::new(),
             harmless_headers: Vec::new(),
         }
     }
@@ -74,11 +82,18 @@ pub struct CacheEntryFile {
     pub fresh: Option<Text<Period>>,
     /// How much longer it is given out in the place of a failure: Salesforce cannot be reached, or the calls are used up.
     pub stale_if_error: Text<Period>,
+    /// How much longer it is given out while Salesforce is asked for a newer one, so that nobody waits for that.
+    pub stale_while_revalidate: Text<Period>,
 }
 
 impl Default for CacheEntryFile {
     fn default() -> Self {
-        Self { matches: CacheMatchFile::default(), fresh: None, stale_if_error: Text(Period(Duration::ZERO)) }
+        Self {
+            matches: CacheMatchFile::default(),
+            fresh: None,
+            stale_if_error: Text(Period(Duration::ZERO)),
+            stale_while_revalidate: Text(Period(Duration::ZERO)),
+        }
     }
 }
 
@@ -92,13 +107,13 @@ pub struct CacheMatchFile {
     /// To these callers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub callers: Option<Vec<Text<Name>>>,
-    /// By these APIs: `rest`, `query`.
+    /// By these APIs: `rest`, `query`, `collections`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub families: Option<Vec<Family>>,
     /// About these objects; a query may read no others. Needed for `read` and `query`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objects: Option<Vec<Text<ApiName>>>,
-    /// Of these reads: `describe`, `read` (one row), `query`.
+    /// Of these reads: `describe`, `read` (rows by id or external id), `query`, `limits`.
     #[schemars(required)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub operations: Option<Vec<Operation>>,
@@ -115,8 +130,12 @@ pub struct Cache {
     pub largest: usize,
     /// How long a session is entitled after Salesforce accepted it.
     pub session_recheck: Duration,
+    /// Descriptions the gateway itself may ask for in an hour, of each org.
+    pub describes_per_hour: usize,
     /// Objects whose rows change when rows of the first are written.
     pub also_invalidates: Vec<(ObjectName, Vec<ObjectName>)>,
+    /// Callers whose sessions have the same rights.
+    pub same_rights: Vec<Vec<CallerId>>,
     /// Request headers, in lower case, that change no answer.
     pub harmless_headers: Vec<Box<str>>,
 }
@@ -132,10 +151,12 @@ pub struct CacheEntry {
     pub families: Option<Vec<Family>>,
     /// About these objects; always present if rows are kept.
     pub objects: Option<Vec<ObjectName>>,
-    /// Of these reads: descriptions, rows, queries.
+    /// Of these reads: descriptions, rows, queries, limits.
     pub operations: Vec<Operation>,
     /// How long.
     pub fresh: Duration,
     /// How much longer in the place of a failure.
     pub stale_if_error: Duration,
+    /// How much longer while Salesforce is asked again.
+    pub stale_while_revalidate: Duration,
 }

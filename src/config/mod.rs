@@ -49,7 +49,7 @@ pub use problem::{Place, Problem, Problems};
 pub use retry::Retry;
 pub use schema::schema;
 pub use secret::Secret;
-pub use slots::{Apex, ClassRule, LongRunning, Queue, SlotMode};
+pub use slots::{Apex, ClassRule, Hours, LongRunning, MOST_HOURS, Queue, SlotMode};
 
 use check::{Rejected, check};
 use file::ConfigFile;

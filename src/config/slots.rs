@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use super::value::{Count, Period, Phrase, Text};
+use super::value::{Count, Period, Phrase, Text, TimeOfDay};
 use crate::call::{Class, Family};
 
 /// How many calls an org takes that run long (facts 1.4), and who may make them.
@@ -26,9 +26,29 @@ pub struct LongRunningFile {
     /// How many of them are left to class interactive. Default: a fifth.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reserve: Option<Count<0, 1000>>,
+    /// Other parts at certain hours of the day; at most 4. The first that matches holds.
+    pub hours: Vec<HoursFile>,
     /// The org's limit for Apex that runs long. Default: not guarded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apex: Option<ApexFile>,
+}
+
+/// Who may hold how many slots at certain hours of every day.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct HoursFile {
+    /// From when, in UTC.
+    #[schemars(required)]
+    pub from: Option<Text<TimeOfDay>>,
+    /// Until when, in UTC; the next day if it is earlier than `from`.
+    #[schemars(required)]
+    pub to: Option<Text<TimeOfDay>>,
+    /// How many slots class batch may hold then.
+    #[schemars(required)]
+    pub batch_at_most: Option<Count<1, 1000>>,
+    /// How many are left to class interactive then. Default: as at other hours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reserve: Option<Count<0, 1000>>,
 }
 
 /// How many calls of Apex code an org takes that run long (facts 1.4), and who may make them.
@@ -62,6 +82,7 @@ impl Default for LongRunningFile {
             after: Text(Period(Duration::from_secs(20))),
             batch_at_most: None,
             reserve: None,
+            hours: Vec::new(),
             apex: None,
         }
     }
@@ -141,8 +162,26 @@ pub struct LongRunning {
     pub batch_at_most: u32,
     /// How many are left to class interactive; less than `slots`.
     pub reserve: u32,
+    /// Other parts at certain hours.
+    pub hours: [Option<Hours>; MOST_HOURS],
     /// The same for Apex, if that is guarded.
     pub apex: Option<Apex>,
+}
+
+/// So many times of day may have parts of their own.
+pub const MOST_HOURS: usize = 4;
+
+/// Who may hold how many slots at certain hours of every day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hours {
+    /// From when, in minutes since midnight UTC.
+    pub from: u16,
+    /// Until when; the next day if that is earlier.
+    pub to: u16,
+    /// How many class batch may hold; less than all.
+    pub batch_at_most: u32,
+    /// How many are left to class interactive; less than all.
+    pub reserve: u32,
 }
 
 /// An org's slots for Apex that runs long; the members mean what those of [`LongRunning`] do.

@@ -569,9 +569,24 @@ fn descriptions_are_kept_by_default_and_rows_only_where_objects_are_named() {
         ("{match: {families: [apex], operations: [describe]}, fresh: 60s}", "answers of apex are never kept"),
         ("{match: {objects: [RecentlyViewed], operations: [query]}, fresh: 60s}", "nobody can follow"),
         ("{match: {objects: [Account__x], operations: [query]}, fresh: 60s}", "nobody can follow"),
+        ("{match: {operations: [limits]}, fresh: 10m}", "at most 5m"),
         ("{match: {orgs: [prd], operations: [describe]}, fresh: 60s}", "did you mean \"prod\""),
         ("{match: {callers: [nobody], operations: [describe]}, fresh: 60s}", "unknown caller"),
     ] {
         one(&entries(entry), what);
+    }
+    let callers = "callers: [{name: a, match: {network: 10.1.0.0/16}}, {name: b, match: {network: 10.2.0.0/16}}, {name: c, match: any}, {name: d, match: {call_options_client: d}}]\n";
+    let groups = |groups: &str| format!("{ORG}{callers}cache: {{same_rights: {groups}}}\n");
+    assert_eq!(good(&groups("[[a, b]]")).cache.unwrap().same_rights, [[CallerId(0), CallerId(1)]]);
+    for (written, what) in [
+        ("[[a]]", "fewer than two"),
+        ("[[a, a]]", "once"),
+        ("[[a, b], [b, a]]", "one group"),
+        ("[[a, c]]", "anybody can be this caller"),
+        ("[[a, d]]", "anybody can be this caller"),
+        ("[[a, e]]", "unknown caller"),
+    ] {
+        let problems = checked(&groups(written), &Fixed::default()).unwrap_err();
+        assert!(problems.to_string().contains(what), "{written}: {problems}");
     }
 }

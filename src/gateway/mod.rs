@@ -350,26 +350,36 @@ impl Gateway {
 /// Makes old what `order` names.
 fn purge(answers: &Answers, log: &Log, order: &admin::Purge) -> Result<serde_json::Value, admin::Unknown> {
     let org = answers.org_named(&order.org).ok_or(admin::Unknown::Org)?;
+    let purge = |touch| if order.soft { org.soften(touch) } else { org.purge(touch) };
     let (what, name) = match &order.what {
         admin::Purged::All => {
-            org.purge(Touch::Everything);
+            purge(Touch::Everything);
             ("all", "")
         }
         admin::Purged::Object(object) => {
-            org.purge(Touch::Object(lower(object)));
+            purge(Touch::Object(lower(object)));
             ("object", object.as_str())
         }
         admin::Purged::Principal(short) => {
-            org.purge_principal(short);
+            if order.soft {
+                org.soften_principal(short)
+            } else {
+                org.purge_principal(short)
+            };
             ("principal", short.as_str())
         }
     };
     log.event(
         Level::Info,
         "cache_purged",
-        &[("org", order.org.as_str().into()), ("what", what.into()), ("name", name.into())],
+        &[
+            ("org", order.org.as_str().into()),
+            ("what", what.into()),
+            ("name", name.into()),
+            ("soft", order.soft.into()),
+        ],
     );
-    Ok(serde_json::json!({"purged": what}))
+    Ok(serde_json::json!({"purged": what, "soft": order.soft}))
 }
 
 /// What the workers' road ends in, for the figures.

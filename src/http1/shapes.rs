@@ -1,14 +1,15 @@
 //! The fields heads usually have.
 //!
 //! Most answers of an org have the same fields in the same order, and so have most requests of an app. What they look like
-//! is kept: a head that has them is read by comparing names, and gets a copy of a map with these names and no values, so
-//! that they are not checked, lowered, hashed and put into a map for each head anew.
+//! is kept: a head that has them is read by comparing names, and gets a copy of a map with these names, so that they are
+//! not checked, lowered, hashed and put into a map for each head anew. Of a few fields the value is mostly the same too,
+//! and tells nothing of a call: it is kept with the name, and then the whole line is compared, and not read.
 
 use std::fmt;
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use memchr::memchr;
 use smallvec::SmallVec;
 
@@ -20,15 +21,62 @@ const KEPT: usize = 8;
 const LEARN_ONE_IN: u32 = 16;
 /// Heads with more fields have no shape.
 const FIELDS: usize = 32;
+/// Longer lines are read each time.
+const LINE: usize = 256;
+/// Of the heads with other values than those kept, the values of one in so many are kept instead.
+const KEEP_ONE_IN: u32 = 16;
+
+/// Whether a field says mostly the same, and nothing of the call: no token, no cookie, no record.
+fn repeats(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::ACCEPT
+            | header::ACCEPT_ENCODING
+            | header::ACCEPT_LANGUAGE
+            | header::CACHE_CONTROL
+            | header::CONNECTION
+            | header::CONTENT_ENCODING
+            | header::CONTENT_SECURITY_POLICY
+            | header::CONTENT_TYPE
+            | header::DATE
+            | header::EXPIRES
+            | header::HOST
+            | header::REFERRER_POLICY
+            | header::SERVER
+            | header::STRICT_TRANSPORT_SECURITY
+            | header::TRANSFER_ENCODING
+            | header::USER_AGENT
+            | header::VARY
+            | header::X_CONTENT_TYPE_OPTIONS
+    )
+}
+
+/// One field of a shape.
+struct Field {
+    /// Its name as it came, and the colon.
+    name: Box<[u8]>,
+    /// What it is about.
+    role: Role,
+    /// Its value may be kept.
+    repeats: bool,
+    /// The whole line with the value that is kept; empty if none is.
+    line: Box<[u8]>,
+}
 
 /// The fields of one kind of head, each there once.
 struct Shape {
-    /// For each field as it came: its name and the colon, and what it is about.
-    names: Vec<(Box<[u8]>, Role)>,
-    empty: HeaderMap,
+    /// As they came.
+    fields: Vec<Field>,
+    /// With the values that are kept.
+    map: HeaderMap,
     /// For each field in the order of the map: which one of the head's it is.
     order: Vec<usize>,
+    /// Heads whose values were not those kept.
+    others: u32,
 }
+
+/// Where the value of a field stands in a head; `None` if it is the one that is kept.
+type Place = Option<Range<u32>>;
 
 /// The shapes of the heads some connections read.
 #[derive(Default)]
@@ -42,7 +90,7 @@ pub struct Shapes {
 /// The fields of a head that has a known shape.
 pub(crate) struct Fitting<'a> {
     shape: &'a Shape,
-    values: SmallVec<[Range<u32>; FIELDS]>,
+    values: SmallVec<[Place; FIELDS]>,
     /// Bytes from the first field to the end of the head.
     pub(crate) length: usize,
 }
@@ -56,9 +104,9 @@ impl fmt::Debug for Shapes {
 impl Shapes {
     /// The fields at the front of `bytes`, which end a head, if they have a known shape.
     pub(crate) fn read(&mut self, bytes: &[u8]) -> Option<Fitting<'_>> {
-        let first = self.kept.get(self.last).and_then(|shape| Some((self.last, shape.read(bytes)?)));
+        let first = self.kept.get_mut(self.last).and_then(|shape| Some((self.last, shape.read(bytes)?)));
         let found = first.or_else(|| {
-            let mut others = self.kept.iter().enumerate().filter(|(at, _)| *at != self.last);
+            let mut others = self.kept.iter_mut().enumerate().filter(|(at, _)| *at != self.last);
             others.find_map(|(at, shape)| Some((at, shape.read(bytes)?)))
         });
         let (at, (values, length)) = found?;
@@ -85,37 +133,74 @@ impl Shapes {
 impl Shape {
     /// Of a head with these fields, if none is there twice.
     fn new<'a>(names: impl ExactSizeIterator<Item = &'a [u8]>, room: usize) -> Option<Self> {
-        let mut empty = HeaderMap::with_capacity(names.len() + room);
-        let (mut raws, mut fields) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
+        let mut map = HeaderMap::with_capacity(names.len() + room);
+        let (mut fields, mut keys) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
         for raw in names {
             let name = HeaderName::from_bytes(raw).ok()?;
-            raws.push(([raw, b":"].concat().into_boxed_slice(), Role::of(&name)));
-            fields.push(name.clone());
-            if empty.insert(name, HeaderValue::from_static("")).is_some() {
+            fields.push(Field {
+                name: [raw, b":"].concat().into_boxed_slice(),
+                role: Role::of(&name),
+                repeats: repeats(&name),
+                line: Box::default(),
+            });
+            keys.push(name.clone());
+            if map.insert(name, HeaderValue::from_static("")).is_some() {
                 return None;
             }
         }
-        let order = empty.keys().map(|name| fields.iter().position(|field| field == name)).collect::<Option<_>>()?;
-        Some(Self { names: raws, empty, order })
+        let order = map.keys().map(|name| keys.iter().position(|key| key == name)).collect::<Option<_>>()?;
+        Some(Self { fields, map, order, others: 0 })
     }
 
     /// Where the values are in `bytes`, and where the head ends.
-    fn read(&self, bytes: &[u8]) -> Option<(SmallVec<[Range<u32>; FIELDS]>, usize)> {
+    fn read(&mut self, bytes: &[u8]) -> Option<(SmallVec<[Place; FIELDS]>, usize)> {
         let mut values = SmallVec::new();
         let mut at = 0;
-        for (name, _) in &self.names {
-            let raw = bytes.get(at..)?.strip_prefix(&**name)?;
+        let mut others = false;
+        for field in &self.fields {
+            let line = bytes.get(at..)?;
+            if !field.line.is_empty() && line.starts_with(&field.line) {
+                at += field.line.len();
+                values.push(None);
+                continue;
+            }
+            others |= field.repeats;
+            let raw = line.strip_prefix(&*field.name)?;
             let end = memchr(b'\r', raw)?;
-            let from = at + name.len();
+            let from = at + field.name.len();
             at = from + end + 2;
             if bytes.get(at - 1) != Some(&b'\n') {
                 return None;
             }
             let (blanks, value) = trim_blanks(raw.get(..end)?);
             let from = u32::try_from(from + blanks).ok()?;
-            values.push(from..from + value.len() as u32);
+            values.push(Some(from..from + value.len() as u32));
         }
-        bytes.get(at..)?.starts_with(b"\r\n").then_some((values, at + 2))
+        if !bytes.get(at..)?.starts_with(b"\r\n") {
+            return None;
+        }
+        if others {
+            if self.others.is_multiple_of(KEEP_ONE_IN) {
+                self.keep(bytes);
+            }
+            self.others = self.others.wrapping_add(1);
+        }
+        Some((values, at + 2))
+    }
+
+    /// Keeps the values that `bytes`, a head of this shape, has where they repeat.
+    fn keep(&mut self, bytes: &[u8]) {
+        let lines: SmallVec<[&[u8]; FIELDS]> = bytes.split_inclusive(|byte| *byte == b'\n').take(FIELDS).collect();
+        for (kept, field) in self.map.values_mut().zip(&self.order) {
+            let (Some(field), Some(line)) = (self.fields.get_mut(*field), lines.get(*field)) else { return };
+            let value = line.strip_prefix(&*field.name).and_then(|raw| raw.strip_suffix(b"\r\n"));
+            if let Some(value) = value.filter(|_| field.repeats && line.len() <= LINE && **line != *field.line)
+                && let Ok(value) = HeaderValue::from_bytes(trim_blanks(value).1)
+            {
+                *kept = value;
+                field.line = Box::from(*line);
+            }
+        }
     }
 }
 
@@ -133,14 +218,15 @@ impl Fitting<'_> {
         from: usize,
         mut hear: impl FnMut(Role, &[u8]) -> Result<(), E>,
     ) -> Option<Result<HeaderMap, E>> {
-        let mut headers = self.shape.empty.clone();
-        for (place, field) in headers.values_mut().zip(&self.shape.order) {
-            let value = self.values.get(*field)?;
-            let value = bytes.slice(from + value.start as usize..from + value.end as usize);
-            *place = HeaderValue::from_maybe_shared(value).ok()?;
-            let (_, role) = self.shape.names.get(*field)?;
-            if *role != Role::Other
-                && let Err(error) = hear(*role, place.as_bytes())
+        let mut headers = self.shape.map.clone();
+        for (value, field) in headers.values_mut().zip(&self.shape.order) {
+            if let Some(place) = self.values.get(*field)? {
+                let read = bytes.slice(from + place.start as usize..from + place.end as usize);
+                *value = HeaderValue::from_maybe_shared(read).ok()?;
+            }
+            let role = self.shape.fields.get(*field)?.role;
+            if role != Role::Other
+                && let Err(error) = hear(role, value.as_bytes())
             {
                 return Some(Err(error));
             }
@@ -196,6 +282,65 @@ mod tests {
         for cut in 0..bytes.len() - 4 {
             assert!(shapes.read(&bytes[..cut]).is_none(), "{cut} bytes");
         }
+    }
+
+    /// The fields of `bytes` as a map.
+    fn headers(shapes: &mut Shapes, bytes: &Bytes) -> HeaderMap {
+        shapes.read(bytes).expect("the shape fits").headers(bytes, 0, |_, _| Ok::<_, ()>(())).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_value_that_repeats_is_kept_until_another_one_does() {
+        let mut shapes = Shapes::default();
+        learn(&mut shapes, &["Host", "Vary", "X"]);
+        let mut memory = None;
+        for (round, vary) in ["a", "a", "b"].iter().chain(&["c"; KEEP_ONE_IN as usize + 1]).enumerate() {
+            let text = format!("Host: h\r\nVary: \t{vary} \r\nX: {round}\r\n\r\n");
+            let read = headers(&mut shapes, &Bytes::from(text.clone()));
+            let expected = [("host", "h"), ("vary", vary), ("x", &round.to_string())];
+            assert!(expected.iter().all(|(name, value)| read[*name] == *value), "{text:?}: {read:?}");
+            // The host never changed: it was copied once, from the first head.
+            if round > 0 {
+                let host = read["host"].as_bytes().as_ptr();
+                assert_eq!(*memory.get_or_insert(host), host, "{text:?}");
+            }
+        }
+        assert_eq!(shapes.kept[0].map["vary"], "c");
+        let roles = |text: &str| {
+            let (bytes, mut heard) = (Bytes::from(text.to_owned()), Vec::new());
+            let mut shapes = Shapes::default();
+            learn(&mut shapes, &["Connection"]);
+            for _ in 0..2 {
+                let fitting = shapes.read(&bytes).expect("the shape fits");
+                let read = fitting.headers(&bytes, 0, |role, value| {
+                    heard.push((role, value.to_vec()));
+                    Ok::<_, ()>(())
+                });
+                assert!(read.is_some());
+            }
+            heard
+        };
+        assert_eq!(roles("Connection: close\r\n\r\n"), vec![(Role::Connection, b"close".to_vec()); 2]);
+    }
+
+    #[test]
+    fn nothing_secret_and_nothing_long_is_kept() {
+        let mut shapes = Shapes::default();
+        let names = ["Authorization", "Cookie", "Set-Cookie", "Weirkeeper-Key", "X-SFDC-Session", "ETag", "User-Agent"];
+        learn(&mut shapes, &names);
+        let long = "canary".repeat(LINE / 6);
+        let bytes = Bytes::from(format!("{}\r\n", names.map(|name| format!("{name}: {long}\r\n")).concat()));
+        for _ in 0..2 {
+            assert_eq!(headers(&mut shapes, &bytes).len(), names.len());
+        }
+        let short = Bytes::from(format!("{}\r\n", names.map(|name| format!("{name}: canary\r\n")).concat()));
+        for _ in 0..KEEP_ONE_IN {
+            headers(&mut shapes, &short);
+        }
+        let kept: Vec<_> = shapes.kept[0].fields.iter().filter(|field| !field.line.is_empty()).collect();
+        assert!(matches!(&kept[..], [field] if *field.line == *b"User-Agent: canary\r\n"), "{} kept", kept.len());
+        assert!(shapes.kept[0].map.values().filter(|value| !value.is_empty()).all(|value| value == "canary"));
+        assert_eq!(shapes.kept[0].map.values().filter(|value| !value.is_empty()).count(), 1);
     }
 
     #[test]

@@ -27,6 +27,24 @@ pub struct QueryObjects {
     pub relationships: Names,
 }
 
+/// What a query reads, by the ways it takes: enough to follow them, where it is known where they lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reads {
+    /// The query itself, its child subqueries and its semi-joins; each stands after the one it is in.
+    pub scopes: Vec<Scope>,
+}
+
+/// One SELECT of a query.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    /// The place of the scope this one is a child subquery of; `None` for one that begins at an object.
+    pub within: Option<usize>,
+    /// An object's name, or that of the way from the outer scope to its children.
+    pub from: ObjectName,
+    /// Ways to parents that are taken from there, as in `Owner.Profile`.
+    pub paths: Names,
+}
+
 /// Why the objects of a query cannot be told from its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum QueryDoubt {
@@ -52,13 +70,23 @@ pub enum QueryDoubt {
 
 /// Finds the objects that `soql` names.
 pub fn objects(soql: &str) -> Result<QueryObjects, QueryDoubt> {
+    scan(soql)?.finish()
+}
+
+/// Finds the ways that `soql` takes between objects.
+pub fn reads(soql: &str) -> Result<Reads, QueryDoubt> {
+    scan(soql)?.ways()
+}
+
+fn scan(soql: &str) -> Result<Scan<'_>, QueryDoubt> {
     let mut lexer = Lexer::new(soql);
     match lexer.next()? {
         Some(Token::Word(word)) if word.eq_ignore_ascii_case("select") => {}
         _ => return Err(QueryDoubt::NotAQuery),
     }
     let mut scan = Scan::default();
-    scan.levels.push(Level::query(Role::Outer, 0));
+    let outer = scan.enter(Role::Outer, 0)?;
+    scan.levels.push(outer);
     let mut opened = false;
     while let Some(token) = lexer.next()? {
         match token {
@@ -70,7 +98,8 @@ pub fn objects(soql: &str) -> Result<QueryObjects, QueryDoubt> {
         }
         opened = token == Token::Open;
     }
-    scan.finish()
+    scan.close_outer()?;
+    Ok(scan)
 }
 
 /// A piece of a query.
@@ -249,11 +278,25 @@ struct Level<'a> {
     paths_at: usize,
     /// The next word is the field of a TYPEOF.
     typeof_next: bool,
+    /// Between TYPEOF and its END.
+    in_typeof: bool,
+    /// Its place in [`Scan::scopes`].
+    scope: usize,
 }
 
 impl Level<'_> {
-    fn query(role: Role, paths_at: usize) -> Self {
-        Self { role, place: Place::Select, from: None, aliases: SmallVec::new(), paths_at, typeof_next: false }
+    fn query(role: Role, paths_at: usize, scope: usize) -> Self {
+        let (typeof_next, in_typeof) = (false, false);
+        Self {
+            role,
+            place: Place::Select,
+            from: None,
+            aliases: SmallVec::new(),
+            paths_at,
+            typeof_next,
+            in_typeof,
+            scope,
+        }
     }
 }
 
@@ -264,9 +307,34 @@ struct Scan<'a> {
     paths: SmallVec<[&'a str; 8]>,
     semi_joins: Names,
     relationships: Names,
+    /// All queries, in the order in which they begin.
+    scopes: SmallVec<[Part<'a>; 2]>,
+    /// Some way is taken in a form that is not followed.
+    tangled: bool,
+}
+
+/// One query, for [`Reads`].
+#[derive(Debug)]
+struct Part<'a> {
+    role: Role,
+    within: usize,
+    from: &'a str,
+    aliases: SmallVec<[&'a str; 2]>,
+    ways: SmallVec<[&'a str; 2]>,
 }
 
 impl<'a> Scan<'a> {
+    /// Begins a query inside of the innermost one.
+    fn enter(&mut self, role: Role, paths_at: usize) -> Result<Level<'a>, QueryDoubt> {
+        let scope = self.scopes.len();
+        if scope >= MAX_NAMES {
+            return Err(QueryDoubt::TooMuch);
+        }
+        let within = self.query().map_or(0, |level| level.scope);
+        self.scopes.push(Part { role, within, from: "", aliases: SmallVec::new(), ways: SmallVec::new() });
+        Ok(Level::query(role, paths_at, scope))
+    }
+
     /// The innermost query, whatever parentheses stand inside it.
     fn query(&mut self) -> Result<&mut Level<'a>, QueryDoubt> {
         self.levels.iter_mut().rev().find(|level| level.role != Role::Plain).ok_or(QueryDoubt::Unbalanced)
@@ -279,7 +347,7 @@ impl<'a> Scan<'a> {
         if matches!(self.query()?.place, Place::Name) {
             return Err(QueryDoubt::Clause);
         }
-        self.levels.push(Level::query(Role::Plain, self.paths.len()));
+        self.levels.push(Level::query(Role::Plain, self.paths.len(), 0));
         Ok(())
     }
 
@@ -316,9 +384,9 @@ impl<'a> Scan<'a> {
                 Place::Clauses => Role::SemiJoin,
                 Place::Name | Place::Alias => return Err(QueryDoubt::Clause),
             };
-            let paths_at = self.paths.len();
+            let query = self.enter(role, self.paths.len())?;
             if let Some(level) = self.levels.last_mut() {
-                *level = Level::query(role, paths_at);
+                *level = query;
             }
             return Ok(());
         }
@@ -334,9 +402,17 @@ impl<'a> Scan<'a> {
             Place::Select if is("from") => level.place = Place::Name,
             Place::Select if level.typeof_next => {
                 level.typeof_next = false;
+                let scope = level.scope;
+                self.take(scope, word)?;
                 self.relate(word)?;
             }
-            Place::Select if is("typeof") => level.typeof_next = true,
+            Place::Select if is("typeof") => (level.typeof_next, level.in_typeof) = (true, true),
+            Place::Select if level.in_typeof => {
+                level.in_typeof = !is("end");
+                // A way from one of the objects it may be.
+                self.tangled |= word.contains('.');
+                self.note_path(word);
+            }
             Place::Name if level.from.is_none() => {
                 level.from = Some(word);
                 level.place = Place::Alias;
@@ -347,6 +423,7 @@ impl<'a> Scan<'a> {
                 if !word.contains('.') {
                     return Err(QueryDoubt::Clause);
                 }
+                self.tangled = true;
                 self.relate(word)?;
             }
             Place::Alias | Place::Clauses if is("from") => return Err(QueryDoubt::Clause),
@@ -364,7 +441,10 @@ impl<'a> Scan<'a> {
     }
 
     fn note_path(&mut self, word: &'a str) {
-        if word.contains('.') && self.paths.last() != Some(&word) {
+        // The same way from another query leads elsewhere.
+        let since = self.query().map_or(0, |level| level.paths_at);
+        let last = self.paths.get(since..).and_then(<[&str]>::last);
+        if word.contains('.') && last != Some(&word) {
             self.paths.push(word);
         }
     }
@@ -381,11 +461,17 @@ impl<'a> Scan<'a> {
                 name.eq_ignore_ascii_case(from) || level.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(name))
             };
             let (first, more) = relationships.split_once('.').unwrap_or((relationships, ""));
-            match (own(&first), more.is_empty()) {
-                (true, true) => {}
-                (true, false) => self.relate(more)?,
-                (false, _) => self.relate(relationships)?,
-            }
+            let way = match (own(&first), more.is_empty()) {
+                (true, true) => continue,
+                (true, false) => more,
+                (false, _) => relationships,
+            };
+            self.take(level.scope, way)?;
+            self.relate(way)?;
+        }
+        if let Some(part) = self.scopes.get_mut(level.scope) {
+            part.from = from;
+            part.aliases.clone_from(&level.aliases);
         }
         match level.role {
             Role::Child => self.relate(from)?,
@@ -400,14 +486,58 @@ impl<'a> Scan<'a> {
         remember(&mut self.relationships, name)
     }
 
-    fn finish(mut self) -> Result<QueryObjects, QueryDoubt> {
+    /// Remembers a way that the query at `scope` takes.
+    fn take(&mut self, scope: usize, way: &'a str) -> Result<(), QueryDoubt> {
+        let Some(part) = self.scopes.get_mut(scope) else { return Ok(()) };
+        if !part.ways.iter().any(|known| known.eq_ignore_ascii_case(way)) {
+            if part.ways.len() >= MAX_NAMES {
+                return Err(QueryDoubt::TooMuch);
+            }
+            part.ways.push(way);
+        }
+        Ok(())
+    }
+
+    fn close_outer(&mut self) -> Result<(), QueryDoubt> {
         let outer = self.levels.pop().ok_or(QueryDoubt::Unbalanced)?;
         if outer.role != Role::Outer {
             return Err(QueryDoubt::Unbalanced);
         }
-        self.end_query(&outer)?;
-        let from = outer.from.filter(|name| is_api_name(name)).ok_or(QueryDoubt::Clause)?;
-        Ok(QueryObjects { from: ObjectName::new(from), semi_joins: self.semi_joins, relationships: self.relationships })
+        self.end_query(&outer)
+    }
+
+    fn finish(self) -> Result<QueryObjects, QueryDoubt> {
+        let from = self.scopes.first().map(|outer| outer.from).filter(|name| is_api_name(name));
+        let from = ObjectName::new(from.ok_or(QueryDoubt::Clause)?);
+        Ok(QueryObjects { from, semi_joins: self.semi_joins, relationships: self.relationships })
+    }
+
+    fn ways(self) -> Result<Reads, QueryDoubt> {
+        if self.tangled {
+            return Err(QueryDoubt::Clause);
+        }
+        let mut scopes = Vec::with_capacity(self.scopes.len());
+        for part in &self.scopes {
+            let (within, from) = match (part.role, part.from.split_once('.')) {
+                (Role::Child, None) => (Some(part.within), part.from),
+                (Role::Child, Some((first, way))) => {
+                    // `FROM a.Contacts`: the outer query, by its name or alias.
+                    let outer = self.scopes.get(part.within).ok_or(QueryDoubt::Clause)?;
+                    let named = |name: &&str| name.eq_ignore_ascii_case(first);
+                    if !named(&outer.from) && !outer.aliases.iter().any(named) {
+                        return Err(QueryDoubt::Clause);
+                    }
+                    (Some(part.within), way)
+                }
+                _ => (None, part.from),
+            };
+            if !is_api_name(from) {
+                return Err(QueryDoubt::Clause);
+            }
+            let paths = part.ways.iter().map(ObjectName::new).collect();
+            scopes.push(Scope { within, from: ObjectName::new(from), paths });
+        }
+        Ok(Reads { scopes })
     }
 }
 
@@ -424,126 +554,4 @@ fn remember(names: &mut Names, name: &str) -> Result<(), QueryDoubt> {
     }
     names.push(ObjectName::new(name));
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// FROM object, semi-joins and relationships, joined for a table.
-    fn read(soql: &str) -> String {
-        let found = objects(soql).unwrap();
-        format!("{}|{}|{}", found.from, found.semi_joins.join(","), found.relationships.join(","))
-    }
-
-    #[test]
-    fn the_objects_of_queries() {
-        let table = [
-            ("SELECT Id FROM Account", "Account||"),
-            ("select id from account where name = 'x from Lead'", "account||"),
-            (r"SELECT Id FROM Lead WHERE Name = 'O\'Neil (SELECT Id FROM Case)' LIMIT 1", "Lead||"),
-            ("SELECT COUNT() FROM Group", "Group||"),
-            ("SELECT Id FROM Order ORDER BY CreatedDate DESC NULLS LAST", "Order||"),
-            ("SELECT a.Name, a.Owner.Name FROM Account a", "Account||Owner"),
-            ("SELECT Account.Name FROM Account", "Account||"),
-            ("SELECT Owner.Profile.Name FROM Account", "Account||Owner.Profile"),
-            (
-                "SELECT Id, (SELECT Id, Owner.Name FROM Contacts WHERE Email != null) FROM Account",
-                "Account||Owner,Contacts",
-            ),
-            ("SELECT Id, (SELECT Id FROM a.Contacts c) FROM Account a", "Account||a.Contacts"),
-            ("SELECT Id FROM Account WHERE Id IN (SELECT AccountId FROM Contact)", "Account|Contact|"),
-            (
-                "SELECT Id FROM Account WHERE (NOT Id NOT IN (SELECT AccountId FROM Contact)) AND Id IN (SELECT AccountId FROM Case)",
-                "Account|Contact,Case|",
-            ),
-            (
-                "SELECT Id, (SELECT Id FROM Contacts WHERE Id IN (SELECT ContactId FROM Secret__c)) FROM Account",
-                "Account|Secret__c|Contacts",
-            ),
-            ("SELECT TYPEOF What WHEN Account THEN Phone ELSE Name END FROM Event", "Event||What"),
-            ("SELECT count(c.Id) FROM Contact c, c.Account a WHERE a.Name = 'x'", "Contact||c.Account"),
-            ("SELECT FIELDS(ALL) FROM Account USING SCOPE mine LIMIT 200", "Account||"),
-            (
-                "SELECT Id FROM Account WHERE CreatedDate > 2024-01-01T00:00:00+01:00 AND X__c = LAST_N_DAYS:5",
-                "Account||",
-            ),
-            ("SELECT Id FROM A__c WHERE DISTANCE(L__c, GEOLOCATION(37.7,-122.4), 'mi') < 20", "A__c||"),
-            ("SELECT MAX(Amount) m FROM Opportunity GROUP BY ROLLUP(StageName) HAVING COUNT(Id) > 1", "Opportunity||"),
-            ("SELECT Id FROM Contact WHERE AccountId = '@{new.id}'", "Contact||"),
-            ("SELECT Id FROM Contact AS c FOR VIEW", "Contact||"),
-        ];
-        for (soql, expected) in table {
-            assert_eq!(read(soql), expected, "{soql}");
-        }
-    }
-
-    #[test]
-    fn what_is_not_understood_is_in_doubt() {
-        use QueryDoubt::{Character, Clause, NotAQuery, Reference, TooMuch, Unbalanced};
-        let deep = format!("SELECT Id FROM A WHERE {}", "(".repeat(40));
-        let table = [
-            ("", NotAQuery),
-            ("FIND {x}", NotAQuery),
-            ("SELECT Id", Clause),
-            ("SELECT Id FROM", Clause),
-            ("SELECT Id FROM Account FROM Contact", Clause),
-            ("SELECT Id FROM Account, Contact", Clause),
-            ("SELECT Id FROM Account WHERE SELECT Id FROM Contact", Clause),
-            ("SELECT f(FROM Contact) FROM Account", Clause),
-            ("SELECT Id FROM Account.Contacts", Clause),
-            ("SELECT Id FROM (SELECT Id FROM Contact)", Clause),
-            ("SELECT Id FROM Account WHERE Id IN (SELECT Id FROM a.b)", Clause),
-            ("SELECT Id FROM Account WHERE Name = 'x", Unbalanced),
-            (r"SELECT Id FROM Account WHERE Name = 'x\", Unbalanced),
-            ("SELECT (Id FROM Account", Clause),
-            ("SELECT Id FROM Account)", Unbalanced),
-            ("SELECT Id FROM Account WHERE (Id = null", Unbalanced),
-            ("SELECT Id /* FROM Lead */ FROM Account", Character),
-            ("SELECT \"FROM Lead\" FROM Account", Character),
-            ("SELECT Owner. Name FROM Account", Character),
-            ("SELECT Owner .Name FROM Account", Character),
-            ("SELECT Id FROM Accoünt", Character),
-            ("SELECT Id FROM @{x.name}", Character),
-            ("SELECT Id FROM Account WHERE Name = '@{x.Name}'", Reference),
-            ("SELECT Id FROM Account WHERE Name = '@{x.id", Unbalanced),
-            (deep.as_str(), TooMuch),
-        ];
-        for (soql, expected) in table {
-            assert_eq!(objects(soql), Err(expected), "{soql}");
-        }
-    }
-
-    #[test]
-    fn too_many_names_are_in_doubt() {
-        use std::fmt::Write as _;
-        let mut soql = String::from("SELECT Id");
-        for at in 0..70 {
-            let _ = write!(soql, ", R{at}__r.Name");
-        }
-        soql.push_str(" FROM Account");
-        assert_eq!(objects(&soql), Err(QueryDoubt::TooMuch));
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_survived(text in ".{0,200}") {
-            let _ = objects(&text);
-        }
-
-        #[test]
-        fn query_like_text_is_survived(words in proptest::collection::vec(
-            proptest::sample::select(vec!["SELECT", "FROM", "(", ")", ",", "a.b", "Account", "IN", "WHERE", "'x'", "'", "\\", "TYPEOF"]), 0..40)) {
-            let _ = objects(&words.join(" "));
-        }
-
-        /// A string literal can hold anything and changes nothing.
-        #[test]
-        fn literals_change_nothing(literal in "[^'\\\\@]{0,60}") {
-            let with = format!("SELECT Id, (SELECT Id FROM Contacts) FROM Account WHERE Name = '{literal}' AND Id IN (SELECT X FROM Case)");
-            prop_assert_eq!(read(&with), "Account|Case|Contacts");
-        }
-    }
 }

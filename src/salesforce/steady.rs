@@ -5,7 +5,7 @@
 //! and if running it leaves no trace (facts 7.3). What the scanner does not know is not steady.
 
 use super::method::decode;
-use super::soql::{Lexer, Token};
+use super::soql::{self, Lexer, Reads, Token};
 
 /// Words that may be put into lower case: they can be no alias, so no answer repeats their spelling (facts 7.1, 7.4).
 const KEYWORDS: [&str; 20] = [
@@ -14,7 +14,7 @@ const KEYWORDS: [&str; 20] = [
 ];
 
 /// Words that make a query depend on more than rows, or leave a trace.
-const UNSTEADY: [&str; 19] = [
+const UNSTEADY: [&str; 18] = [
     "today",
     "yesterday",
     "tomorrow",
@@ -24,7 +24,6 @@ const UNSTEADY: [&str; 19] = [
     "viewstat",
     "using",
     "with",
-    "typeof",
     "fields",
     "format",
     "tolabel",
@@ -49,6 +48,13 @@ pub fn steady_query(parameters: &str) -> Option<String> {
         return None;
     }
     steady(&decode(value)?)
+}
+
+/// The ways that the query of `?q=` in `target` takes between objects, if that can be told.
+pub fn query_reads(target: &str) -> Option<Reads> {
+    let (_, parameters) = target.split_once('?')?;
+    let value = parameters.strip_prefix("q=").filter(|value| !value.contains('&'))?;
+    soql::reads(&decode(value)?).ok()
 }
 
 fn steady(soql: &str) -> Option<String> {

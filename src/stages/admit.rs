@@ -18,6 +18,7 @@ use crate::admission::{AccountId, Cause, Denied, Ledger, Level, Reading, Reserva
 use crate::body::Payload;
 use crate::call::{ApiCalls, Call, Class};
 use crate::clock::Clock;
+use crate::edge::Drain;
 use crate::exchange::{Payer, Unpaid};
 use crate::hold::Hold;
 use crate::live::{Live, LiveOrg};
@@ -48,17 +49,19 @@ impl Drop for Place {
 }
 
 /// Puts [`Admit`] on the road.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct AdmitLayer {
     /// For calls that wait.
     pub clock: Clock,
+    /// Tells calls that wait that this process ends.
+    pub drain: Drain,
 }
 
 impl<S> Layer<S> for AdmitLayer {
     type Service = Admit<S>;
 
     fn layer(&self, inner: S) -> Admit<S> {
-        Admit { inner, clock: self.clock }
+        Admit { inner, clock: self.clock, drain: self.drain.clone() }
     }
 }
 
@@ -67,6 +70,7 @@ impl<S> Layer<S> for AdmitLayer {
 pub struct Admit<S> {
     inner: S,
     clock: Clock,
+    drain: Drain,
 }
 
 impl<S> Service<Box<Passage>> for Admit<S>
@@ -110,6 +114,10 @@ where
 {
     /// Asks the ledger, and then the slots.
     fn admit(&mut self, mut passage: Box<Passage>) -> Way<S::Future> {
+        // A log-in, a body or a pace may have taken a while.
+        if let Some(refusal) = breakers::shut(&passage) {
+            return Way::refused(refusal);
+        }
         let Some(org) = passage.live.org(passage.call.org) else { return Way::onward(self.inner.call(passage)) };
         let mut fare = Fare::of(org, &passage.call);
         let (turn, place) = match fare.reserve(passage.now) {
@@ -125,6 +133,7 @@ where
                     }
                     turn::Passed::Waits(turn) => (Some(turn), None),
                     turn::Passed::Busy(door, length, busy) => {
+                        passage.record.lock().length = length;
                         return Way::refused(turn::refusal(&passage.call, org, door, length, busy));
                     }
                 }
@@ -135,9 +144,9 @@ where
             },
             Err(denied) => return Way::refused(refusal(&passage, denied)),
         };
-        let (mut inner, clock) = (self.inner.clone(), self.clock);
+        let (mut inner, clock, drain) = (self.inner.clone(), self.clock, self.drain.clone());
         Way::waits(async move {
-            turn::wait(&mut passage, fare, turn, clock).await?;
+            turn::wait(&mut passage, fare, turn, clock, &drain).await?;
             // Who waited does not burst into what has broken meanwhile.
             if let Some(refusal) = breakers::shut(&passage) {
                 return Err(refusal);

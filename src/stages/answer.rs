@@ -264,7 +264,9 @@ impl Learning {
                 {
                     session.ended();
                 }
-                if said.code == "REQUEST_LIMIT_EXCEEDED" {
+                if said.code == "REQUEST_LIMIT_EXCEEDED"
+                    || matches!(verdict.limit, Some(Limit::Daily | Limit::LongCalls | Limit::LongApex))
+                {
                     exchange.charged = if_refused;
                 }
                 if !said.code.is_empty() {
@@ -278,13 +280,10 @@ impl Learning {
                             apex.refused(exchange.sent, at);
                         }
                     }
-                    Some(Limit::Daily | Limit::Rate) | None => {}
+                    Some(Limit::Daily) => return self.fare.limit_exceeded(exchange.charged, at),
+                    Some(Limit::Rate) | None => {}
                 }
-                if verdict.limit == Some(Limit::Daily) {
-                    self.fare.limit_exceeded(exchange.charged, at);
-                } else {
-                    self.fare.answered(exchange.charged, at);
-                }
+                self.fare.answered(exchange.charged, at);
             }
         }
     }

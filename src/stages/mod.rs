@@ -24,6 +24,8 @@ pub mod authorize;
 pub mod back;
 pub mod breakers;
 pub mod changes;
+mod concern;
+mod errand;
 pub mod facade;
 pub mod identify;
 mod inflate;

@@ -9,22 +9,30 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AGE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AGE, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use tokio::time::{Instant, timeout_at};
 use tower::{Layer, Service};
 
-use crate::answers::{Boarding, Kept, Kind, Landed, Leader, Look, OrgAnswers, Question, State, Whole, effect};
+use crate::answers::{
+    Boarding, Kept, Kind, Landed, Leader, Look, Objects, OrgAnswers, Question, Resolved, Shape, State, Whole, effect,
+    lower,
+};
 use crate::body::{ByteBudget, Payload, ReplyBody};
-use crate::call::{Call, Family, Idempotency, Meaning, Operation};
+use crate::call::{Call, Class, Idempotency, Reach};
 use crate::clock::Clock;
 use crate::live::{Live, LiveCache, LiveOrg};
 use crate::outcome::{CacheResult, Record, Source};
 use crate::refusal::{Reason, Refusal};
+use crate::salesforce::query_reads;
 use crate::stages::answer::{Gathered, gather};
+use crate::stages::concern::Concern;
+use crate::stages::errand::{Errand, Errands};
+use crate::stages::observe::ObserveLayer;
 use crate::stages::way::Way;
 use crate::stages::{Passage, Reply, changes};
+use crate::tasks::Tasks;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LIMIT_INFO: HeaderName = HeaderName::from_static("sforce-limit-info");
@@ -39,13 +47,18 @@ pub struct RecallLayer {
     pub clock: Clock,
     /// Where the bytes of answers are taken from while they are read.
     pub buffers: ByteBudget,
+    /// Records what the gateway asks on its own account.
+    pub observe: ObserveLayer,
+    /// Where that goes on while nobody waits for it.
+    pub tasks: Tasks,
 }
 
 impl<S> Layer<S> for RecallLayer {
     type Service = Recall<S>;
 
     fn layer(&self, inner: S) -> Recall<S> {
-        Recall { inner, clock: self.clock, buffers: self.buffers.clone() }
+        let errands = Errands::new(self.clock, self.observe.clone(), self.tasks.clone());
+        Recall { inner, clock: self.clock, buffers: self.buffers.clone(), errands }
     }
 }
 
@@ -55,48 +68,7 @@ pub struct Recall<S> {
     inner: S,
     clock: Clock,
     buffers: ByteBudget,
-}
-
-/// What the stage has to do with a call.
-enum Concern {
-    Nothing,
-    Question(Kind),
-    Change,
-    /// An answer that says how a bulk job is doing.
-    Job,
-    /// A session is given back.
-    Farewell,
-}
-
-impl Concern {
-    /// Decided from what is known of every call; most are done after a comparison or two.
-    fn of(meaning: &Meaning, rows: bool) -> Self {
-        if meaning.idempotency == Idempotency::Safe {
-            return match meaning.operation {
-                Operation::Describe => Kind::of(meaning).map_or(Self::Nothing, Self::Question),
-                Operation::Read | Operation::Query if rows => Kind::of(meaning).map_or(Self::Nothing, Self::Question),
-                Operation::Job if rows && meaning.family == Family::Bulk2 => Self::Job,
-                _ => Self::Nothing,
-            };
-        }
-        match meaning.family {
-            Family::Oauth if meaning.template == "/services/oauth2/revoke" => Self::Farewell,
-            Family::Versions | Family::Cometd | Family::Oauth => Self::Nothing,
-            Family::Soap if meaning.idempotency == Idempotency::Idempotent && has_log_out(meaning) => Self::Farewell,
-            Family::Bulk1 | Family::Bulk2 if meaning.operation == Operation::Job => {
-                if rows {
-                    Self::Job
-                } else {
-                    Self::Nothing
-                }
-            }
-            _ => Self::Change,
-        }
-    }
-}
-
-fn has_log_out(meaning: &Meaning) -> bool {
-    !meaning.parts.is_empty() && meaning.parts.iter().all(|part| part.operation == Operation::Login)
+    errands: Errands,
 }
 
 impl<S> Service<Box<Passage>> for Recall<S>
@@ -115,7 +87,7 @@ where
     fn call(&mut self, passage: Box<Passage>) -> Self::Future {
         let Some(cache) = &passage.live.cache else { return Way::onward(self.inner.call(passage)) };
         match Concern::of(&passage.call.meaning, cache.rules.keeps_rows()) {
-            Concern::Nothing => Way::onward(self.inner.call(passage)),
+            Concern::Nothing => self.unkept(passage),
             Concern::Question(kind) => self.question(kind, passage),
             Concern::Change => {
                 let Some(org) = passage.live.org(passage.call.org) else {
@@ -156,22 +128,24 @@ fn target(passage: &Passage) -> &str {
 }
 
 /// A question under way.
-struct Asked {
-    question: Question,
+pub(super) struct Asked {
+    pub(super) question: Question,
     /// How long its answer is fresh, and how much longer it may be given out if Salesforce cannot be asked.
-    fresh: Duration,
-    stale: Duration,
+    pub(super) fresh: Duration,
+    pub(super) stale: Duration,
     /// An answer that is right, but not fresh.
-    candidate: Option<Arc<Kept>>,
-    look: Look,
-    who: Who,
+    pub(super) candidate: Option<Arc<Kept>>,
+    pub(super) look: Look,
+    pub(super) who: Who,
+    /// Whether its answer may be kept.
+    pub(super) keeps: bool,
 }
 
 /// Who asks what, once the request itself has gone on.
-struct Who {
-    live: Arc<Live>,
-    record: Record,
-    call: Call,
+pub(super) struct Who {
+    pub(super) live: Arc<Live>,
+    pub(super) record: Record,
+    pub(super) call: Call,
 }
 
 impl Who {
@@ -194,36 +168,50 @@ where
     S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
     S::Future: Send,
 {
+    /// Asks Salesforce for what is never kept, unless the request wants that not to be done.
+    fn unkept(&mut self, passage: Box<Passage>) -> Way<S::Future> {
+        let reads = passage.call.meaning.idempotency == Idempotency::Safe;
+        if reads && passage.head.headers.get_all(CACHE_CONTROL).iter().any(wants_memory_only) {
+            return Way::refused(not_cached());
+        }
+        Way::onward(self.inner.call(passage))
+    }
+
     fn question(&mut self, kind: Kind, passage: Box<Passage>) -> Way<S::Future> {
         let (live, call) = (&passage.live, &passage.call);
         let (Some(cache), Some(org)) = (&live.cache, live.org(call.org)) else {
             return Way::onward(self.inner.call(passage));
         };
         if !cache.rules.may_cover(kind, call) {
-            return Way::onward(self.inner.call(passage));
+            return self.unkept(passage);
         }
         let plain = passage.head.method == Method::GET && matches!(passage.payload, Payload::Empty);
         // Until it is known which user an identity is, nobody can say whose its answers are.
         let known = org.identity(call.caller).is_none_or(|identity| identity.is_known());
         let headers = &passage.head.headers;
         let number = org.answers.number();
-        let question = (plain && known)
-            .then(|| Question::of(kind, call, number, target(&passage), headers, &cache.rules.harmless))
+        let related = kind == Kind::Query && call.meaning.reach == Reach::Related;
+        let reached = if related && plain && known { self.reached(cache, org, &passage) } else { None };
+        let question = (plain && known && reached.is_some() == related)
+            .then(|| Question::of(kind, call, number, target(&passage), headers, &cache.rules, reached))
             .flatten();
         let Some(question) = question else {
             passage.record.lock().cache = Some(CacheResult::Uncacheable);
-            return Way::onward(self.inner.call(passage));
+            return self.unkept(passage);
         };
-        let Some((fresh, stale)) = cache.rules.entry(call, &question).map(|entry| (entry.fresh, entry.stale_if_error))
+        let Some((fresh, stale, background)) = cache
+            .rules
+            .entry(call, &question)
+            .map(|entry| (entry.fresh, entry.stale_if_error, entry.stale_while_revalidate))
         else {
-            return Way::onward(self.inner.call(passage));
+            return self.unkept(passage);
         };
         let now = passage.now;
         let wish = &question.wish;
         let kept = if wish.no_cache || wish.no_store { None } else { cache.store.get(&question.key) };
         let look = org.answers.look(kept.as_deref(), &question.deps, call.principal, now, cache.rules.recheck);
         let candidate = kept.filter(|_| look.good);
-        if let Some(kept) = &candidate {
+        if let Some(kept) = candidate.as_ref().filter(|_| !look.soft) {
             let age = kept.age(now);
             let wanted = wish.max_age.unwrap_or(Duration::MAX);
             let late = wish.max_stale.unwrap_or_default().min(stale);
@@ -232,20 +220,76 @@ where
                 if let Some(reply) = given(kept, &question, org, &passage.record, now, fresh, source) {
                     return Way::answered(reply);
                 }
+            } else if age <= wanted
+                && age <= fresh.saturating_add(background)
+                && let Some(reply) = self.revalidated(kept, &question, org, &passage, fresh, look)
+            {
+                return Way::answered(reply);
             }
         }
         if wish.only_if_cached {
             passage.record.lock().cache = Some(CacheResult::Miss);
-            return Way::refused(Refusal::new(Reason::NotCached, "There is no answer in memory for this request."));
+            return Way::refused(not_cached());
         }
         if wish.no_store {
             passage.record.lock().cache = Some(CacheResult::Bypass);
             return Way::onward(self.inner.call(passage));
         }
         passage.record.lock().cache = Some(if wish.no_cache { CacheResult::Bypass } else { CacheResult::Miss });
-        let asked = Asked { who: Who::of(&passage), question, fresh, stale, candidate, look };
+        let asked = Asked { who: Who::of(&passage), question, fresh, stale, candidate, look, keeps: true };
         let this = self.clone();
         Way::waits(this.ask(passage, asked))
+    }
+
+    /// The objects that a query with relationship names reads, if it is known where those lead. If it is not, Salesforce is
+    /// asked, and the next such query finds it known.
+    fn reached(&self, cache: &LiveCache, org: &LiveOrg, passage: &Passage) -> Option<Objects> {
+        let (who, now) = (passage.call.principal, passage.now);
+        match org.answers.resolve(who, &query_reads(target(passage))?, now) {
+            Resolved::Objects(objects) => Some(objects),
+            Resolved::Missing(object)
+                if cache.rules.keeps_queries_of(&object)
+                    && org.answers.may_ask(who, &object, cache.rules.describes, now) =>
+            {
+                let place = self.errands.place()?;
+                self.errands.send(Errand::describe(passage, &object)?, place, self.clone());
+                None
+            }
+            Resolved::Missing(_) | Resolved::Unknown => None,
+        }
+    }
+
+    /// An answer that is no longer fresh, if Salesforce is being asked for a newer one in the meantime.
+    fn revalidated(
+        &self,
+        kept: &Kept,
+        question: &Question,
+        org: &LiveOrg,
+        passage: &Passage,
+        fresh: Duration,
+        look: Look,
+    ) -> Option<Reply> {
+        let cache = passage.live.cache.as_ref()?;
+        let now = passage.now;
+        let may_join = |as_of| org.answers.unmoved(&question.deps, as_of, now);
+        let begun = match cache.flights.board(&question.key, look.as_of, Class::Batch, may_join) {
+            Boarding::Leads(leader) => Some((*leader, self.errands.place()?)),
+            Boarding::Waits(_) | Boarding::Alone => None,
+        };
+        let reply = given(kept, question, org, &passage.record, now, fresh, Source::Stale)?;
+        if let Some((leader, place)) = begun {
+            // Not now, but it is paid for.
+            passage.record.lock().saved = 0;
+            let errand = Errand::revalidate(passage, question, fresh, look, leader);
+            self.errands.send(errand, place, self.clone());
+        }
+        Some(reply)
+    }
+
+    /// Asks for nobody in particular.
+    pub(super) async fn run(mut self, passage: Box<Passage>, asked: Asked, leader: Leader) -> Result<Reply, Refusal> {
+        let result = self.inner.call(passage).await;
+        self.landed(result, asked, Some(leader)).await
     }
 
     /// Asks Salesforce, or waits for who is asking the same.
@@ -258,7 +302,10 @@ where
             return self.inner.call(passage).await.map(|reply| told(reply, "weirkeeper;fwd=miss;detail=changing"));
         }
         let wish = &asked.question.wish;
-        let shares = !wish.no_cache && wish.none_match.is_none() && wish.modified_since.is_none();
+        let principal = asked.who.call.principal;
+        // Who shares the answers of others waits for theirs only where Salesforce has accepted his own session.
+        let by_right = !asked.question.shared || org.answers.is_entitled(principal, passage.now, cache.rules.recheck);
+        let shares = by_right && !wish.no_cache && wish.none_match.is_none() && wish.modified_since.is_none();
         let leader = loop {
             if !shares {
                 break None;
@@ -390,8 +437,13 @@ where
         }
         let whole = Arc::new(Whole::new(head.status, &head.headers, bytes));
         let now = self.clock.now();
+        if session.is_some() && question.kind == Kind::Describe && whole.may_be_kept(Kind::Describe) {
+            learnt(&whole, asked, cache, org, now);
+        }
         let stored = match session {
-            Some(session) if whole.may_be_kept(question.kind) && org.unmoved(&question.deps, look.as_of, now) => {
+            Some(session)
+                if asked.keeps && whole.may_be_kept(question.kind) && org.unmoved(&question.deps, look.as_of, now) =>
+            {
                 let kept = Kept::new(Arc::clone(&whole), question, sent, look.as_of, session, cost);
                 cache.store.put(&question.key, Arc::new(kept));
                 true
@@ -428,6 +480,27 @@ where
     }
 }
 
+/// Learns from a description where relationship names lead, if that may ever be asked. It takes a millisecond or two for each
+/// user and object, once in hours.
+fn learnt(whole: &Whole, asked: &Asked, cache: &LiveCache, org: &OrgAnswers, now: Instant) {
+    let about = asked.who.call.meaning.object.as_deref().map(lower);
+    if about.is_none_or(|object| !cache.rules.keeps_queries_of(&object)) {
+        return;
+    }
+    if let Some((object, shape)) = whole.plain().and_then(|plain| Shape::read(&plain)) {
+        org.learn(asked.who.call.principal, object, shape, asked.look.as_of, now);
+    }
+}
+
+fn not_cached() -> Refusal {
+    Refusal::new(Reason::NotCached, "There is no answer in memory for this request.")
+}
+
+fn wants_memory_only(value: &HeaderValue) -> bool {
+    let mut words = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    words.any(|word| word.eq_ignore_ascii_case(b"only-if-cached"))
+}
+
 /// Failures in whose place an older answer is better than none. What an operator or a rule refused stays refused.
 fn may_be_stale(reason: Reason) -> bool {
     matches!(
@@ -437,6 +510,10 @@ fn may_be_stale(reason: Reason) -> bool {
             | Reason::Shed
             | Reason::CircuitOpen
             | Reason::Pace
+            | Reason::CallerPace
+            | Reason::SlotsBusy
+            | Reason::CallsInFlight
+            | Reason::QueueFull
             | Reason::BudgetUnready
             | Reason::IdentityUnavailable
             | Reason::UpstreamUnreachable

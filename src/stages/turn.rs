@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::admission::slots::{Admitted, Ask, Busy, Entered, Slots, Ticket, is_weightless, presumed};
 use crate::call::{Call, Class, Family, Length};
 use crate::clock::Clock;
+use crate::edge::Drain;
 use crate::hold::Hold;
 use crate::live::LiveOrg;
 use crate::outcome::{Queued, Record};
@@ -117,6 +118,7 @@ pub(super) async fn wait(
     mut fare: Fare,
     turn: Option<Turn>,
     clock: Clock,
+    drain: &Drain,
 ) -> Result<(), Refusal> {
     let live = Arc::clone(&passage.live);
     let Some(org) = live.org(passage.call.org) else {
@@ -134,11 +136,14 @@ pub(super) async fn wait(
                 board(admitted, &mut fare, &passage.record);
                 break;
             }
-            Passed::Busy(door, length, busy) => return Err(refusal(&passage.call, org, door, length, busy)),
+            Passed::Busy(door, length, busy) => {
+                passage.record.lock().length = length;
+                return Err(refusal(&passage.call, org, door, length, busy));
+            }
             Passed::Waits(turn) => {
                 // While it waits, others may have the calls set aside for it.
                 fare.release();
-                passed = queue(passage, org, turn, clock).await?;
+                passed = queue(passage, org, turn, clock, drain).await?;
             }
         }
     }
@@ -150,18 +155,41 @@ pub(super) async fn wait(
 }
 
 /// Waits before one door; what became of it there and behind it.
-async fn queue(passage: &mut Passage, org: &LiveOrg, turn: Turn, clock: Clock) -> Result<Passed, Refusal> {
+async fn queue(
+    passage: &mut Passage,
+    org: &LiveOrg,
+    turn: Turn,
+    clock: Clock,
+    drain: &Drain,
+) -> Result<Passed, Refusal> {
     let Turn { door, mut ticket, behind } = turn;
     let (position, length) = (ticket.position, ticket.length);
     let measured = Measured { record: &passage.record, clock, since: passage.now, position, length };
-    let granted = ticket.granted(clock).await;
+    let granted = tokio::select! {
+        biased;
+        granted = ticket.granted(clock) => granted.map_err(|busy| refusal(&passage.call, org, door, length, busy)),
+        () = ends(drain, length) => Err(too_long_to_begin()),
+    };
     drop(measured);
     passage.now = clock.now();
-    let hold = granted.map_err(|busy| refusal(&passage.call, org, door, length, busy))?.beside(behind);
+    let hold = granted?.beside(behind);
     Ok(match door {
         Door::Org => Passed::Free(Admitted { hold: Some(hold), length, would_wait: false }),
         Door::Apex => pass(org, passage, Door::Org, Some(hold)),
     })
+}
+
+/// Ready when a drain makes it senseless to wait: a call that runs long would be cut when the drain is over, and nobody would
+/// know what it has done. One that runs short has time.
+async fn ends(drain: &Drain, length: Length) {
+    match length {
+        Length::Long => drain.wait().await,
+        Length::Short => std::future::pending().await,
+    }
+}
+
+fn too_long_to_begin() -> Refusal {
+    Refusal::new(Reason::Draining, "The call was not sent, because it is likely to run longer than the gateway.")
 }
 
 /// Writes down how long a call waited, however that ended.
@@ -186,7 +214,7 @@ impl Drop for Measured<'_> {
 
 fn reason(length: Length, busy: Busy) -> Reason {
     match (busy, length) {
-        (Busy::Full | Busy::Shed, _) => Reason::QueueFull,
+        (Busy::Full | Busy::Crowds | Busy::Shed, _) => Reason::QueueFull,
         (_, Length::Long) => Reason::SlotsBusy,
         (_, Length::Short) => Reason::CallsInFlight,
     }
@@ -198,6 +226,11 @@ pub(super) fn refusal(call: &Call, org: &LiveOrg, door: Door, length: Length, bu
     let mut detail = match (busy, length) {
         (Busy::Full, _) => format!("As many calls wait for {name} as may."),
         (Busy::Shed, _) => format!("So many calls wait for {name} that those of class {class} are not taken now."),
+        (Busy::Crowds, _) => {
+            format!(
+                "So many calls wait for {name} that each caller may take only an equal part of the places, and this one has."
+            )
+        }
         (_, Length::Long) => {
             let (effective, slots, after) = door.slots(org).extent();
             let (after, what) = (after.as_secs_f64(), if door == Door::Apex { "Apex calls" } else { "calls" });
@@ -226,7 +259,7 @@ pub(super) fn refusal(call: &Call, org: &LiveOrg, door: Door, length: Length, bu
             back = Duration::from_secs(seconds + fastrand::u64(0..=seconds / 4));
         }
         Busy::Waited => detail.push_str(" It waited for as long as it may."),
-        Busy::Full | Busy::Shed => {}
+        Busy::Full | Busy::Crowds | Busy::Shed => {}
     }
     Refusal::new(reason(length, busy), detail).retry_after(back)
 }

@@ -14,7 +14,7 @@ pub use super::results::{ConnectResult, ConnectionState, LoginResult, RefreshRes
 use crate::admission::Hurry;
 use crate::call::{Class, Family, Operation};
 use crate::exchange::vault::State;
-use crate::outcome::{CacheResult, FailureKind, PollResult, Purse, RetryResult, Source};
+use crate::outcome::{CacheResult, Errand, FailureKind, PollResult, Purse, RetryResult, Source};
 use crate::refusal::Reason;
 
 /// Declares a struct of metrics; describes and collects them in the order they stand.
@@ -111,6 +111,10 @@ labels! {
     CacheLabels { org: SmolStr, result: CacheResult }
 }
 labels! {
+    /// Of `cache_errands_total`.
+    ErrandLabels { org: SmolStr, caller: SmolStr, errand: Errand }
+}
+labels! {
     /// Of `pace_refusals_total`.
     PaceRefusalLabels { org: SmolStr, caller: SmolStr, cause: Hurry }
 }
@@ -135,7 +139,7 @@ labels! {
     InFlightLabels { org: SmolStr, class: Class }
 }
 labels! {
-    /// Of `long_running_slots`.
+    /// Of `long_running_slots` and `apex_slots`.
     SlotLabels { org: SmolStr, state: &'static str }
 }
 labels! {
@@ -198,6 +202,8 @@ metrics! {
         api_calls_saved_total: Counters<SavedLabels>,
         /// Requests the cache has to do with, by what it made of them.
         cache_events_total: Counters<CacheLabels>,
+        /// Requests the gateway made on its own account, in the name of a caller, for its memory: why.
+        cache_errands_total: Counters<ErrandLabels>,
         /// Requests the gateway answered itself, by reason.
         refusals_total: Counters<RefusalLabels>,
         /// Requests a policy in mode observe would have refused, by reason.
@@ -259,8 +265,16 @@ metrics! {
         long_running_slots: Scraped<SlotLabels, IsGauge>,
         /// Slots for calls that run long that others seem to leave us.
         long_running_capacity: Scraped<OrgLabels, IsGauge>,
+        /// Slots that class batch may hold at this hour.
+        long_running_batch_at_most: Scraped<OrgLabels, IsGauge>,
         /// Calls Salesforce refused because too many ran long.
         long_running_refused_total: Scraped<OrgLabels, IsCounter>,
+        /// Calls that take a slot for Apex that runs long, if that limit is guarded; in the same states.
+        apex_slots: Scraped<SlotLabels, IsGauge>,
+        /// Slots for Apex that runs long that others seem to leave us.
+        apex_capacity: Scraped<OrgLabels, IsGauge>,
+        /// Calls Salesforce refused because too much Apex ran long.
+        apex_refused_total: Scraped<OrgLabels, IsCounter>,
         /// What the breaker of an API does: 0 calls pass, 1 a few pass to find out, 2 none passes.
         breaker_state: Scraped<BreakerLabels, IsGauge>,
         /// How often the breaker of an API has opened.
@@ -386,6 +400,7 @@ closed_list_labels!(
     Hurry,
     PollResult,
     CacheResult,
+    Errand,
     Purse,
     RetryResult
 );

@@ -15,15 +15,16 @@ use super::access;
 use super::cells::{Counter, Histogram};
 use super::labels::{self, WordId};
 use super::metrics::{
-    CacheLabels, CallerLabels, OrgLabels, OverheadBuckets, QueueLabels, RecordFailureLabels, RefusalLabels,
-    RequestBuckets, RequestLabels, RetryLabels, SavedLabels, Status, UpstreamErrorLabels, UseLabels, VersionLabels,
+    CacheLabels, CallerLabels, ErrandLabels, OrgLabels, OverheadBuckets, QueueLabels, RecordFailureLabels,
+    RefusalLabels, RequestBuckets, RequestLabels, RetryLabels, SavedLabels, Status, UpstreamErrorLabels, UseLabels,
+    VersionLabels,
 };
 use super::names::Names;
 use super::spenders::Client;
 use super::{Finish, Shared};
 use crate::admission::Minute;
 use crate::call::{Class, Family, ObjectName, Operation};
-use crate::outcome::{CacheResult, Ending, Exchange, Failures, Outcome, Purse, RetryResult, Source, Trouble};
+use crate::outcome::{CacheResult, Ending, Errand, Exchange, Failures, Outcome, Purse, RetryResult, Source, Trouble};
 use crate::refusal::Reason;
 
 /// Label sets one recorder remembers; beyond, it forgets all and begins anew.
@@ -68,6 +69,7 @@ enum Rare {
     UnknownOutcome,
     Cache(CacheResult),
     Saved(Source),
+    Errand(Errand),
     Retried(Purse, RetryResult),
     Error(Family, Trouble, WordId),
 }
@@ -131,6 +133,9 @@ impl Counting {
         }
         if let Some(result) = outcome.cache {
             cache.rare(&self.shared, outcome, Rare::Cache(result)).add(1);
+        }
+        if let Some(errand) = outcome.errand {
+            cache.rare(&self.shared, outcome, Rare::Errand(errand)).add(1);
         }
         if outcome.saved > 0 {
             cache.rare(&self.shared, outcome, Rare::Saved(outcome.source)).add(u64::from(outcome.saved));
@@ -341,8 +346,9 @@ impl Rare {
             Self::UnknownOutcome => (2, 0, 0),
             Self::Cache(result) => (4, result.index(), 0),
             Self::Saved(source) => (5, source.index(), 0),
+            Self::Errand(errand) => (6, errand.index(), 0),
             // Counted by org only.
-            Self::Retried(purse, result) => (6, purse.index() * RetryResult::ALL.len() + result.index(), 0),
+            Self::Retried(purse, result) => (7, purse.index() * RetryResult::ALL.len() + result.index(), 0),
             Self::Error(family, trouble, code) => (3, family.index() * 32 + trouble.index(), code.index()),
         };
         let caller = if kind == 3 { u64::from(word) } else { u64::from(place(outcome.caller.map(|caller| caller.0))) };
@@ -360,6 +366,7 @@ impl Rare {
             Self::WouldRefuse(reason) => metrics.would_refuse_total.cell(RefusalLabels { org, caller, reason }),
             Self::Cache(result) => metrics.cache_events_total.cell(CacheLabels { org, result }),
             Self::Saved(by) => metrics.api_calls_saved_total.cell(SavedLabels { org, caller, by }),
+            Self::Errand(errand) => metrics.cache_errands_total.cell(ErrandLabels { org, caller, errand }),
             Self::UnknownOutcome => metrics.unknown_outcomes_total.cell(CallerLabels { org, caller }),
             Self::Retried(reason, result) => metrics.retries_total.cell(RetryLabels { org, reason, result }),
             Self::Error(family, trouble, code) => {

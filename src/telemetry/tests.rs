@@ -15,7 +15,7 @@ use crate::config::{BreakerMode, DailyMode, PaceMode, SlotMode};
 use crate::exchange::breaker::BreakerState;
 use crate::exchange::vault::{State, Trouble};
 use crate::outcome::{
-    CacheResult, Ending, Exchange, FailureKind, Failures, PollResult, Purse, Queued, RequestId, RetryResult,
+    CacheResult, Ending, Errand, Exchange, FailureKind, Failures, PollResult, Purse, Queued, RequestId, RetryResult,
     Source as AnswerSource,
 };
 use crate::refusal::Reason;
@@ -267,10 +267,11 @@ fn filled(snapshot: &mut Snapshot) {
     snapshot.budgets.push(budget());
     let slots = Slots::new(SlotSettings::default(), Clock::start().now());
     let view = slots.view(Clock::start().now());
-    snapshot.slots.push(SlotsSnapshot { org: "prod".into(), mode: SlotMode::Enforce, view, apex: None });
+    snapshot.slots.push(SlotsSnapshot { org: "prod".into(), mode: SlotMode::Enforce, apex: Some(view.clone()), view });
     let breaker = BreakerSnapshot {
         family: Family::Connect,
         state: BreakerState::HalfOpen,
+        by_hand: false,
         opened: 3,
         finds_out_in_seconds: None,
     };
@@ -318,6 +319,7 @@ fn every_metric_has_help_type_and_valid_samples() {
     outcome.would_refuse = Some(Reason::Forbidden);
     outcome.queued = Some(Queued { wait: Duration::from_secs(3), position: 2 });
     outcome.cache = Some(CacheResult::Stale);
+    outcome.errand = Some(Errand::Revalidate);
     (outcome.source, outcome.saved) = (AnswerSource::Stale, 2);
     outcome.paced = Duration::from_millis(30);
     outcome.retried = Some((Purse::Lock, RetryResult::Budget));

@@ -88,6 +88,8 @@ pub(super) struct Air {
     after: Duration,
     flights: Vec<Option<Flight>>,
     free: Vec<u32>,
+    /// The places of those that hold a slot or are old: few of many.
+    counting: BTreeSet<u32>,
     first_young: u32,
     last_young: u32,
     /// When a call without its caller has surely ended; in this order.
@@ -107,6 +109,7 @@ impl Air {
             after,
             flights: Vec::new(),
             free: Vec::new(),
+            counting: BTreeSet::new(),
             first_young: NONE,
             last_young: NONE,
             expiries: BTreeSet::new(),
@@ -159,18 +162,24 @@ impl Air {
 
     /// Every call that holds a slot or is old.
     pub(super) fn counted(&self) -> impl Iterator<Item = &Flight> {
-        self.flights.iter().flatten().filter(|flight| flight.counts())
+        self.counting.iter().filter_map(|place| self.get(*place))
     }
 
-    fn count(&mut self, flight: &Flight, by: isize) {
-        if flight.expired {
+    /// Adds or takes away (`by`) what the call at `place` is in every number.
+    fn count(&mut self, place: u32, flight: &Flight, by: isize) {
+        if !flight.counts() {
             return;
+        }
+        if by > 0 {
+            self.counting.insert(place);
+        } else {
+            self.counting.remove(&place);
         }
         if flight.about.slot {
             if let Some(held) = self.held.get_mut(flight.about.class.index()) {
                 *held = held.saturating_add_signed(by);
             }
-        } else if flight.old {
+        } else {
             let sum = if flight.awaited == Awaited::Nobody { &mut self.lost_overdraft } else { &mut self.overdraft };
             *sum = sum.saturating_add_signed(by);
         }
@@ -180,12 +189,12 @@ impl Air {
     pub(super) fn enter(&mut self, about: About, now: Instant) -> u32 {
         let flight =
             Flight { about, since: now, awaited: Awaited::Caller, old: false, expired: false, prev: NONE, next: NONE };
-        self.count(&flight, 1);
         self.flying += 1;
         let place = self.free.pop().unwrap_or_else(|| {
             self.flights.push(None);
             self.flights.len() as u32 - 1
         });
+        self.count(place, &flight, 1);
         if let Some(room) = self.flights.get_mut(place as usize) {
             *room = Some(flight);
         }
@@ -232,9 +241,9 @@ impl Air {
             return None;
         }
         self.unlink(&flight);
-        self.count(&flight, -1);
+        self.count(place, &flight, -1);
         flight.old = true;
-        self.count(&flight, 1);
+        self.count(place, &flight, 1);
         if let Some(known) = self.get_mut(place) {
             *known = flight;
         }
@@ -245,9 +254,9 @@ impl Air {
     pub(super) fn sent(&mut self, place: u32, now: Instant) {
         let Some(mut flight) = self.get(place).copied().filter(|flight| !flight.is_ghost()) else { return };
         self.unlink(&flight);
-        self.count(&flight, -1);
+        self.count(place, &flight, -1);
         flight.old = false;
-        self.count(&flight, 1);
+        self.count(place, &flight, 1);
         if let Some(known) = self.get_mut(place) {
             *known = flight;
         }
@@ -272,9 +281,9 @@ impl Air {
             return;
         };
         let expires = flight.since + longest(flight.about.family);
-        self.count(&flight, -1);
+        self.count(place, &flight, -1);
         flight.awaited = Awaited::Nobody;
-        self.count(&flight, 1);
+        self.count(place, &flight, 1);
         if let Some(known) = self.get_mut(place) {
             *known = flight;
         }
@@ -306,7 +315,7 @@ impl Air {
                 continue;
             }
             // Whoever waits for it still speaks of its place.
-            self.count(&flight, -1);
+            self.count(place, &flight, -1);
             if let Some(known) = self.get_mut(place) {
                 known.expired = true;
             }
@@ -318,7 +327,7 @@ impl Air {
     pub(super) fn remove(&mut self, place: u32) -> Option<Flight> {
         let flight = self.flights.get_mut(place as usize)?.take()?;
         self.unlink(&flight);
-        self.count(&flight, -1);
+        self.count(place, &flight, -1);
         match flight.awaited {
             Awaited::Caller | Awaited::Us => self.flying = self.flying.saturating_sub(1),
             Awaited::Nobody => self.lost = self.lost.saturating_sub(1),
@@ -346,9 +355,9 @@ impl Air {
         (self.first_young, self.last_young) = (NONE, NONE);
         for (since, place) in all {
             if let Some(flight) = self.get(place).copied() {
-                self.count(&flight, -1);
+                self.count(place, &flight, -1);
                 let young = Flight { old: false, ..flight };
-                self.count(&young, 1);
+                self.count(place, &young, 1);
                 if let Some(known) = self.get_mut(place) {
                     *known = young;
                 }
@@ -372,7 +381,10 @@ impl Air {
             place = flight.next;
         }
         let overdraft = all().filter(|flight| flight.is_overdraft()).count();
-        held && overdraft == self.overdraft + self.lost_overdraft
+        let counting = all().filter(|flight| flight.counts()).count();
+        held && counting == self.counting.len()
+            && self.counted().count() == counting
+            && overdraft == self.overdraft + self.lost_overdraft
             && all().filter(|flight| !flight.old).count() == young
             && all().filter(|flight| flight.awaited == Awaited::Nobody).count() == self.lost
             && all().filter(|flight| flight.awaited != Awaited::Nobody).count() == self.flying

@@ -14,6 +14,7 @@ use super::estimates::Estimates;
 use super::line::{Line, Waiter};
 use super::presume::Presumed;
 use super::settings::SlotSettings;
+use super::turnover::Turnover;
 use crate::admission::AccountId;
 use crate::admission::ladder::{Level, Steps};
 use crate::admission::settings::Mode;
@@ -51,6 +52,8 @@ pub enum Busy {
     WouldTake(Duration),
     /// The queue is full.
     Full,
+    /// The queue fills up, and its caller has its part of the places.
+    Crowds,
     /// The queue is nearly full and takes no calls of its class.
     Shed,
     /// It has waited as long as it may.
@@ -68,6 +71,13 @@ pub(super) enum Said {
     No(Length, Busy),
 }
 
+/// A caller that may have only so many calls in the air.
+#[derive(Debug, Clone, Copy, Default)]
+struct Bounded {
+    flying: usize,
+    turnover: Turnover,
+}
+
 /// One org's calls in the air and those that wait.
 #[derive(Debug)]
 pub(super) struct Book {
@@ -77,8 +87,12 @@ pub(super) struct Book {
     pub(super) estimates: Estimates,
     pub(super) capacity: Capacity,
     steps: Steps,
-    /// Calls in the air of callers that have a bound.
-    by_caller: HashMap<AccountId, usize, ahash::RandomState>,
+    /// How many slots batch may hold now, and how many are left to interactive calls.
+    pub(super) parts: (u32, u32),
+    /// Callers that have a bound.
+    by_caller: HashMap<AccountId, Bounded, ahash::RandomState>,
+    /// Of all calls, if the org has a bound.
+    turnover: Turnover,
     /// Those who waited and may fly now: their numbers, and their places.
     pub(super) grants: Vec<(u64, u32)>,
     now: Instant,
@@ -95,7 +109,9 @@ impl Book {
             estimates: Estimates::default(),
             capacity: Capacity::new(settings.slots),
             steps,
+            parts: settings.parts(now),
             by_caller: HashMap::default(),
+            turnover: Turnover::default(),
             grants: Vec::new(),
             now,
         }
@@ -107,6 +123,8 @@ impl Book {
         self.now = self.now.max(now);
         let now = self.now;
         let mut freed = self.air.expire(now) | self.capacity.recover(now);
+        let parts = self.settings.parts(now);
+        freed |= std::mem::replace(&mut self.parts, parts) != parts;
         while let Some(old) = self.air.grow_old(now) {
             // How long it will take is not known, but longer than this.
             self.estimates.add(old.fingerprint, self.settings.after);
@@ -122,8 +140,9 @@ impl Book {
 
     /// Lets in whoever may fly now.
     pub(super) fn pump(&mut self) {
+        let binds = self.settings.mode == Mode::Enforce;
         while self.line.len() > 0 {
-            let fits = |waiter: &Waiter| self.fits(&self.judged(waiter.about), waiter.caller_at_most);
+            let fits = |waiter: &Waiter| !binds || self.fits(&self.judged(waiter.about), waiter.caller_at_most);
             let Some(number) = self.line.next(fits) else { return };
             let Some(waiter) = self.line.take(number, true) else { return };
             self.steps.at(self.line.len() as u64);
@@ -141,14 +160,14 @@ impl Book {
     fn fly(&mut self, mut about: About) -> u32 {
         about.unknown = about.unknown && self.estimates.probe(about.fingerprint);
         if about.capped {
-            *self.by_caller.entry(about.account).or_default() += 1;
+            self.by_caller.entry(about.account).or_default().flying += 1;
         }
         self.air.enter(about, self.now)
     }
 
-    /// Whether one more call like `about` may hold a slot.
-    fn room(&self, about: &About) -> bool {
-        let SlotSettings { slots, batch_at_most, reserve, .. } = self.settings;
+    /// How many slots have to come free before one more call like `about` may hold one.
+    fn lacking(&self, about: &About) -> usize {
+        let (slots, (batch_at_most, reserve)) = (self.settings.slots, self.parts);
         let effective = self.capacity.effective();
         let share = |of: u32| (u64::from(of) * u64::from(effective) / u64::from(slots.max(1))) as usize;
         // With all slots taken Salesforce refuses every new call, so the last one stays free.
@@ -158,21 +177,27 @@ impl Book {
         // Of an unknown kind a few are in the air without a slot: should they grow old, there has to be room for them.
         let margin = if about.unknown && about.class == Class::Standard { PROBES.min(usable / 2) } else { 0 };
         let taken = self.air.held() + overdraft + margin;
+        let over = |taken: usize, most: usize| (taken + 1).saturating_sub(most.max(1));
+        let unreserved = usable.saturating_sub(share(reserve));
         match about.class {
-            Class::Interactive => taken < usable,
-            Class::Standard => taken < usable.saturating_sub(share(reserve)).max(1),
+            Class::Interactive => over(taken, usable),
+            Class::Standard => over(taken, unreserved),
             Class::Batch => {
                 let batch = self.air.held_by(Class::Batch) + overdraft;
-                taken < usable.saturating_sub(share(reserve)).max(1) && batch < share(batch_at_most).max(1)
+                over(taken, unreserved).max(over(batch, share(batch_at_most)))
             }
         }
     }
 
     fn fits(&self, about: &About, caller_at_most: Option<usize>) -> bool {
         let within = |most: Option<usize>, flying: &dyn Fn() -> usize| most.is_none_or(|most| flying() < most);
-        (!about.slot || self.room(about))
+        (!about.slot || self.lacking(about) == 0)
             && within(self.settings.in_flight, &|| self.air.flying())
-            && within(caller_at_most, &|| self.by_caller.get(&about.account).copied().unwrap_or_default())
+            && within(caller_at_most, &|| self.bounded(about.account).flying)
+    }
+
+    fn bounded(&self, account: AccountId) -> Bounded {
+        self.by_caller.get(&account).copied().unwrap_or_default()
     }
 
     /// May this call fly now?
@@ -210,14 +235,16 @@ impl Book {
         let level = self.steps.at(depth as u64);
         let (own, callers) = self.line.crowd(account);
         // As the queue fills up, nobody takes more than an equal part of it.
-        let crowds = level >= Level::Lean && own * callers >= self.settings.queue.places;
-        if crowds || !level.lends_to(class) {
+        if level >= Level::Lean && own * callers >= self.settings.queue.places {
+            return Said::No(length, Busy::Crowds);
+        }
+        if !level.lends_to(class) {
             return Said::No(length, Busy::Shed);
         }
         let patient_until = self.now + self.settings.queue.patience(class);
         let until = ask.deadline.map_or(patient_until, |deadline| deadline.min(patient_until));
         let ahead = self.line.ahead_of(&about, ask.weight);
-        if let Some(wait) = self.expected(&about, ahead)
+        if let Some(wait) = self.expected(&about, ahead, own, ask.caller_at_most)
             && self.now + wait > until
         {
             return Said::No(length, Busy::WouldTake(wait));
@@ -227,9 +254,19 @@ impl Book {
         Said::Wait { number, length, position: ahead + 1, until }
     }
 
-    /// How long a call waits that has `ahead` others before it, by what is known of those that hold slots; `None` if too
-    /// little is.
-    fn expected(&self, about: &About, ahead: usize) -> Option<Duration> {
+    /// How long a call waits that has `ahead` others before it, `own` of its caller, by what is known of those in the air; `None`
+    /// if too little is.
+    fn expected(&self, about: &About, ahead: usize, own: usize, caller_at_most: Option<usize>) -> Option<Duration> {
+        let in_flight = self.settings.in_flight.filter(|most| self.air.flying() >= *most);
+        let of_org = in_flight.and_then(|most| self.turnover.until_free(ahead + 1, most));
+        let bounded = self.bounded(about.account);
+        let of_caller = caller_at_most.filter(|most| bounded.flying >= *most);
+        let of_caller = of_caller.and_then(|most| bounded.turnover.until_free(own + 1, most));
+        self.until_slot(about, ahead).max(of_org).max(of_caller)
+    }
+
+    /// The same, as far as it waits for a slot.
+    fn until_slot(&self, about: &About, ahead: usize) -> Option<Duration> {
         if !about.slot {
             return None;
         }
@@ -250,7 +287,9 @@ impl Book {
             return None;
         }
         left.sort_unstable();
-        let (rounds, place) = (ahead / left.len(), ahead % left.len());
+        // Those before it take the first that come free; fewer slots than are held mean that some come free for nobody.
+        let ends = ahead + self.lacking(about).saturating_sub(1);
+        let (rounds, place) = (ends / left.len(), ends % left.len());
         let mean = all / u32::try_from(left.len()).unwrap_or(u32::MAX);
         Some(*left.get(place)? + mean * u32::try_from(rounds).unwrap_or(u32::MAX))
     }
@@ -267,10 +306,18 @@ impl Book {
     pub(super) fn tell(&mut self, place: u32, fate: Fate) {
         let Some(about) = self.air.get(place).map(|flight| flight.about) else { return };
         let About { fingerprint, account, capped, unknown, .. } = about;
+        // Where many short calls come and go while others wait, most of them change nothing for who waits.
+        let mut frees = capped || self.settings.in_flight.is_some();
         match fate {
             Fate::Sent(now) => {
                 self.now = self.now.max(now);
-                return self.air.sent(place, now);
+                // It may have grown old while it waited for a connection, and is young now.
+                let counted = self.air.get(place).is_some_and(Flight::counts);
+                self.air.sent(place, now);
+                if counted {
+                    self.pump();
+                }
+                return;
             }
             Fate::Left(now) => {
                 self.now = self.now.max(now);
@@ -280,31 +327,37 @@ impl Book {
                 self.advance(now);
                 if let Some(flight) = self.air.remove(place) {
                     let took = now.saturating_duration_since(flight.since);
+                    frees |= flight.counts();
+                    if self.settings.in_flight.is_some() {
+                        self.turnover.add(took);
+                    }
+                    if capped && let Some(bounded) = self.by_caller.get_mut(&account) {
+                        bounded.turnover.add(took);
+                    }
                     if !flight.old {
-                        self.estimates.add(fingerprint, took);
+                        frees |= self.estimates.add(fingerprint, took);
                     } else if let Some(sketch) = self.estimates.get(fingerprint) {
                         sketch.correct(self.settings.after, took);
+                        frees = true;
                     }
                 }
             }
             Fate::Lost(now) => {
                 self.advance(now);
                 self.air.lost(place, now);
+                frees = true;
             }
-            Fate::Gone => {
-                self.air.remove(place);
-            }
+            Fate::Gone => frees |= self.air.remove(place).is_some_and(|flight| flight.counts()),
         }
         if unknown {
             self.estimates.probed(fingerprint);
         }
-        if capped && let Some(flying) = self.by_caller.get_mut(&account) {
-            *flying -= 1;
-            if *flying == 0 {
-                self.by_caller.remove(&account);
-            }
+        if capped && let Some(bounded) = self.by_caller.get_mut(&account) {
+            bounded.flying = bounded.flying.saturating_sub(1);
         }
-        self.pump();
+        if frees {
+            self.pump();
+        }
     }
 
     /// Salesforce refused a call sent at `sent` because too many run long.
@@ -319,6 +372,7 @@ impl Book {
     pub(super) fn reconfigure(&mut self, settings: SlotSettings, now: Instant) {
         self.settings = settings;
         self.steps.set(settings.queue.ladder, Some(settings.queue.places as u64));
+        self.steps.at(self.line.len() as u64);
         self.air.set_after(settings.after);
         self.capacity.set(settings.slots);
         self.advance(now);

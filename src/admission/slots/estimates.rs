@@ -88,8 +88,8 @@ impl Estimates {
         set.sketches.get(set.find(fingerprint)?)
     }
 
-    /// A call of this kind took this long.
-    pub(super) fn add(&mut self, fingerprint: u64, took: Duration) {
+    /// A call of this kind took this long; says whether it may be judged otherwise now.
+    pub(super) fn add(&mut self, fingerprint: u64, took: Duration) -> bool {
         if let Some(sketch) = self.get(fingerprint) {
             return sketch.add(took);
         }
@@ -101,10 +101,12 @@ impl Estimates {
             let (place, full) = (self.place(fingerprint), self.sets.len() >= MOST_SETS);
             if let Some(set) = self.sets.get_mut(place) {
                 if let Some(free) = set.find(0) {
-                    return set.put(free, fingerprint, turn, sketch);
+                    set.put(free, fingerprint, turn, sketch);
+                    return false;
                 }
                 if full {
-                    return set.put(set.least(turn), fingerprint, turn, sketch);
+                    set.put(set.least(turn), fingerprint, turn, sketch);
+                    return true;
                 }
             }
             self.grow();
@@ -175,7 +177,9 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(1);
         let regular: Vec<u64> = (0..200).map(|_| random.u64(..)).collect();
         for fingerprint in &regular {
-            (0..5).for_each(|_| estimates.add(*fingerprint, LONG));
+            for _ in 0..5 {
+                estimates.add(*fingerprint, LONG);
+            }
         }
         for _ in 0..1_000_000 {
             estimates.add(random.u64(..), Duration::from_millis(10));
@@ -191,7 +195,9 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(2);
         let all: Vec<u64> = (0..500).map(|_| random.u64(..)).collect();
         for fingerprint in &all {
-            (0..5).for_each(|_| estimates.add(*fingerprint, LONG));
+            for _ in 0..5 {
+                estimates.add(*fingerprint, LONG);
+            }
         }
         assert_eq!(estimates.known(), all.len());
         assert!(all.iter().all(|f| estimates.peek(*f).and_then(|sketch| sketch.is_long(AFTER)) == Some(true)));
@@ -200,7 +206,9 @@ mod tests {
     #[test]
     fn zero_is_a_fingerprint_like_any_other() {
         let mut estimates = Estimates::default();
-        (0..5).for_each(|_| estimates.add(0, LONG));
+        for _ in 0..5 {
+            estimates.add(0, LONG);
+        }
         assert_eq!(estimates.known(), 1);
     }
 }

@@ -54,6 +54,11 @@ impl Backlog {
     fn len(&self) -> usize {
         self.lines.iter().map(BTreeSet::len).sum()
     }
+
+    /// How many of them want a slot, or how many do not.
+    fn len_of(&self, slot: bool) -> usize {
+        self.lines.iter().skip(usize::from(slot)).step_by(2).map(BTreeSet::len).sum()
+    }
 }
 
 /// Those who wait at one level.
@@ -215,17 +220,23 @@ impl Line {
         (own, callers)
     }
 
-    /// How many would be served before one more call of `about`'s caller, if all want the same.
+    /// How many of those who wait for the same, a slot or only a place in the air, would be served before one more call like
+    /// `about`.
     pub(super) fn ahead_of(&self, about: &About, weight: u32) -> usize {
         let level = about.class.index();
-        let above: usize =
-            self.levels.iter().take(level).flat_map(|level| level.callers.values()).map(Backlog::len).sum();
+        let above: usize = self
+            .levels
+            .iter()
+            .take(level)
+            .flat_map(|level| level.callers.values())
+            .map(|backlog| backlog.len_of(about.slot))
+            .sum();
         let Some(level) = self.levels.get(level) else { return above };
-        let own = level.callers.get(&about.account).map_or(0, Backlog::len);
+        let own = level.callers.get(&about.account).map_or(0, |backlog| backlog.len_of(about.slot));
         let turns = own as u64 + 1;
         let others = level.callers.iter().filter(|(account, _)| **account != about.account).map(|(_, backlog)| {
             let theirs = turns * u64::from(backlog.weight.max(1)) / u64::from(weight.max(1));
-            backlog.len().min(usize::try_from(theirs.max(1)).unwrap_or(usize::MAX))
+            backlog.len_of(about.slot).min(usize::try_from(theirs.max(1)).unwrap_or(usize::MAX))
         });
         above + own + others.sum::<usize>()
     }

@@ -11,6 +11,7 @@
 //! | `air` | how old the calls in the air are, which count |
 //! | `sketch`, `estimates`, `presume` | how long a call of its kind takes |
 //! | `line` | who is next |
+//! | `turnover` | how fast places in the air come free, where they are bounded |
 //! | `capacity` | how many slots others leave us |
 //! | `view` | everything there is to see |
 //!
@@ -26,6 +27,7 @@ mod settings;
 pub mod sketch;
 #[cfg(test)]
 mod tests;
+mod turnover;
 mod view;
 
 use std::collections::HashMap;
@@ -46,7 +48,7 @@ use book::{Book, Said};
 
 pub use book::{Ask, Busy};
 pub use presume::{Presumed, is_weightless, presumed};
-pub use settings::{QueueSettings, SlotSettings};
+pub use settings::{Hours, MOST_HOURS, QueueSettings, SlotSettings};
 pub use view::{LongCall, SlotsView, WaitingView};
 
 /// How often a call that waits looks whether time alone has changed anything.
@@ -96,7 +98,7 @@ pub struct Ticket {
     number: u64,
     granted: oneshot::Receiver<Hold>,
     until: Instant,
-    /// Its place in the order of turns when it came, counted from 1.
+    /// Its place in the order of turns when it came, among those who wait for the same, counted from 1.
     pub position: usize,
     /// How long the call is expected to run.
     pub length: Length,

@@ -1,6 +1,6 @@
 //! How long calls of one kind take: a small histogram that forgets.
 //!
-//! Once it holds [`MOST`] samples all counts are halved, so that what happened lately counts more. It says nothing before
+//! Once it holds as many samples as it may all counts are halved, so that what happened lately counts more. It says nothing before
 //! it has seen [`ENOUGH`].
 
 use std::time::Duration;
@@ -37,8 +37,9 @@ fn millis(took: Duration) -> i64 {
 }
 
 impl Sketch {
-    /// One more call took this long.
-    pub fn add(&mut self, took: Duration) {
+    /// One more call took this long; says whether [`Self::is_long`] may say something else now.
+    pub fn add(&mut self, took: Duration) -> bool {
+        let before = (self.is_known(), self.high);
         if self.total >= MOST {
             self.cells.iter_mut().for_each(|count| *count /= 2);
             self.total = self.cells.iter().sum();
@@ -49,6 +50,7 @@ impl Sketch {
         }
         self.lean(millis(took) - i64::from(self.mean));
         self.rank();
+        before != (self.is_known(), self.high)
     }
 
     /// A call that was added with `known` so far has ended, and took this long.
@@ -111,7 +113,9 @@ mod tests {
 
     fn of(durations: impl IntoIterator<Item = u64>) -> Sketch {
         let mut sketch = Sketch::default();
-        durations.into_iter().for_each(|millis| sketch.add(Duration::from_millis(millis)));
+        for millis in durations {
+            sketch.add(Duration::from_millis(millis));
+        }
         sketch
     }
 

@@ -221,7 +221,7 @@ async fn one_caller_does_not_keep_others_out_of_the_queue() {
     for _ in 0..69 {
         waits(asks(1));
     }
-    assert!(matches!(asks(1), Said::No(_, Busy::Shed)), "it has more than half of the places");
+    assert!(matches!(asks(1), Said::No(_, Busy::Crowds)), "it has more than half of the places");
     for _ in 0..20 {
         waits(asks(2));
     }
@@ -271,6 +271,98 @@ async fn other_rules_keep_what_is_in_the_air_and_what_was_learnt() {
     assert_eq!((book.grants.len(), book.air.held()), (1, 16));
     goes(enter(&mut book, &ask(LONG, Class::Batch), start));
     waits(enter(&mut book, &ask(LONG, Class::Batch), start));
+}
+
+#[tokio::test]
+async fn the_wait_for_a_place_in_the_air_is_foreseen_too() {
+    let start = Clock::start().now();
+    let mut book = taught(SlotSettings { in_flight: Some(4), ..SlotSettings::default() }, start);
+    let bounded = Ask { caller_at_most: Some(2), ..ask(SHORT, Class::Interactive) };
+    for n in 0..5 {
+        let place = goes(enter(&mut book, &bounded, start + seconds(2 * n)));
+        book.tell(place, Fate::Ended(start + seconds(2 * n + 2)));
+    }
+    let now = start + seconds(10);
+    let within = |ask: Ask, millis: u64| Ask { deadline: Some(now + Duration::from_millis(millis)), ..ask };
+    let expects = |book: &mut Book, ask: Ask, millis: u64| {
+        let said = enter(book, &within(ask, millis - 1), now);
+        assert!(
+            matches!(said, Said::No(_, Busy::WouldTake(wait)) if wait == Duration::from_millis(millis)),
+            "{said:?}"
+        );
+    };
+    for _ in 0..2 {
+        goes(enter(&mut book, &bounded, now));
+    }
+    // Its caller's second place is free in a second on average.
+    expects(&mut book, bounded, 1_000);
+    waits(enter(&mut book, &within(bounded, 1_000), now));
+    expects(&mut book, bounded, 2_000);
+    let other = ask(SHORT, Class::Standard);
+    for _ in 0..2 {
+        goes(enter(&mut book, &other, now));
+    }
+    // One is ahead of it.
+    expects(&mut book, other, 1_000);
+    waits(enter(&mut book, &within(other, 1_000), now));
+    expects(&mut book, other, 1_500);
+}
+
+#[tokio::test]
+async fn batch_has_another_part_at_other_hours() {
+    let start = Clock::start().now();
+    let night = Hours { from: 22 * 60, to: 6 * 60, batch_at_most: 20, reserve: 1 };
+    let noon = Hours { from: 12 * 60, to: 13 * 60, batch_at_most: 5, reserve: 15 };
+    let queue = QueueSettings { patience: [Duration::from_hours(48); 3], ..QueueSettings::default() };
+    let hours = [Some(night), Some(noon), None, None];
+    let daytime = Some((start, seconds(3 * 86_400 + 21 * 3_600)));
+    let settings = SlotSettings { hours, daytime, queue, ..SlotSettings::default() };
+    let at = |hour: u64| start + seconds(hour * 3_600);
+    for (hour, part) in [(0, 15), (1, 20), (8, 20), (9, 15), (15, 5), (16, 15), (25, 20), (39, 5)] {
+        assert_eq!(settings.parts(at(hour)).0, part, "{} o'clock", (21 + hour) % 24);
+    }
+    let mut book = taught(settings, start);
+    for _ in 0..15 {
+        goes(enter(&mut book, &ask(LONG, Class::Batch), start));
+    }
+    for _ in 0..8 {
+        waits(enter(&mut book, &ask(LONG, Class::Batch), start));
+    }
+    book.advance(at(1));
+    // Unless other hours begin, nothing changes: calls that take an hour are no reason to believe that any has ended.
+    assert_eq!((book.grants.len(), book.air.held_by(Class::Batch)), (5, 20));
+}
+
+#[tokio::test]
+async fn who_waits_goes_when_decisions_bind_no_longer() {
+    let start = Clock::start().now();
+    for mode in [Mode::Observe, Mode::Off] {
+        let mut book = taught(SlotSettings::default(), start);
+        for _ in 0..15 {
+            goes(enter(&mut book, &ask(LONG, Class::Batch), start));
+        }
+        for _ in 0..3 {
+            waits(enter(&mut book, &ask(LONG, Class::Batch), start));
+        }
+        book.reconfigure(SlotSettings { mode, ..SlotSettings::default() }, start);
+        assert_eq!((book.grants.len(), book.line.len()), (3, 0), "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn with_fewer_slots_than_are_held_the_first_to_end_make_room_for_nobody() {
+    let start = Clock::start().now();
+    let queue = QueueSettings { patience: [seconds(600); 3], ..QueueSettings::default() };
+    let mut book = taught(SlotSettings { queue, ..SlotSettings::default() }, start);
+    for second in 0..15 {
+        goes(enter(&mut book, &ask(LONG, Class::Batch), start + seconds(second)));
+    }
+    // 7 of 15 are left to batch: nine have to end, the ninth of which was sent at 8 s.
+    book.refused(start + seconds(15), start + seconds(16));
+    let now = start + seconds(19);
+    let hurried = Ask { deadline: Some(now + seconds(18)), ..ask(LONG, Class::Batch) };
+    let said = enter(&mut book, &hurried, now);
+    assert!(matches!(said, Said::No(_, Busy::WouldTake(wait)) if wait == seconds(19)), "{said:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -332,6 +424,7 @@ async fn a_grant_that_nobody_takes_goes_to_the_next() {
 enum Step {
     Comes { class: usize, kind: u64, deadline: Option<u64> },
     Ends(usize),
+    IsSent(usize),
     Leaves(usize),
     IsLost(usize),
     StopsWaiting(usize),
@@ -344,6 +437,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => (0..3_usize, 0..6_u64, proptest::option::of(0..90_u64))
             .prop_map(|(class, kind, deadline)| Step::Comes { class, kind, deadline }),
         4 => (0..50_usize).prop_map(Step::Ends),
+        1 => (0..50_usize).prop_map(Step::IsSent),
         1 => (0..50_usize).prop_map(Step::Leaves),
         1 => (0..50_usize).prop_map(Step::IsLost),
         1 => (0..50_usize).prop_map(Step::StopsWaiting),
@@ -357,11 +451,11 @@ proptest! {
     /// Whatever happens: batch never holds more than its part, the queue never more than its places, nobody waits while
     /// it could fly, and in the end nothing is held.
     #[test]
-    fn nothing_is_overdrawn_and_nothing_leaks(steps in steps()) {
+    fn nothing_is_overdrawn_and_nothing_leaks(steps in steps(), in_flight in proptest::option::of(Just(60_usize))) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut now = runtime.block_on(async { Clock::start().now() });
         let queue = QueueSettings { places: 20, ..QueueSettings::default() };
-        let mut book = Book::new(SlotSettings { queue, in_flight: Some(60), ..SlotSettings::default() }, now);
+        let mut book = Book::new(SlotSettings { in_flight, queue, ..SlotSettings::default() }, now);
         let (mut flying, mut waiting): (Vec<u32>, Vec<u64>) = (Vec::new(), Vec::new());
         for step in steps {
             match step {
@@ -379,6 +473,7 @@ proptest! {
                     let place = flying.swap_remove(n % flying.len());
                     book.tell(place, Fate::Ended(now));
                 }
+                Step::IsSent(n) if !flying.is_empty() => book.tell(flying[n % flying.len()], Fate::Sent(now)),
                 Step::Leaves(n) if !flying.is_empty() => book.tell(flying[n % flying.len()], Fate::Left(now)),
                 Step::IsLost(n) if !flying.is_empty() => {
                     let place = flying.swap_remove(n % flying.len());
@@ -404,7 +499,7 @@ proptest! {
             prop_assert!(book.air.is_sound());
             prop_assert!(book.air.held_by(Class::Batch) <= 15, "{}", book.air.held_by(Class::Batch));
             prop_assert!(book.air.held() <= 24);
-            prop_assert!(book.air.flying() <= 60);
+            prop_assert!(in_flight.is_none_or(|most| book.air.flying() <= most));
             prop_assert_eq!(book.line.len(), waiting.len());
             prop_assert!(waiting.len() <= 20);
             let before = book.line.len();

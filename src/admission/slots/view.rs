@@ -19,8 +19,10 @@ pub struct SlotsView {
     pub slots: u32,
     /// As many of them as others seem to leave us.
     pub effective: u32,
-    /// How many of them class batch may hold.
+    /// How many of them class batch may hold now.
     pub batch_at_most: u32,
+    /// How many of them are left to class interactive now.
+    pub reserve: u32,
     /// The age from which Salesforce counts a call.
     pub after_seconds: f64,
     /// Calls of that age that hold a slot and whose caller waits.
@@ -109,7 +111,8 @@ impl SlotsView {
         Self {
             slots: book.settings.slots,
             effective: book.capacity.effective(),
-            batch_at_most: book.settings.batch_at_most,
+            batch_at_most: book.parts.0,
+            reserve: book.parts.1,
             after_seconds: seconds(book.settings.after),
             live,
             predicted,

@@ -169,6 +169,9 @@ fn configuration(arguments: &DemoArguments, simulated: SocketAddr, folder: &Path
          limits: {{drain: 5s}}\n\
          orgs:\n\
          - {{name: demo, instance_url: 'http://{simulated}'}}\n\
+         cache:\n  entries:\n\
+         \x20 - {{match: {{operations: [describe]}}, fresh: 1h}}\n\
+         \x20 - {{match: {{objects: [Account], operations: [read]}}, fresh: 30s}}\n\
          callers:\n\
          - name: storefront\n  match: {{key_sha256: {storefront}}}\n  class: interactive\n  deadline: 10s\n  \
            allow: {{families: [rest, query], objects: [Account, Contact], operations: [read, query, describe]}}\n\

@@ -38,12 +38,16 @@ impl Summary {
 
     fn table(&self) -> String {
         let status = self.telemetry.status();
-        let mut text = format!("{:<14}{:>10}{:>10}{:>10}\n", "caller", "requests", "API calls", "refused");
+        let cache = self.telemetry.cache_status();
+        let mut text =
+            format!("{:<14}{:>10}{:>10}{:>10}{:>10}\n", "caller", "requests", "API calls", "saved", "refused");
         for caller in &status.callers {
+            let saved: u64 =
+                cache.saved.iter().filter(|saved| saved.caller == caller.caller).map(|saved| saved.api_calls).sum();
             let _ = writeln!(
                 text,
-                "{:<14}{:>10}{:>10}{:>10}",
-                caller.caller, caller.requests, caller.api_calls_spent, caller.refusals
+                "{:<14}{:>10}{:>10}{:>10}{:>10}",
+                caller.caller, caller.requests, caller.api_calls_spent, saved, caller.refusals
             );
         }
         let counts = self.sim.counts();

@@ -1,11 +1,19 @@
 //! Answers from memory: only what can be known to be right may be kept.
 
+use std::time::Duration;
+
 use super::{At, Check};
 use crate::call::{CallerId, Family, Operation, OrgId};
 use crate::config::cache::{Cache, CacheEntry, CacheEntryFile, CacheFile, CacheMode};
-use crate::config::file::ConfigFile;
+use crate::config::file::{ConfigFile, MatchFile};
 use crate::config::problem::Fault;
 use crate::config::value::{ApiName, Name, Text};
+
+/// How long what an org has used may be given out at most (facts 3.9).
+const LONGEST_LIMITS: Duration = Duration::from_mins(5);
+
+/// Descriptions the gateway itself may ask for in an hour at most.
+const MOST_DESCRIBES: usize = 10_000;
 
 /// Objects whose rows change without a write, or mean something else to everybody, in lower case.
 const NEVER: [&str; 18] = [
@@ -51,7 +59,22 @@ impl Check<'_> {
             .collect();
         let harmless_headers =
             written.harmless_headers.iter().map(|name| name.0.0.to_ascii_lowercase().into_boxed_str()).collect();
-        let cache = Cache { entries, bytes, largest, session_recheck, also_invalidates, harmless_headers };
+        let same_rights = self.same_rights(&at.key("same_rights"), &written.same_rights, file);
+        let describes_per_hour = written.describes_per_hour;
+        if describes_per_hour > MOST_DESCRIBES {
+            let fault = Fault::new(format!("more than {MOST_DESCRIBES} descriptions an hour"));
+            self.wrong(&at.key("describes_per_hour"), fault.hint("each is a call of the allowance"));
+        }
+        let cache = Cache {
+            entries,
+            bytes,
+            largest,
+            session_recheck,
+            describes_per_hour,
+            also_invalidates,
+            same_rights,
+            harmless_headers,
+        };
         (written.mode == CacheMode::Enforce).then_some(cache)
     }
 
@@ -63,20 +86,31 @@ impl Check<'_> {
         };
         let fresh = self.positive(&at.key("fresh"), fresh);
         let Some(operations) = &matches.operations else {
-            self.missing(&match_at.key("operations"), "write [describe], [read] or [query], or several of them");
+            self.missing(
+                &match_at.key("operations"),
+                "write [describe], [read], [query] or [limits], or several of them",
+            );
             return None;
         };
         for (index, operation) in operations.iter().enumerate() {
-            if !matches!(operation, Operation::Describe | Operation::Read | Operation::Query) {
+            let known = [Operation::Describe, Operation::Read, Operation::Query, Operation::Limits];
+            if !known.contains(operation) {
                 let fault = Fault::new(format!("answers of {operation} are never kept"));
-                self.wrong(&match_at.key("operations").index(index), fault.hint("describe, read and query can be"));
+                self.wrong(
+                    &match_at.key("operations").index(index),
+                    fault.hint("describe, read, query and limits can be"),
+                );
             }
         }
         for (index, family) in matches.families.iter().flatten().enumerate() {
-            if !matches!(family, Family::Rest | Family::Query) {
+            if !matches!(family, Family::Rest | Family::Query | Family::Collections) {
                 let fault = Fault::new(format!("answers of {family} are never kept"));
-                self.wrong(&match_at.key("families").index(index), fault.hint("rest and query can be"));
+                self.wrong(&match_at.key("families").index(index), fault.hint("rest, query and collections can be"));
             }
+        }
+        if operations.contains(&Operation::Limits) && fresh > LONGEST_LIMITS {
+            let fault = Fault::new("what is used changes all the time");
+            self.wrong(&at.key("fresh"), fault.hint("with limits among the operations, at most 5m"));
         }
         let rows = operations.iter().any(|operation| matches!(operation, Operation::Read | Operation::Query));
         if rows && matches.objects.is_none() {
@@ -103,7 +137,39 @@ impl Check<'_> {
             operations: operations.clone(),
             fresh,
             stale_if_error: written.stale_if_error.0.0,
+            stale_while_revalidate: written.stale_while_revalidate.0.0,
         })
+    }
+
+    /// Groups of callers. One that anybody can claim to be has no rights of its own.
+    fn same_rights(&mut self, at: &At, written: &[Vec<Text<Name>>], file: &ConfigFile) -> Vec<Vec<CallerId>> {
+        let mut groups: Vec<Vec<CallerId>> = Vec::with_capacity(written.len());
+        for (index, names) in written.iter().enumerate() {
+            let at = at.index(index);
+            if names.len() < 2 {
+                self.wrong(&at, Fault::new("a group of fewer than two callers shares nothing"));
+            }
+            let known = file.callers.iter().map(|caller| caller.name.as_ref());
+            let places = self.places(&at, "caller", Some(names), known).unwrap_or_default();
+            let callers: Vec<CallerId> = places.into_iter().map(CallerId).collect();
+            for (place, caller) in callers.iter().enumerate() {
+                let taken = groups.iter().flatten().any(|known| known == caller)
+                    || callers.iter().take(place).any(|known| known == caller);
+                if taken {
+                    self.wrong(&at.index(place), Fault::new("a caller stands in one group, and once"));
+                }
+                let matches = file.callers.get(usize::from(caller.0)).and_then(|caller| caller.matches.as_ref());
+                if matches!(matches, Some(MatchFile::Any | MatchFile::Host(_) | MatchFile::CallOptionsClient(_))) {
+                    let fault = Fault::new("anybody can be this caller, with any session");
+                    self.wrong(
+                        &at.index(place),
+                        fault.hint("name callers with a key, certificate, JSON Web Token or network of their own"),
+                    );
+                }
+            }
+            groups.push(callers);
+        }
+        groups
     }
 
     /// The places of names among those there are.

@@ -2,7 +2,9 @@
 
 use super::{At, Check};
 use crate::config::problem::Fault;
-use crate::config::slots::{Apex, ClassRule, ClassRuleFile, LongRunning, LongRunningFile, Queue, QueueFile};
+use crate::config::slots::{
+    Apex, ClassRule, ClassRuleFile, Hours, HoursFile, LongRunning, LongRunningFile, MOST_HOURS, Queue, QueueFile,
+};
 use crate::config::value::Count;
 
 impl Check<'_> {
@@ -16,7 +18,36 @@ impl Check<'_> {
             let (batch_at_most, reserve) = self.parts(&at, slots, apex.batch_at_most, apex.reserve);
             Apex { slots, after: self.positive(&at.key("after"), apex.after), batch_at_most, reserve }
         });
-        LongRunning { mode: written.mode, slots, after, batch_at_most, reserve, apex }
+        let hours = self.hours(&at.key("hours"), slots, reserve, &written.hours);
+        LongRunning { mode: written.mode, slots, after, batch_at_most, reserve, hours, apex }
+    }
+
+    /// Parts at certain hours; `reserve` is what is left to interactive calls at all others.
+    fn hours(&mut self, at: &At, slots: u32, reserve: u32, written: &[HoursFile]) -> [Option<Hours>; MOST_HOURS] {
+        if written.len() > MOST_HOURS {
+            self.wrong(at, Fault::new(format!("no more than {MOST_HOURS} times of day can have parts of their own")));
+        }
+        let mut hours = [None; MOST_HOURS];
+        for (place, (hours, written)) in hours.iter_mut().zip(written).enumerate() {
+            let at = at.index(place);
+            let missing = [
+                ("from", written.from.is_none(), "say from when, such as 22:00"),
+                ("to", written.to.is_none(), "say until when, such as 06:00"),
+                ("batch_at_most", written.batch_at_most.is_none(), "say how many slots batch may hold then"),
+            ];
+            for (key, _, hint) in missing.iter().filter(|(_, missing, _)| *missing) {
+                self.missing(&at.key(key), hint);
+            }
+            let (Some(from), Some(to)) = (written.from, written.to) else { continue };
+            if from == to {
+                self.wrong(&at.key("to"), Fault::new("this is when it begins, so it would hold at no time"));
+            }
+            let least = Count(u64::from(reserve));
+            let (batch_at_most, reserve) =
+                self.parts(&at, slots, written.batch_at_most, Some(written.reserve.unwrap_or(least)));
+            *hours = Some(Hours { from: from.0.0, to: to.0.0, batch_at_most, reserve });
+        }
+        hours
     }
 
     /// How many of `slots` batch may hold, and how many are left to interactive calls.

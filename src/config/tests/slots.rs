@@ -41,6 +41,23 @@ fn slots_that_cannot_be_meant_are_problems() {
 }
 
 #[test]
+fn parts_may_differ_by_the_time_of_day() {
+    let night = "hours: [{from: '22:00', to: '06:30', batch_at_most: 22, reserve: 2}, {from: '12:00', to: '13:00', batch_at_most: 18}]";
+    let hours = good(&org(night)).orgs[0].long_running.hours;
+    let expected = Hours { from: 22 * 60, to: 6 * 60 + 30, batch_at_most: 22, reserve: 2 };
+    assert_eq!(hours[0], Some(expected));
+    assert_eq!(hours[1].map(|hours| (hours.batch_at_most, hours.reserve)), Some((18, 5)));
+    assert_eq!(hours[2..], [None, None]);
+    one(&org("hours: [{from: '25:00', to: '06:00', batch_at_most: 9}]"), "hours[0].from: not a time of day");
+    one(&org("hours: [{from: '06:00', to: '06:00', batch_at_most: 9}]"), "hours[0].to: this is when it begins");
+    one(&org("hours: [{from: '06:00', to: '07:00'}]"), "hours[0].batch_at_most: this key is missing");
+    one(&org("hours: [{to: '07:00', batch_at_most: 9}]"), "hours[0].from: this key is missing");
+    one(&org("hours: [{from: '06:00', to: '07:00', batch_at_most: 25}]"), "hours[0].batch_at_most: batch could hold");
+    let often = ["{from: '06:00', to: '07:00', batch_at_most: 9}"; 5].join(", ");
+    one(&org(&format!("hours: [{often}]")), "long_running.hours: no more than 4 times of day");
+}
+
+#[test]
 fn class_rules_are_read_and_checked() {
     let config = good(&format!(
         "{ORG}classes: [{{families: [bulk1, bulk2], class: batch}}, {{paths: [/services/apexrest/Nightly/], class: batch}}]"

@@ -14,7 +14,7 @@ use super::key::KeyDigest;
 use super::problem::Fault;
 
 pub use net::{HostName, ProxyUrl, WebUrl};
-pub use units::{Percent, Period, Size};
+pub use units::{Percent, Period, Size, TimeOfDay};
 
 /// A type with a written form.
 pub trait Written: Sized {
@@ -252,7 +252,8 @@ pub struct Phrase(pub SmolStr);
 impl Written for Phrase {
     const NAME: &'static str = "Text";
     const DESCRIPTION: &'static str = "Text on one line, at most 1024 bytes.";
-    const PATTERN: &'static str = "^.{1,1024}$";
+    // In two halves: regular expressions of Go, in which Helm is written, repeat at most 1,000 times.
+    const PATTERN: &'static str = "^.{1,512}.{0,512}$";
 
     fn read(text: &str) -> Result<Self, Fault> {
         if text.is_empty() || text.len() > 1024 || text.chars().any(char::is_control) {
@@ -296,7 +297,7 @@ mod tests {
             let _ = (KeyDigest::read(&text), Name::read(&text), HostName::read(&text), Origin::read(&text));
             let _ = (ProxyUrl::read(&text), WebUrl::read(&text), ApiName::read(&text), Phrase::read(&text));
             let _ = Origin::read(&format!("https://{text}"));
-            let _ = WebUrl::read(&format!("http://{text}"));
+            let _ = (TimeOfDay::read(&text), WebUrl::read(&format!("http://{text}")));
         }
     }
 }

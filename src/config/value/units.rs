@@ -127,6 +127,30 @@ impl Written for Percent {
     }
 }
 
+/// A time of day, in minutes since midnight: `22:00`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TimeOfDay(pub u16);
+
+impl Written for TimeOfDay {
+    const NAME: &'static str = "TimeOfDay";
+    const DESCRIPTION: &'static str = "A time of day in UTC, hours and minutes: 22:00.";
+    const PATTERN: &'static str = "^([01][0-9]|2[0-3]):[0-5][0-9]$";
+
+    fn read(text: &str) -> Result<Self, Fault> {
+        let wrong = || Fault::new("not a time of day").hint("write it like 06:30 or 22:00, in UTC");
+        let number = |text: &str, below: u16| {
+            let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse::<u16>().ok().filter(|number| digits && *number < below).ok_or_else(wrong)
+        };
+        let (hours, minutes) = text.split_once(':').ok_or_else(wrong)?;
+        Ok(Self(number(hours, 24)? * 60 + number(minutes, 60)?))
+    }
+
+    fn write(&self) -> String {
+        format!("{:02}:{:02}", self.0 / 60, self.0 % 60)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,6 +161,15 @@ mod tests {
 
     fn millis(text: &str) -> Option<u128> {
         Period::read(text).ok().map(|period| period.0.as_millis())
+    }
+
+    #[test]
+    fn times_of_day_are_two_numbers_of_two_digits() {
+        assert_eq!(TimeOfDay::read("22:05").map(|time| time.0).ok(), Some(22 * 60 + 5));
+        assert_eq!(TimeOfDay(6 * 60 + 7).write(), "06:07");
+        for wrong in ["", "7:00", "24:00", "12:60", "12:5", "1200", "12:00:00", "+1:00", "１2:00", "noon"] {
+            assert!(TimeOfDay::read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

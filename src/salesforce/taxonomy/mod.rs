@@ -185,9 +185,12 @@ pub fn classify(family: Family, status: u16, said: &Said<'_>) -> Verdict {
     let Row { mut kind, mut blame, mut executed } = row;
     let mut limit = None;
     match said.code {
-        "REQUEST_LIMIT_EXCEEDED" => {
-            (kind, limit) = which_limit(said.message);
-        }
+        "REQUEST_LIMIT_EXCEEDED" => (kind, limit) = which_limit(said.message),
+        // The same limits by the name of Bulk API 1.0, which has it for quotas of its own too.
+        "ExceededQuota" => match which_limit(said.message) {
+            (_, Some(Limit::Rate) | None) => {}
+            (named, named_limit) => (kind, blame, limit) = (named, Blame::Neighbours, named_limit),
+        },
         "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY" | "APEX_ERROR" => {
             if memmem::find(said.message, b"UNABLE_TO_LOCK_ROW").is_some() {
                 (kind, blame) = (Kind::Lock, Blame::Neighbours);

@@ -54,6 +54,16 @@ fn the_words_say_which_limit() {
         assert_eq!((verdict.kind, verdict.limit), (kind, Some(limit)), "{message}");
         assert_eq!(verdict.executed, Executed::No, "a refused call can be sent again");
     }
+    let bulk = |words: &str| {
+        let error = format!(
+            "<error><exceptionCode>ExceededQuota</exceptionCode><exceptionMessage>{words}</exceptionMessage></error>"
+        );
+        let verdict = judged(Family::Bulk1, 400, &error);
+        (verdict.kind, verdict.limit)
+    };
+    assert_eq!(bulk("TotalRequests Limit exceeded."), (Kind::LimitDaily, Some(Limit::Daily)));
+    assert_eq!(bulk("ConcurrentPerOrgApex Limit exceeded."), (Kind::LimitSlots, Some(Limit::LongApex)));
+    assert_eq!(bulk("Maximum number of batches exceeded."), (Kind::Governor, None));
     let fault = "<soapenv:Envelope><soapenv:Body><soapenv:Fault><faultcode>sf:REQUEST_LIMIT_EXCEEDED</faultcode><faultstring>REQUEST_LIMIT_EXCEEDED: TotalRequests Limit exceeded.</faultstring>";
     assert_eq!(judged(Family::Soap, 500, fault).kind, Kind::LimitDaily);
 }

@@ -1,0 +1,46 @@
+//! What the cache has to do with a call, told from what is known of every call. A part of [`super::recall`].
+
+use crate::answers::Kind;
+use crate::call::{Family, Idempotency, Meaning, Operation};
+
+/// What the stage has to do with a call.
+pub(super) enum Concern {
+    Nothing,
+    Question(Kind),
+    Change,
+    /// An answer that says how a bulk job is doing.
+    Job,
+    /// A session is given back.
+    Farewell,
+}
+
+impl Concern {
+    /// Decided from what is known of every call; most are done after a comparison or two.
+    pub(super) fn of(meaning: &Meaning, rows: bool) -> Self {
+        if meaning.idempotency == Idempotency::Safe {
+            return match meaning.operation {
+                Operation::Describe | Operation::Limits => Kind::of(meaning).map_or(Self::Nothing, Self::Question),
+                Operation::Read | Operation::Query if rows => Kind::of(meaning).map_or(Self::Nothing, Self::Question),
+                Operation::Job if rows && meaning.family == Family::Bulk2 => Self::Job,
+                _ => Self::Nothing,
+            };
+        }
+        match meaning.family {
+            Family::Oauth if meaning.template == "/services/oauth2/revoke" => Self::Farewell,
+            Family::Versions | Family::Cometd | Family::Oauth => Self::Nothing,
+            Family::Soap if meaning.idempotency == Idempotency::Idempotent && has_log_out(meaning) => Self::Farewell,
+            Family::Bulk1 | Family::Bulk2 if meaning.operation == Operation::Job => {
+                if rows {
+                    Self::Job
+                } else {
+                    Self::Nothing
+                }
+            }
+            _ => Self::Change,
+        }
+    }
+}
+
+fn has_log_out(meaning: &Meaning) -> bool {
+    !meaning.parts.is_empty() && meaning.parts.iter().all(|part| part.operation == Operation::Login)
+}

@@ -335,6 +335,7 @@ impl Live {
         }
         for (live, org) in orgs.iter().zip(&config.orgs) {
             live.slots.reconfigure(slots(org, &config, lasting.clock, now), now);
+            live.breakers.reconfigure();
             if let (Some(live), Some(settings)) = (&live.apex, apex(org, &config, lasting.clock, now)) {
                 live.reconfigure(settings, now);
             }
@@ -467,7 +468,7 @@ pub fn costs(org: &Org) -> Costs {
     }
 }
 
-/// The breakers of an org; those there are, unless the configuration changed them.
+/// The breakers of an org; those there are, once they are reconfigured.
 fn breakers(org: &SmolStr, config: &Config, lasting: &Lasting, before: Option<&LiveOrg>) -> Arc<Breakers> {
     let config::Breaker { mode, window, minimum, ratio, open, open_max, ramp } = config.breaker;
     let mode = match mode {

@@ -15,6 +15,7 @@ mod answers_process;
 mod answers_proof;
 mod arrows;
 mod blocking;
+mod breakers_process;
 mod budget;
 mod budget_days;
 mod budget_process;

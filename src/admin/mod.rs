@@ -1,7 +1,7 @@
 //! The second listener, for operators: metrics, health, status and the configuration in force.
 //!
-//! It reads, and takes the few orders of [`Order`] from who has the key; what it serves is never counted as traffic. It runs on the control thread and answers while the gateway
-//! drains. Connections, heads and times are bounded.
+//! It reads, and takes a few orders ([`Order`], [`Purge`], [`Switch`]) from who has the key; what it serves is never counted as traffic. It runs on the
+//! control thread and answers while the gateway drains. Connections, heads and times are bounded.
 
 mod guard;
 mod orders;
@@ -33,7 +33,7 @@ use tower_http::compression::CompressionLayer;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 pub use self::guard::{Access, Denied, Needs, Reach};
-pub use self::orders::{Order, Purge, Purged, Unknown, Whom};
+pub use self::orders::{Order, Purge, Purged, Switch, Unknown, Whom};
 pub use self::pages::Page;
 use crate::tasks::Tasks;
 use crate::telemetry::{Level, Telemetry};
@@ -71,6 +71,9 @@ type Carrier = Box<dyn Fn(&Order) -> Result<(), Unknown> + Send + Sync>;
 /// Makes answers old; says how much of that there was.
 type Purger = Box<dyn Fn(&Purge) -> Result<serde_json::Value, Unknown> + Send + Sync>;
 
+/// Opens or closes breakers.
+type Switcher = Box<dyn Fn(&Switch) -> Result<(), Unknown> + Send + Sync>;
+
 /// What the admin listener shows.
 pub struct Admin {
     telemetry: Telemetry,
@@ -79,6 +82,7 @@ pub struct Admin {
     checks: RwLock<Vec<(&'static str, Check)>>,
     carrier: RwLock<Option<Carrier>>,
     purger: RwLock<Option<Purger>>,
+    switcher: RwLock<Option<Switcher>>,
     draining: AtomicBool,
 }
 
@@ -120,6 +124,7 @@ impl Admin {
             checks: RwLock::default(),
             carrier: RwLock::default(),
             purger: RwLock::default(),
+            switcher: RwLock::default(),
             draining: AtomicBool::new(false),
         }
     }
@@ -147,6 +152,11 @@ impl Admin {
     /// Says who makes kept answers old. It must be quick.
     pub fn purge_by(&self, purger: impl Fn(&Purge) -> Result<serde_json::Value, Unknown> + Send + Sync + 'static) {
         *self.purger.write() = Some(Box::new(purger));
+    }
+
+    /// Says who opens and closes breakers. It must be quick.
+    pub fn switch_by(&self, switcher: impl Fn(&Switch) -> Result<(), Unknown> + Send + Sync + 'static) {
+        *self.switcher.write() = Some(Box::new(switcher));
     }
 
     /// From now on the gateway is not ready: it is shutting down.

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Admin;
 use super::guard::{Denied, Needs, Reach};
-use super::orders::{Order, Purge, Unknown};
+use super::orders::{Order, Purge, Switch, Unknown};
 use crate::call::closed_list;
 use crate::telemetry::TEXT_FORMAT;
 
@@ -34,6 +34,10 @@ closed_list! {
         Slots = "/api/v1/slots",
         /// Every org's circuit breakers.
         Breakers = "/api/v1/breakers",
+        /// POST: hold breakers of an org open.
+        OpenBreakers = "/api/v1/breakers/open",
+        /// POST: close them.
+        CloseBreakers = "/api/v1/breakers/close",
         /// POST: pause a caller or a class of an org.
         Pause = "/api/v1/pause",
         /// POST: resume it.
@@ -59,7 +63,7 @@ impl Page {
             | Self::Breakers
             | Self::Cache
             | Self::Config => Needs::KeyFromAfar,
-            Self::Pause | Self::Resume | Self::Purge => Needs::Key,
+            Self::Pause | Self::Resume | Self::Purge | Self::OpenBreakers | Self::CloseBreakers => Needs::Key,
         }
     }
 
@@ -73,6 +77,12 @@ impl Page {
             Self::Budget => "every org's budget: what is used, by whom, what comes back when, when it runs out",
             Self::Slots => "every org's slots: which calls run long, whose, since when; and who waits",
             Self::Breakers => "every org's circuit breakers: which hold calls back, and until when",
+            Self::OpenBreakers => {
+                "POST ?org=... and perhaps &family=... and &for=...: calls are held back until they are closed, or for so long; needs the key"
+            }
+            Self::CloseBreakers => {
+                "POST ?org=... and perhaps &family=...: they are closed, whatever they did; needs the key"
+            }
             Self::Pause => {
                 "POST ?org=...&caller=... or &class=...: nothing of it is sent until it is resumed; needs the key"
             }
@@ -96,8 +106,7 @@ pub(super) fn answer(admin: &Admin, reach: Reach, head: &request::Parts) -> Answ
     let Some(page) = page else {
         return error(StatusCode::NOT_FOUND, "not_found", "There is no such page; / lists those there are.");
     };
-    let orders = matches!(page, Page::Pause | Page::Resume | Page::Purge);
-    let (allowed, methods, advice): (_, &[Method], _) = if orders {
+    let (allowed, methods, advice): (_, &[Method], _) = if matches!(page.needs(), Needs::Key) {
         ("POST", &[Method::POST], "Use POST.")
     } else {
         ("GET, HEAD", &[Method::GET, Method::HEAD], "Use GET or HEAD.")
@@ -120,6 +129,8 @@ pub(super) fn answer(admin: &Admin, reach: Reach, head: &request::Parts) -> Answ
         Page::Budget => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().budgets})),
         Page::Breakers => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().breakers})),
         Page::Slots => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().slots})),
+        Page::OpenBreakers => switched(admin, head, true),
+        Page::CloseBreakers => switched(admin, head, false),
         Page::Pause => ordered(admin, head, true),
         Page::Resume => ordered(admin, head, false),
         Page::Cache => json(StatusCode::OK, &admin.telemetry.cache_status()),
@@ -160,10 +171,31 @@ fn purged(admin: &Admin, head: &request::Parts) -> Answer {
     }
 }
 
+/// Opens or closes what the query names.
+fn switched(admin: &Admin, head: &request::Parts, open: bool) -> Answer {
+    let switch = match Switch::parse(head.uri.query().unwrap_or_default(), open) {
+        Ok(switch) => switch,
+        Err(why) => return error(StatusCode::BAD_REQUEST, "bad_order", why),
+    };
+    let switcher = admin.switcher.read();
+    let Some(switcher) = &*switcher else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "The gateway is still starting.");
+    };
+    match switcher(&switch) {
+        Ok(()) => json(StatusCode::OK, &serde_json::json!({"open": open})),
+        Err(unknown) => nobody(unknown),
+    }
+}
+
 fn nobody(unknown: Unknown) -> Answer {
     match unknown {
         Unknown::Org => error(StatusCode::NOT_FOUND, "unknown_org", "No org of this name is configured."),
         Unknown::Caller => error(StatusCode::NOT_FOUND, "unknown_caller", "No caller of this name is configured."),
+        Unknown::Breaker => error(
+            StatusCode::CONFLICT,
+            "no_breaker",
+            "Nothing would be held back: this API has no breaker, or breaker.mode is not enforce.",
+        ),
     }
 }
 

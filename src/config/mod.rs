@@ -57,6 +57,11 @@ use problem::Fault;
 use tree::Tree;
 use value::Written as _;
 
+/// A length of time, written as in a configuration: `30s`, `1h30m`.
+pub fn duration(text: &str) -> Option<std::time::Duration> {
+    value::Period::read(text).ok().map(|period| period.0)
+}
+
 /// Reads and checks a file. Relative paths in it are relative to its directory.
 pub fn load(path: &Path) -> Result<Config, Problems> {
     let alone = |reason: String| {

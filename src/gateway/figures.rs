@@ -187,11 +187,12 @@ pub fn budgets(live: &Live, now: Instant) -> Vec<BudgetSnapshot> {
 pub fn breakers(live: &Live, now: Instant) -> Vec<BreakersSnapshot> {
     let one = |org: &LiveOrg| {
         let (families, users) = org.breakers.view(now);
-        let families = families.into_iter().map(|(family, state, opened, again)| BreakerSnapshot {
+        let families = families.into_iter().map(|(family, view)| BreakerSnapshot {
             family,
-            state,
-            opened,
-            finds_out_in_seconds: again.map(|again| again.as_secs_f64()),
+            state: view.state,
+            by_hand: view.by_hand,
+            opened: view.opened,
+            finds_out_in_seconds: view.finds_out_in.map(|again| again.as_secs_f64()),
         });
         BreakersSnapshot {
             org: org.name.to_string(),

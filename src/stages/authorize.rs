@@ -23,7 +23,6 @@ use tower::{Layer, Service};
 use crate::body::{HeldBytes, Payload, Pieces, ReplyBody, wiped};
 use crate::call::{Call, Family};
 use crate::clock::Clock;
-use crate::exchange::breaker::Ticket;
 use crate::exchange::vault::{Identity, NoToken, Token, Trouble};
 use crate::live::Live;
 use crate::outcome::Record;
@@ -31,6 +30,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::salesforce::{session_error, with_session};
 use crate::stages::answer::{Gathered, gather, plain};
 use crate::stages::back::Back;
+use crate::stages::breakers::Permit;
 use crate::stages::way::Waiting;
 use crate::stages::{Passage, Reply, inflate};
 use crate::tasks::Tasks;
@@ -178,7 +178,7 @@ struct Rest {
     live: Arc<Live>,
     record: Record,
     secure: bool,
-    ticket: Option<Ticket>,
+    permit: Option<Permit>,
     back: Option<Back>,
     method: Method,
     version: Version,
@@ -209,7 +209,7 @@ impl Kept {
             live: Arc::clone(&passage.live),
             record: passage.record.clone(),
             secure: passage.secure,
-            ticket: passage.ticket,
+            permit: passage.permit.clone(),
             back: passage.back.clone(),
             method: passage.head.method.clone(),
             version: passage.head.version,
@@ -230,7 +230,7 @@ impl Kept {
 impl Rest {
     /// The request as it came, but for its credentials, for an attempt at `now`.
     fn passage(self, kept: &[u8], now: tokio::time::Instant) -> Option<Box<Passage>> {
-        let Self { call, live, record, secure, method, version, body, ticket, back, epoch: _, jwt: _ } = self;
+        let Self { call, live, record, secure, method, version, body, permit, back, epoch: _, jwt: _ } = self;
         let payload = match body? {
             Whole::Empty => Payload::Empty,
             Whole::Bytes(bytes, held) => Payload::Whole(bytes, held),
@@ -246,7 +246,7 @@ impl Rest {
             let value = HeaderValue::from_bytes(value.get(1..)?).ok()?;
             head.headers.append(HeaderName::from_bytes(name).ok()?, value);
         }
-        Some(Box::new(Passage { call, head, payload, live, record, now, secure, fare: None, ticket, back }))
+        Some(Box::new(Passage { call, head, payload, live, record, now, secure, fare: None, permit, back }))
     }
 }
 

@@ -14,10 +14,10 @@ use smol_str::SmolStr;
 use tokio::time::Instant;
 
 use crate::admission::Mode;
-use crate::call::{Call, Class, Family, Principal};
+use crate::call::{Call, Family, Meaning, Principal};
 use crate::clock::Clock;
 use crate::exchange::Cause;
-use crate::exchange::breaker::{Breaker, BreakerSettings, BreakerState, Pass, Sample, Ticket};
+use crate::exchange::breaker::{Breaker, BreakerSettings, BreakerState, Pass, Sample, Ticket, View};
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::taxonomy::{Kind, Scope, Verdict, has_quota_of_users};
 use crate::stages::Passage;
@@ -25,16 +25,24 @@ use crate::telemetry::{Level, Log};
 
 /// Users that have breakers of their own at a time; more have none.
 const MOST_USERS: usize = 4_096;
+/// Failures that open a user's own: a quota that is used up does not fail now and then.
+const USERS_MINIMUM: u32 = 5;
 
-/// The breakers of one org.
+/// The breakers of one org, as one configuration wants them.
 #[derive(Debug)]
 pub struct Breakers {
     org: SmolStr,
     log: Log,
     mode: Mode,
     settings: BreakerSettings,
+    own: Arc<Own>,
+}
+
+/// What outlives a configuration.
+#[derive(Debug)]
+struct Own {
     /// By [`Family::index`].
-    families: Vec<Breaker>,
+    families: Box<[Breaker]>,
     users: Mutex<Users>,
     /// How many users have one, so that nobody looks while there is none.
     known: AtomicUsize,
@@ -49,8 +57,18 @@ pub struct Leave {
     family: Family,
     principal: Principal,
     ticket: Option<Ticket>,
-    user: Option<(Arc<Breaker>, Ticket)>,
+    user: Option<OfUser>,
     clock: Clock,
+}
+
+/// A user's own breaker, and the call's ticket of it.
+type OfUser = (Arc<Breaker>, Ticket);
+
+/// What shows, after a wait, whether a [`Leave`] is still good.
+#[derive(Debug, Clone)]
+pub struct Permit {
+    ticket: Ticket,
+    user: Option<OfUser>,
 }
 
 /// What a call is told.
@@ -63,8 +81,17 @@ pub enum Told {
     Shut(Refusal),
 }
 
+/// What an operator wants of breakers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// They are held open: for ever, or until they find out again.
+    Open(Option<Duration>),
+    /// They are closed.
+    Closed,
+}
+
 impl Breakers {
-    /// Closed ones; or those of `before`, if nothing about them has changed.
+    /// Closed ones; or, with other settings soon ([`Self::reconfigure`]), those of `before`.
     pub fn new(
         org: &SmolStr,
         log: Log,
@@ -73,43 +100,46 @@ impl Breakers {
         before: Option<&Arc<Self>>,
         now: Instant,
     ) -> Arc<Self> {
-        if let Some(before) = before.filter(|before| (before.mode, before.settings) == (mode, settings)) {
-            return Arc::clone(before);
+        let own = before.map_or_else(
+            || {
+                let families = Family::ALL.iter().map(|_| Breaker::new(settings, now)).collect();
+                Arc::new(Own { families, users: Mutex::default(), known: AtomicUsize::new(0) })
+            },
+            |before| Arc::clone(&before.own),
+        );
+        Arc::new(Self { org: org.clone(), log, mode, settings, own })
+    }
+
+    /// Puts the settings in force. What is open stays open.
+    pub fn reconfigure(&self) {
+        for breaker in &self.own.families {
+            breaker.reconfigure(self.settings);
         }
-        Arc::new(Self {
-            org: org.clone(),
-            log,
-            mode,
-            settings,
-            families: Family::ALL.iter().map(|_| Breaker::new(settings, now)).collect(),
-            users: Mutex::default(),
-            known: AtomicUsize::new(0),
-        })
+        for breaker in self.own.users.lock().values() {
+            breaker.reconfigure(of_user(self.settings));
+        }
     }
 
     /// May `call` be made at `now`? `None`: nobody asks.
     pub fn ask(self: &Arc<Self>, call: &Call, clock: Clock, now: Instant) -> Option<Told> {
         let (family, principal) = (call.meaning.family, call.principal);
-        if self.mode == Mode::Off || is_exempt(call) {
+        if self.mode == Mode::Off || !may_be_held_back(&call.meaning) {
             return None;
         }
         let mut leave = Leave { breakers: Arc::clone(self), family, principal, ticket: None, user: None, clock };
-        let mut probe = false;
+        let passed = self.own.families.get(family.index())?.ask(call.class, now);
+        match passed {
+            Pass::Go(ticket) | Pass::Probe(ticket) => leave.ticket = Some(ticket),
+            Pass::Shut(wait) => return Some(Told::Shut(self.refusal(family, wait, false))),
+        }
         if let Some(user) = self.user(family, principal) {
             match user.ask(call.class, now) {
+                // What costs nothing says nothing of a quota.
                 Pass::Go(ticket) | Pass::Probe(ticket) => leave.user = Some((user, ticket)),
                 Pass::Shut(wait) => return Some(Told::Shut(self.refusal(family, wait, true))),
             }
         }
-        match self.families.get(family.index())?.ask(call.class, now) {
-            Pass::Go(ticket) => leave.ticket = Some(ticket),
-            Pass::Probe(ticket) => {
-                leave.ticket = Some(ticket);
-                probe = true;
-            }
-            Pass::Shut(wait) => return Some(Told::Shut(self.refusal(family, wait, false))),
-        }
-        Some(if probe { Told::Probe(leave) } else { Told::Go(leave) })
+        Some(if matches!(passed, Pass::Probe(_)) { Told::Probe(leave) } else { Told::Go(leave) })
     }
 
     /// Whether they refuse, or only say that they would.
@@ -118,31 +148,75 @@ impl Breakers {
     }
 
     fn user(&self, family: Family, principal: Principal) -> Option<Arc<Breaker>> {
-        if self.known.load(Ordering::Relaxed) == 0 || !has_quota_of_users(family) {
+        if self.own.known.load(Ordering::Relaxed) == 0 || !has_quota_of_users(family) {
             return None;
         }
-        self.users.lock().get(&(principal, family)).cloned()
+        self.own.users.lock().get(&(principal, family)).cloned()
     }
 
     /// The breaker of a user who is in trouble, made if there is room. Those that are closed make room.
     fn user_in_trouble(&self, family: Family, principal: Principal, now: Instant) -> Option<Arc<Breaker>> {
-        let mut users = self.users.lock();
+        let mut users = self.own.users.lock();
         if users.len() >= MOST_USERS && !users.contains_key(&(principal, family)) {
-            users.retain(|_, breaker| breaker.view(now).0 != BreakerState::Closed);
+            users.retain(|_, breaker| breaker.view(now).state != BreakerState::Closed);
             if users.len() >= MOST_USERS {
                 return None;
             }
         }
-        let breaker = users.entry((principal, family)).or_insert_with(|| Arc::new(Breaker::new(self.settings, now)));
+        let new = || Arc::new(Breaker::new(of_user(self.settings), now));
+        let breaker = users.entry((principal, family)).or_insert_with(new);
         let breaker = Arc::clone(breaker);
-        self.known.store(users.len(), Ordering::Relaxed);
+        self.own.known.store(users.len(), Ordering::Relaxed);
         Some(breaker)
+    }
+
+    /// Does what an operator wants with the breaker of one API, or with all, at `now`. Those of users are closed with them.
+    /// Whether that makes a difference: there is such a breaker, and what is open holds calls back.
+    pub fn order(&self, family: Option<Family>, wanted: Wanted, now: Instant) -> bool {
+        if family.is_some_and(|family| !has_breaker(family)) || (wanted != Wanted::Closed && !self.enforces()) {
+            return false;
+        }
+        let is_meant = |other: Family| family.is_none_or(|family| family == other);
+        for (family, breaker) in Family::ALL.iter().zip(&self.own.families) {
+            if is_meant(*family) && has_breaker(*family) {
+                let state = match wanted {
+                    Wanted::Open(length) => breaker.hold(length, now),
+                    Wanted::Closed => breaker.close(now),
+                };
+                self.changed(*family, false, state);
+            }
+        }
+        if wanted == Wanted::Closed {
+            let users = self.own.users.lock();
+            for ((_, family), breaker) in users.iter().filter(|((_, family), _)| is_meant(*family)) {
+                self.changed(*family, true, breaker.close(now));
+            }
+        }
+        true
+    }
+
+    /// Why a call that waited may not be sent any more, if it may not.
+    fn shut(&self, permit: &Permit, call: &Call, now: Instant) -> Option<Refusal> {
+        let (family, class) = (call.meaning.family, call.class);
+        let refused = |user| Some(self.refusal(family, self.settings.open, user));
+        if !self.own.families.get(family.index())?.is_good(permit.ticket, class, now) {
+            return refused(false);
+        }
+        let is_good = match &permit.user {
+            Some((breaker, ticket)) => breaker.is_good(*ticket, class, now),
+            // Its first ticket is that of who came when there was none.
+            None => self.user(family, call.principal).is_none_or(|user| user.is_good(Ticket::default(), class, now)),
+        };
+        if is_good { None } else { refused(true) }
     }
 
     fn refusal(&self, family: Family, wait: Duration, user: bool) -> Refusal {
         let whose = if user { " of this user" } else { "" };
-        let detail =
-            format!("Calls{whose} to the API {family} of {} are held back, because Salesforce is not well.", self.org);
+        let why = match (user, self.own.families.get(family.index())) {
+            (false, Some(breaker)) if breaker.is_held() => "by order of the operator",
+            _ => "because Salesforce is not well",
+        };
+        let detail = format!("Calls{whose} to the API {family} of {} are held back {why}.", self.org);
         // All who are refused should not return at once.
         let wait = wait.max(Duration::from_secs(1));
         Refusal::new(Reason::CircuitOpen, detail).retry_after(wait + wait.mul_f64(fastrand::f64() / 4.0))
@@ -163,33 +237,41 @@ impl Breakers {
         );
     }
 
-    /// What they do at `now`: those of families that are not closed or were ever open, and how many users' are open.
-    pub fn view(&self, now: Instant) -> (Vec<(Family, BreakerState, u64, Option<Duration>)>, usize) {
-        let families = Family::ALL.iter().zip(&self.families).map(|(family, breaker)| {
-            let (state, opened, again) = breaker.view(now);
-            (*family, state, opened, again)
-        });
-        let users = self.users.lock();
-        let open = users.values().filter(|breaker| breaker.view(now).0 != BreakerState::Closed).count();
-        (families.collect(), open)
+    /// What they do at `now`: one for each API, and how many users' are not closed.
+    pub fn view(&self, now: Instant) -> (Vec<(Family, View)>, usize) {
+        let families = Family::ALL.iter().zip(&self.own.families).filter(|(family, _)| has_breaker(**family));
+        let families = families.map(|(family, breaker)| (*family, breaker.view(now))).collect();
+        let users = self.own.users.lock();
+        let open = users.values().filter(|breaker| breaker.view(now).state != BreakerState::Closed).count();
+        (families, open)
     }
 }
 
-/// Long polls are held open on purpose, and what is free is how it is found out.
-fn is_exempt(call: &Call) -> bool {
-    call.meaning.long_poll || matches!(call.meaning.family, Family::Versions | Family::Oauth)
+fn of_user(settings: BreakerSettings) -> BreakerSettings {
+    BreakerSettings { minimum: settings.minimum.min(USERS_MINIMUM), ..settings }
+}
+
+/// Whether there is a breaker for this API. What is free is how it is found out, and log-ins are no calls.
+const fn has_breaker(family: Family) -> bool {
+    !matches!(family, Family::Versions | Family::Oauth)
+}
+
+/// Whether calls like this are ever held back. Long polls are held open on purpose.
+pub const fn may_be_held_back(meaning: &Meaning) -> bool {
+    !meaning.long_poll && has_breaker(meaning.family)
 }
 
 impl Leave {
     /// What shows, after a wait, whether it is still good.
-    pub fn ticket(&self) -> Option<Ticket> {
-        self.ticket
+    pub fn permit(&self) -> Option<Permit> {
+        Some(Permit { ticket: self.ticket?, user: self.user.clone() })
     }
 
     /// The probe that costs nothing was not answered well.
     pub fn probe_failed(mut self) -> Refusal {
         let now = self.clock.now();
-        if let (Some(ticket), Some(breaker)) = (self.ticket.take(), self.breakers.families.get(self.family.index())) {
+        if let (Some(ticket), Some(breaker)) = (self.ticket.take(), self.breakers.own.families.get(self.family.index()))
+        {
             let state = breaker.probed(ticket, false, now);
             self.breakers.changed(self.family, false, state);
         }
@@ -202,32 +284,29 @@ impl Leave {
     }
 
     fn tell(&mut self, said: Said) {
-        let now = self.clock.now();
+        let clock = self.clock;
         let (family, user) = match said {
             Said::Well => (Sample::Well, Sample::Well),
-            Said::Ill(Scope::Principal) => (Sample::Nothing, Sample::Ill),
+            // The API has answered; it is this user who may not.
+            Said::Ill(Scope::Principal) => (Sample::Well, Sample::Ill),
             Said::Ill(_) => (Sample::Ill, Sample::Nothing),
             Said::Nothing => (Sample::Nothing, Sample::Nothing),
         };
-        if let (Some(ticket), Some(breaker)) = (self.ticket.take(), self.breakers.families.get(self.family.index())) {
-            // A probe that met only a user's quota was answered: the API is well.
-            let family = if said == Said::Ill(Scope::Principal) { Sample::Well } else { family };
-            let state = breaker.report(ticket, family, now);
+        if let (Some(ticket), Some(breaker)) = (self.ticket.take(), self.breakers.own.families.get(self.family.index()))
+        {
+            let state = breaker.report(ticket, family, || clock.now());
             self.breakers.changed(self.family, false, state);
         }
         let known = match self.user.take() {
             Some(known) => Some(known),
             None if user == Sample::Ill => {
-                let breaker = self.breakers.user_in_trouble(self.family, self.principal, now);
-                breaker.and_then(|breaker| match breaker.ask(Class::Interactive, now) {
-                    Pass::Go(ticket) => Some((breaker, ticket)),
-                    Pass::Probe(_) | Pass::Shut(_) => None,
-                })
+                let breaker = self.breakers.user_in_trouble(self.family, self.principal, clock.now());
+                breaker.map(|breaker| (breaker, Ticket::default()))
             }
             None => None,
         };
         if let Some((breaker, ticket)) = known {
-            let state = breaker.report(ticket, user, now);
+            let state = breaker.report(ticket, user, || clock.now());
             self.breakers.changed(self.family, true, state);
         }
     }
@@ -241,14 +320,10 @@ impl Drop for Leave {
     }
 }
 
-/// The answer to a call that has waited, if the breaker of its API has opened meanwhile.
+/// The answer to a call that has waited, if what would answer it has broken meanwhile.
 pub fn shut(passage: &Passage) -> Option<Refusal> {
-    let (ticket, family) = (passage.ticket?, passage.call.meaning.family);
     let breakers = &passage.live.org(passage.call.org)?.breakers;
-    if breakers.families.get(family.index())?.is_valid(ticket) || !breakers.enforces() {
-        return None;
-    }
-    Some(breakers.refusal(family, breakers.settings.open, false))
+    breakers.shut(passage.permit.as_ref()?, &passage.call, passage.now).filter(|_| breakers.enforces())
 }
 
 /// What an attempt says of how Salesforce is.
@@ -266,6 +341,8 @@ impl Said {
     /// What a verdict says of it.
     pub fn by(verdict: Verdict) -> Self {
         match verdict.kind {
+            // Who may not write now can still read.
+            Kind::Maintenance if verdict.scope == Scope::Call => Self::Well,
             Kind::Transient | Kind::LimitFamily | Kind::Maintenance => Self::Ill(verdict.scope),
             // The ledger and the slots act on these.
             Kind::LimitDaily | Kind::LimitSlots => Self::Nothing,

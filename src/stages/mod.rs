@@ -11,12 +11,12 @@ use crate::body::{Payload, ReplyBody};
 use crate::call::{Call, CallerId, Class, Meaning, OrgId, Principal};
 use crate::edge::connection::Connection;
 use crate::edge::inbound::Inbound;
-use crate::exchange::breaker::Ticket;
 use crate::live::Live;
 use crate::outcome::Record;
 use crate::stages::admit::Fare;
 use crate::stages::answer::Answer;
 use crate::stages::back::Back;
+use crate::stages::breakers::Permit;
 
 pub mod admit;
 pub mod answer;
@@ -107,8 +107,8 @@ pub struct Passage {
     pub record: Record,
     /// When its head had arrived, or it was admitted after a wait.
     pub now: Instant,
-    /// The leave of the breakers under which it goes.
-    pub ticket: Option<Ticket>,
+    /// What shows, after a wait, whether the breakers still let it go.
+    pub permit: Option<Permit>,
     /// Where it is left if its attempt fails, so that it can be made once more.
     pub back: Option<Back>,
     /// What pays for it, once it is admitted.

@@ -88,7 +88,7 @@ fn passage(seen: Seen, org: &SmolStr) -> Option<Box<Passage>> {
         now,
         secure: true,
         fare: None,
-        ticket: None,
+        permit: None,
         back: None,
     }))
 }

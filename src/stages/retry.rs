@@ -105,11 +105,10 @@ where
             let told = org.breakers.ask(&passage.call, self.desk.clock, passage.now);
             match told {
                 None => {}
-                Some(Told::Go(good)) => leave = Some(good),
                 Some(Told::Probe(good)) if org.breakers.enforces() => {
                     return Retrying::Slow { waiting: Box::pin(self.clone().find_out(passage, good)) };
                 }
-                Some(Told::Probe(good)) => leave = Some(good),
+                Some(Told::Go(good) | Told::Probe(good)) => leave = Some(good),
                 Some(Told::Shut(refusal)) if org.breakers.enforces() => {
                     return Retrying::Ended { refusal: Some(refusal) };
                 }
@@ -130,7 +129,7 @@ where
     fn again(&self, passage: &mut Passage, leave: Option<Leave>) -> Again<S> {
         let back = may_be_left(passage).then(|| self.desk.places.place());
         passage.back.clone_from(&back);
-        passage.ticket = leave.as_ref().and_then(Leave::ticket);
+        passage.permit = leave.as_ref().and_then(Leave::permit);
         Again { record: passage.record.clone(), parts: has_parts(&passage.call), back, leave, stage: self.clone() }
     }
 
@@ -162,7 +161,7 @@ where
             record,
             now,
             fare: None,
-            ticket: None,
+            permit: None,
             back: None,
             secure: passage.secure,
         };
@@ -276,7 +275,7 @@ where
             }
             (purse, doubt) = (Some(trouble.purse), doubt || unknown);
             made += 1;
-            passage.ticket = self.leave.as_ref().and_then(Leave::ticket);
+            passage.permit = self.leave.as_ref().and_then(Leave::permit);
             passage.back.clone_from(&self.back);
             result = self.stage.inner.call(passage).await;
         }

@@ -113,7 +113,7 @@ fn by_head(known: Known) -> Result<(Box<Passage>, Option<Inbound>), Refusal> {
     let Seen { head, live, record, now, .. } = seen;
     let payload = Payload::Empty;
     Ok((
-        Box::new(Passage { call, head, payload, live, record, now, secure, fare: None, ticket: None, back: None }),
+        Box::new(Passage { call, head, payload, live, record, now, secure, fare: None, permit: None, back: None }),
         body,
     ))
 }

@@ -111,6 +111,8 @@ pub struct BreakerSnapshot {
     pub family: Family,
     /// What it does: `closed`, `open` or `half_open`.
     pub state: BreakerState,
+    /// Whether an operator holds it open.
+    pub by_hand: bool,
     /// How often it has opened since the start.
     pub opened: u64,
     /// When it will find out whether Salesforce is well, if it is open.

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::state::{PAUSE, PROBE};
 use super::*;
 use crate::clock::Clock;
 
@@ -30,7 +31,7 @@ impl Bench {
     }
 
     fn call(&self, sample: Sample) -> Option<BreakerState> {
-        self.breaker.report(self.go(), sample, self.now)
+        self.breaker.report(self.go(), sample, || self.now)
     }
 
     /// Calls at a steady rate that all go well.
@@ -54,7 +55,7 @@ impl Bench {
     }
 
     fn state(&self) -> BreakerState {
-        self.breaker.view(self.now).0
+        self.breaker.view(self.now).state
     }
 }
 
@@ -76,6 +77,27 @@ fn it_opens_on_a_share_of_failures_and_not_on_a_few() {
 }
 
 #[test]
+fn it_opens_soon_where_every_call_fails_and_later_where_some_go_well() {
+    let fails = |well_in: u32| {
+        let mut bench = Bench::new();
+        bench.normal(10, 100);
+        let mut failed = 0;
+        for call in 1.. {
+            let sample = if well_in > 0 && call % well_in == 0 { Sample::Well } else { Sample::Ill };
+            failed += u32::from(sample == Sample::Ill);
+            if bench.call(sample).is_some() {
+                break;
+            }
+            bench.now += SECOND / 100;
+        }
+        failed
+    };
+    let (all, most) = (fails(0), fails(10));
+    assert!((240..=260).contains(&all), "after a quarter of the window: {all}");
+    assert!((450..=650).contains(&most), "half of the window's calls: {most}");
+}
+
+#[test]
 fn failures_of_long_ago_and_calls_that_say_nothing_do_not_count() {
     let mut bench = Bench::new();
     for _ in 0..100 {
@@ -90,17 +112,20 @@ fn one_call_finds_out_and_each_time_it_waits_longer() {
     let mut bench = Bench::new();
     bench.trip();
     for open in [5, 10, 20, 40, 60, 60] {
-        bench.now += open * SECOND - SECOND / 10;
+        bench.now += (open - 1) * SECOND;
         assert!(matches!(bench.ask(), Pass::Shut(_)));
-        bench.now += SECOND / 10;
+        bench.now += SECOND;
         let ticket = bench.probe();
         assert!(matches!(bench.ask(), Pass::Shut(_)), "only one");
-        assert_eq!(bench.breaker.probed(ticket, false, bench.now), Some(BreakerState::Open));
+        assert_eq!(bench.breaker.probed(ticket, false, bench.now), None, "it is as open as before");
+        assert_eq!((bench.state(), bench.breaker.view(bench.now).opened), (BreakerState::Open, 1));
     }
     bench.now += 60 * SECOND;
     let ticket = bench.probe();
     assert_eq!(bench.breaker.probed(ticket, true, bench.now), None);
-    assert_eq!(bench.breaker.report(ticket, Sample::Ill, bench.now), Some(BreakerState::Open), "the real one decides");
+    assert_eq!(bench.state(), BreakerState::HalfOpen);
+    assert_eq!(bench.breaker.report(ticket, Sample::Ill, || bench.now), None);
+    assert_eq!(bench.state(), BreakerState::Open, "the real one decides");
 }
 
 #[test]
@@ -113,7 +138,9 @@ fn a_probe_that_is_never_heard_of_does_not_keep_it_shut() {
     assert!(matches!(bench.ask(), Pass::Shut(_)));
     bench.now += 60 * SECOND;
     let ticket = bench.probe();
-    assert_eq!(bench.breaker.report(ticket, Sample::Nothing, bench.now), Some(BreakerState::Open));
+    assert_eq!(bench.breaker.report(ticket, Sample::Nothing, || bench.now), None);
+    assert!(matches!(bench.ask(), Pass::Shut(_)), "not one after the other");
+    bench.now += PAUSE;
     bench.probe();
 }
 
@@ -121,15 +148,78 @@ fn a_probe_that_is_never_heard_of_does_not_keep_it_shut() {
 fn a_ticket_is_void_once_it_has_opened() {
     let mut bench = Bench::new();
     let waiting = bench.go();
-    assert!(bench.breaker.is_valid(waiting));
+    let is_good = |bench: &Bench, ticket| bench.breaker.is_good(ticket, Class::Interactive, bench.now);
+    assert!(is_good(&bench, waiting));
     bench.trip();
-    assert!(!bench.breaker.is_valid(waiting));
+    assert!(!is_good(&bench, waiting));
+    bench.now += 5 * SECOND;
+    assert!(!is_good(&bench, waiting), "who has waited does not find out");
+    let probe = bench.probe();
+    assert!(is_good(&bench, probe) && !is_good(&bench, waiting));
+    assert_eq!(bench.breaker.report(waiting, Sample::Well, || bench.now), None, "it says nothing of today");
+    assert_eq!(bench.breaker.report(probe, Sample::Well, || bench.now), Some(BreakerState::HalfOpen));
+    assert!(is_good(&bench, waiting), "its turn has come");
+    assert!(!is_good(&bench, waiting), "and not that of all others");
+    bench.breaker.close(bench.now);
+    assert!((0..100).all(|_| is_good(&bench, waiting)));
+}
+
+#[test]
+fn what_an_operator_holds_open_stays_open_for_as_long_as_was_said() {
+    let mut bench = Bench::new();
+    let waiting = bench.go();
+    assert_eq!(bench.breaker.hold(None, bench.now), Some(BreakerState::Open));
+    assert_eq!(bench.breaker.hold(None, bench.now), None, "no news");
+    assert!(!bench.breaker.is_good(waiting, Class::Interactive, bench.now));
+    bench.breaker.report(waiting, Sample::Well, || bench.now);
+    bench.now += Duration::from_hours(24);
+    assert!(matches!(bench.ask(), Pass::Shut(_)));
+    let view = bench.breaker.view(bench.now);
+    assert_eq!((view.state, view.by_hand, view.finds_out_in), (BreakerState::Open, true, None));
+    assert_eq!(bench.breaker.close(bench.now), Some(BreakerState::Closed));
+    assert_eq!(bench.breaker.close(bench.now), None, "no news");
+    bench.go();
+    bench.breaker.hold(Some(60 * SECOND), bench.now);
+    bench.now += 59 * SECOND;
+    assert!(matches!(bench.ask(), Pass::Shut(wait) if wait == SECOND));
+    bench.now += SECOND;
+    let probe = bench.probe();
+    bench.breaker.report(probe, Sample::Ill, || bench.now);
+    assert!(matches!(bench.ask(), Pass::Shut(wait) if wait == 5 * SECOND), "from now on like any other");
+    assert!(!bench.breaker.is_held());
+}
+
+#[test]
+fn other_settings_change_nothing_about_what_is_open() {
+    let mut bench = Bench::new();
+    bench.trip();
+    let settings = BreakerSettings { open: SECOND, window: 2 * SECOND, minimum: 3, ..BreakerSettings::default() };
+    bench.breaker.reconfigure(settings);
+    bench.now += 4 * SECOND;
+    assert!(matches!(bench.ask(), Pass::Shut(_)));
+    bench.breaker.close(bench.now);
+    let opened: Vec<_> = (0..3).map(|_| bench.call(Sample::Ill)).collect();
+    assert_eq!(opened, [None, None, Some(BreakerState::Open)]);
+}
+
+#[test]
+fn where_nobody_knows_what_is_usual_more_and_more_pass() {
+    let mut bench = Bench::new();
+    bench.trip();
     bench.now += 5 * SECOND;
     let probe = bench.probe();
-    assert!(bench.breaker.is_valid(probe));
-    assert_eq!(bench.breaker.report(waiting, Sample::Well, bench.now), None, "it says nothing of today");
-    assert_eq!(bench.breaker.report(probe, Sample::Well, bench.now), None);
-    assert_eq!(bench.state(), BreakerState::HalfOpen);
+    bench.breaker.report(probe, Sample::Well, || bench.now);
+    let mut per_second = Vec::new();
+    for _ in 0..30 {
+        let mut passed = 0;
+        for _ in 0..200 {
+            passed += u32::from(matches!(bench.ask(), Pass::Go(_)));
+            bench.now += SECOND / 200;
+        }
+        per_second.push(passed);
+    }
+    assert!(per_second[0] <= 3 && per_second[29] >= 50, "{per_second:?}");
+    assert!(per_second.windows(2).all(|pair| pair[1] <= 2 * pair[0] + 2), "{per_second:?}");
 }
 
 #[test]
@@ -139,7 +229,7 @@ fn it_is_loaded_slowly_and_urgent_calls_go_first() {
     bench.trip();
     bench.now += 5 * SECOND;
     let probe = bench.probe();
-    bench.breaker.report(probe, Sample::Well, bench.now);
+    bench.breaker.report(probe, Sample::Well, || bench.now);
     let began = bench.now;
     let mut per_second = Vec::new();
     // Everybody wants twice of what is usual, and goes on wanting it.
@@ -148,7 +238,7 @@ fn it_is_loaded_slowly_and_urgent_calls_go_first() {
         for _ in 0..100 {
             if let Pass::Go(ticket) = bench.ask() {
                 passed += 1;
-                bench.breaker.report(ticket, Sample::Well, bench.now);
+                bench.breaker.report(ticket, Sample::Well, || bench.now);
             }
             bench.now += SECOND / 100;
         }
@@ -163,7 +253,7 @@ fn it_is_loaded_slowly_and_urgent_calls_go_first() {
     bench.now = began + 40 * SECOND;
     while bench.state() != BreakerState::Closed {
         if let Pass::Go(ticket) = bench.ask() {
-            bench.breaker.report(ticket, Sample::Well, bench.now);
+            bench.breaker.report(ticket, Sample::Well, || bench.now);
         }
         bench.now += SECOND / 40;
         assert!(bench.now < began + 60 * SECOND);
@@ -177,7 +267,7 @@ fn failures_while_it_is_loaded_open_it_again() {
     bench.trip();
     bench.now += 5 * SECOND;
     let probe = bench.probe();
-    bench.breaker.report(probe, Sample::Well, bench.now);
+    bench.breaker.report(probe, Sample::Well, || bench.now);
     bench.now += SECOND;
     let mut opened = None;
     while opened.is_none() {
@@ -213,7 +303,7 @@ proptest! {
             }
             for _ in 0..which {
                 let Some(ticket) = held.pop() else { break };
-                if bench.breaker.report(ticket, sample, bench.now) == Some(BreakerState::Open) && sample == Sample::Ill {
+                if bench.breaker.report(ticket, sample, || bench.now) == Some(BreakerState::Open) && sample == Sample::Ill {
                     shut_until = bench.now + 5 * SECOND;
                 }
             }

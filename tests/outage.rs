@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use weirkeeper::sim::{Fault, FaultAction, SimConfig};
@@ -262,6 +263,56 @@ async fn what_is_free_is_asked_first_and_then_one_call_goes() {
     }
     assert_eq!((well, seen(&world, 21)), (1, vec!["/services/data/".to_owned(), absolute("limits")]));
     world.counts_more(20);
+    world.close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_urgent_comes_back_first() {
+    let world = World::new(
+        "callers:
+- {name: shop, match: {call_options_client: shop}, class: interactive}
+- {name: etl, match: {call_options_client: etl}, class: batch}
+breaker: {mode: enforce}",
+    );
+    let (shop, etl) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    let stop = Arc::new(AtomicBool::new(false));
+    let apps: Vec<_> = [("client=etl", &etl), ("client=shop", &shop)]
+        .map(|(name, served)| {
+            let (mut client, served, stop) = (world.client(), Arc::clone(served), Arc::clone(&stop));
+            client = client.with("sforce-call-options", name);
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    if client.get("limits").await.code() == 200 {
+                        served.lock().push(Instant::now());
+                    }
+                    sleep(Duration::from_millis(50)).await;
+                }
+            })
+        })
+        .into_iter()
+        .collect();
+    sleep(Duration::from_mins(1)).await;
+    world.sim.script().take_down();
+    sleep(Duration::from_mins(1)).await;
+    world.sim.script().end_maintenance();
+    let back = Instant::now();
+    sleep(Duration::from_mins(3)).await;
+    stop.store(true, Ordering::Relaxed);
+    for app in apps {
+        app.await.unwrap();
+    }
+    let first = |served: &Mutex<Vec<Instant>>| {
+        let served = served.lock();
+        let first = served.iter().find(|at| **at > back).copied().unwrap();
+        let last_minute = back + Duration::from_mins(2);
+        (first - back, served.iter().filter(|at| **at > last_minute).count())
+    };
+    let ((urgent, urgent_calls), (patient, patient_calls)) = (first(&shop), first(&etl));
+    println!("after the outage interactive calls come back after {urgent:?}, batch after {patient:?}");
+    assert!(patient >= urgent + Duration::from_secs(14), "half a ramp later: {urgent:?} {patient:?}");
+    assert!(urgent_calls > 1_000 && patient_calls > 1_000, "{urgent_calls} {patient_calls}");
+    let ours: u64 = world.lines().iter().filter_map(|line| line["charged"].as_u64()).sum();
+    world.counts_more(ours as i64 - world.sim.counts().charged as i64);
     world.close().await;
 }
 

@@ -64,6 +64,13 @@ pub struct Ticket {
     probe: bool,
 }
 
+impl Ticket {
+    /// Whether its call finds out how Salesforce is.
+    pub const fn is_probe(self) -> bool {
+        self.probe
+    }
+}
+
 /// What a call is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {
@@ -169,6 +176,11 @@ impl Breaker {
     /// Closes it, whatever it did.
     pub fn close(&self, now: Instant) -> Option<BreakerState> {
         self.change(|core, _| core.close(now))
+    }
+
+    /// Whether it is not closed, or calls failed lately.
+    pub fn is_in_trouble(&self, now: Instant) -> bool {
+        self.core.lock().is_in_trouble(now)
     }
 
     /// Whether an operator holds it open.

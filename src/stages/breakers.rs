@@ -154,11 +154,11 @@ impl Breakers {
         self.own.users.lock().get(&(principal, family)).cloned()
     }
 
-    /// The breaker of a user who is in trouble, made if there is room. Those that are closed make room.
+    /// The breaker of a user who is in trouble, made if there is room. Those of users who are well again make room.
     fn user_in_trouble(&self, family: Family, principal: Principal, now: Instant) -> Option<Arc<Breaker>> {
         let mut users = self.own.users.lock();
         if users.len() >= MOST_USERS && !users.contains_key(&(principal, family)) {
-            users.retain(|_, breaker| breaker.view(now).state != BreakerState::Closed);
+            users.retain(|_, breaker| breaker.is_in_trouble(now));
             if users.len() >= MOST_USERS {
                 return None;
             }
@@ -212,8 +212,9 @@ impl Breakers {
 
     fn refusal(&self, family: Family, wait: Duration, user: bool) -> Refusal {
         let whose = if user { " of this user" } else { "" };
-        let why = match (user, self.own.families.get(family.index())) {
-            (false, Some(breaker)) if breaker.is_held() => "by order of the operator",
+        let why = match self.own.families.get(family.index()) {
+            _ if user => "because its quota is used up",
+            Some(breaker) if breaker.is_held() => "by order of the operator",
             _ => "because Salesforce is not well",
         };
         let detail = format!("Calls{whose} to the API {family} of {} are held back {why}.", self.org);
@@ -237,11 +238,13 @@ impl Breakers {
         );
     }
 
-    /// What they do at `now`: one for each API, and how many users' are not closed.
+    /// What they do at `now`: one for each API, and how many users' are not closed. Forgets those of users who are well again.
     pub fn view(&self, now: Instant) -> (Vec<(Family, View)>, usize) {
         let families = Family::ALL.iter().zip(&self.own.families).filter(|(family, _)| has_breaker(**family));
         let families = families.map(|(family, breaker)| (*family, breaker.view(now))).collect();
-        let users = self.own.users.lock();
+        let mut users = self.own.users.lock();
+        users.retain(|_, breaker| breaker.is_in_trouble(now));
+        self.own.known.store(users.len(), Ordering::Relaxed);
         let open = users.values().filter(|breaker| breaker.view(now).state != BreakerState::Closed).count();
         (families, open)
     }
@@ -285,12 +288,15 @@ impl Leave {
 
     fn tell(&mut self, said: Said) {
         let clock = self.clock;
+        let said = if let Said::Unseen(status) = said { Said::by_status(self.family, status) } else { said };
         let (family, user) = match said {
             Said::Well => (Sample::Well, Sample::Well),
             // The API has answered; it is this user who may not.
             Said::Ill(Scope::Principal) => (Sample::Well, Sample::Ill),
             Said::Ill(_) => (Sample::Ill, Sample::Nothing),
-            Said::Nothing => (Sample::Nothing, Sample::Nothing),
+            Said::Limited if self.ticket.is_some_and(Ticket::is_probe) => (Sample::Well, Sample::Nothing),
+            Said::Limited => (Sample::Nothing, Sample::Nothing),
+            Said::Nothing | Said::Unseen(_) => (Sample::Nothing, Sample::Nothing),
         };
         if let (Some(ticket), Some(breaker)) = (self.ticket.take(), self.breakers.own.families.get(self.family.index()))
         {
@@ -333,6 +339,10 @@ pub enum Said {
     Well,
     /// It is not, for as many.
     Ill(Scope),
+    /// It is well enough to refuse it, for a limit that the ledger or the slots act on.
+    Limited,
+    /// This, and nobody has looked behind it.
+    Unseen(StatusCode),
     /// Nothing.
     Nothing,
 }
@@ -344,8 +354,7 @@ impl Said {
             // Who may not write now can still read.
             Kind::Maintenance if verdict.scope == Scope::Call => Self::Well,
             Kind::Transient | Kind::LimitFamily | Kind::Maintenance => Self::Ill(verdict.scope),
-            // The ledger and the slots act on these.
-            Kind::LimitDaily | Kind::LimitSlots => Self::Nothing,
+            Kind::LimitDaily | Kind::LimitSlots => Self::Limited,
             _ => Self::Well,
         }
     }
@@ -355,9 +364,39 @@ impl Said {
         if cause.and_then(Cause::kind).is_some() { Self::Ill(Scope::Family) } else { Self::Nothing }
     }
 
-    /// What a status says that nobody has looked behind.
-    pub fn by_status(status: StatusCode) -> Self {
-        let ill = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-        if ill { Self::Ill(Scope::Family) } else { Self::Well }
+    /// What a status says, to a call of `family`, that nobody has looked behind.
+    pub fn by_status(family: Family, status: StatusCode) -> Self {
+        match status.as_u16() {
+            // As likely this user's quota as the server.
+            429 | 503 if has_quota_of_users(family) => Self::Ill(Scope::Principal),
+            429 | 502..=504 => Self::Ill(Scope::Family),
+            500..=599 => Self::Nothing,
+            _ => Self::Well,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_answer_says_of_salesforce_is_what_it_means() {
+        let by = |family, status: u16| Said::by_status(family, StatusCode::from_u16(status).unwrap());
+        for (family, status, said) in [
+            (Family::Rest, 200, Said::Well),
+            (Family::Rest, 404, Said::Well),
+            (Family::Rest, 429, Said::Ill(Scope::Family)),
+            (Family::Rest, 503, Said::Ill(Scope::Family)),
+            (Family::Apex, 500, Said::Nothing),
+            (Family::Connect, 503, Said::Ill(Scope::Principal)),
+            (Family::Connect, 502, Said::Ill(Scope::Family)),
+        ] {
+            assert_eq!(by(family, status), said, "{family} {status}");
+        }
+        assert_eq!(Said::without_answer(Some(Cause::Connect)), Said::Ill(Scope::Family));
+        assert_eq!(Said::without_answer(Some(Cause::Deadline)), Said::Nothing, "the caller's own");
+        assert_eq!(Said::without_answer(Some(Cause::Unpaid)), Said::Nothing, "our own");
+        assert_eq!(Said::without_answer(None), Said::Nothing);
     }
 }

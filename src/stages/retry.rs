@@ -166,7 +166,7 @@ where
             secure: passage.secure,
         };
         match self.inner.call(Box::new(question)).await {
-            Ok(reply) => Said::by_status(reply.status()) == Said::Well,
+            Ok(reply) => Said::by_status(Family::Versions, reply.status()) == Said::Well,
             // What the gateway itself refuses says nothing.
             Err(refusal) => !matches!(
                 refusal.reason,
@@ -306,7 +306,7 @@ async fn look(
     let known = reply.body().size_hint().exact();
     let expected = known.map_or(limit, |length| usize::try_from(length).unwrap_or(usize::MAX));
     let mut hold = buffers.hold();
-    let passed = |reply| Seen { result: Ok(reply), trouble: None, well, unknown: false, said: Said::by_status(status) };
+    let passed = |reply| Seen { result: Ok(reply), trouble: None, well, unknown: false, said: Said::Unseen(status) };
     let Some(Left { passage, .. }) = left else { return passed(reply) };
     if (well && !has_parts) || expected > limit || !hold.grow(expected) {
         return passed(reply);
@@ -328,7 +328,7 @@ async fn look(
     // The body has passed: what it says is written down.
     let verdict = if well { None } else { record.lock().exchanges.last().and_then(|exchange| exchange.verdict) };
     let unknown = verdict.is_some_and(|verdict| verdict.is_outcome_unknown(meaning.idempotency));
-    let judged = verdict.map_or_else(|| Said::by_status(status), Said::by);
+    let judged = verdict.map_or(Said::Unseen(status), Said::by);
     let trouble = if locked {
         Some(Trouble { purse: Purse::Lock, waits: LOCKED, told: None })
     } else {

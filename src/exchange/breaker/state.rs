@@ -10,8 +10,8 @@ use crate::call::Class;
 
 /// Pieces of the window; what is older than the window is forgotten piece by piece.
 const PIECES: u32 = 10;
-/// A probe that was not heard of for this long has failed.
-pub(super) const PROBE: Duration = Duration::from_mins(1);
+/// While a probe takes longer than this, which some calls do, another one finds out.
+pub(super) const PROBE: Duration = Duration::from_secs(30);
 /// Where every call fails, it opens after this part of the window, however many went well before.
 const STREAK: u32 = 4;
 /// After a probe of which nothing was learned, the next one.
@@ -39,8 +39,8 @@ pub(super) struct Core {
     pieces: [Piece; PIECES as usize],
     /// Calls in a second, as they usually are, and how much of the past is known of; both fade together.
     usual: (f64, f64),
-    /// Since when nothing but failures is known of, and how many.
-    streak: Option<(Instant, u32)>,
+    /// Since when nothing but failures is known of.
+    streak: Option<Instant>,
     opened: u64,
 }
 
@@ -108,6 +108,10 @@ impl Core {
         }
     }
 
+    pub(super) fn is_in_trouble(&self, now: Instant) -> bool {
+        self.state() != BreakerState::Closed || self.window(now).1 > 0
+    }
+
     pub(super) fn is_held(&self) -> bool {
         matches!(self.state, State::Held { .. })
     }
@@ -136,10 +140,7 @@ impl Core {
             State::Held { until } => {
                 Pass::Shut(until.map_or(self.settings.open_max, |until| until.saturating_duration_since(now)))
             }
-            State::Probing { since, times } if now >= since + PROBE => {
-                self.open(times, now);
-                Pass::Shut(self.settings.open)
-            }
+            State::Probing { since, times } if now >= since + PROBE => self.probe(times, now),
             State::Probing { .. } => Pass::Shut(PAUSE),
             State::Ramp { .. } => {
                 let passes = self.ramp(class, now);
@@ -211,9 +212,9 @@ impl Core {
             State::Closed => {
                 if sample == Sample::Ill {
                     self.piece(now).ill += 1;
-                    let (since, count) = self.streak.unwrap_or((now, 0));
-                    self.streak = Some((since, count.saturating_add(1)));
-                    let nothing_else = count >= self.settings.minimum && now >= since + self.settings.window / STREAK;
+                    let since = *self.streak.get_or_insert(now);
+                    let lasts = now >= since + self.settings.window / STREAK;
+                    let nothing_else = lasts && self.window(now).1 >= self.settings.minimum;
                     if nothing_else || self.is_ill(self.settings.minimum, 0, now) {
                         return self.open(0, now);
                     }

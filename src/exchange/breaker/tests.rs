@@ -133,15 +133,16 @@ fn a_probe_that_is_never_heard_of_does_not_keep_it_shut() {
     let mut bench = Bench::new();
     bench.trip();
     bench.now += 5 * SECOND;
-    bench.probe();
-    bench.now += PROBE;
+    let slow = bench.probe();
+    bench.now += PROBE - SECOND;
     assert!(matches!(bench.ask(), Pass::Shut(_)));
-    bench.now += 60 * SECOND;
+    bench.now += SECOND;
     let ticket = bench.probe();
     assert_eq!(bench.breaker.report(ticket, Sample::Nothing, || bench.now), None);
     assert!(matches!(bench.ask(), Pass::Shut(_)), "not one after the other");
     bench.now += PAUSE;
     bench.probe();
+    assert_eq!(bench.breaker.report(slow, Sample::Well, || bench.now), Some(BreakerState::HalfOpen), "at last");
 }
 
 #[test]
@@ -278,7 +279,7 @@ fn failures_while_it_is_loaded_open_it_again() {
 }
 
 proptest! {
-    /// Whatever happens, at most one probe is out, a closed breaker lets pass, and one that opened lets nothing pass before
+    /// Whatever happens, a closed breaker lets pass, and one that opened lets nothing pass before
     /// its time.
     #[test]
     fn nothing_passes_before_its_time(steps in prop::collection::vec((0u64..4_000, 0u8..4, 0usize..8), 1..300)) {
@@ -295,7 +296,7 @@ proptest! {
                     held.push(ticket);
                 }
                 Pass::Probe(ticket) => {
-                    prop_assert_eq!(state, BreakerState::Open);
+                    prop_assert_ne!(state, BreakerState::Closed);
                     prop_assert!(bench.now >= shut_until);
                     held.push(ticket);
                 }

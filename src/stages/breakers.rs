@@ -295,8 +295,7 @@ impl Leave {
             Said::Ill(Scope::Principal) => (Sample::Well, Sample::Ill),
             Said::Ill(_) => (Sample::Ill, Sample::Nothing),
             Said::Limited if self.ticket.is_some_and(Ticket::is_probe) => (Sample::Well, Sample::Nothing),
-            Said::Limited => (Sample::Nothing, Sample::Nothing),
-            Said::Nothing | Said::Unseen(_) => (Sample::Nothing, Sample::Nothing),
+            Said::Limited | Said::Nothing | Said::Unseen(_) => (Sample::Nothing, Sample::Nothing),
         };
         if let (Some(ticket), Some(breaker)) = (self.ticket.take(), self.breakers.own.families.get(self.family.index()))
         {

@@ -12,6 +12,8 @@
 //!             stages::understand   what is asked (salesforce), a complete body
 //!             stages::policy       may this caller do this, and everything inside it
 //!             stages::recall       may it be answered from memory, what does a write make old (answers)
+//!             stages::retry        is Salesforce well (exchange::breaker), once more if it failed and that is safe
+//!             stages::authorize    as whom: the token of the caller's identity (exchange::vault)
 //!             stages::admit        may it be sent now, and who pays (admission)
 //!             stages::send         one attempt: message, connection (exchange), cost
 //!                                                  │

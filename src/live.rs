@@ -26,13 +26,14 @@ use crate::answers::{Answers, DOUBT, Entry, Flights, OrgAnswers, Rules as CacheR
 use crate::call::{CallerId, Class, Family, OrgId};
 use crate::clock::Clock;
 use crate::config::{
-    self, Allow, Apex, Caller, Config, Match, Org, PolicyMode, Poll, Roots, Secret, SlotMode, Upstream,
+    self, Allow, Apex, BreakerMode, Caller, Config, Match, Org, PolicyMode, Poll, Roots, Secret, SlotMode, Upstream,
 };
 use crate::edge::callers::Callers;
 use crate::edge::facade::Facade;
 use crate::edge::facade::token::Sealer;
 use crate::edge::jwt::Issuers;
 use crate::edge::{headers, pem};
+use crate::exchange::breaker::BreakerSettings;
 use crate::exchange::retry::{Budget as RetryBudget, RetrySettings};
 use crate::exchange::vault::Identity;
 use crate::exchange::{self, Connector, Limits, MemoryDial, Origin, Target, Timeouts, TlsSettings};
@@ -40,6 +41,7 @@ use crate::ledgers::{self, Ledgers, POLLER};
 use crate::per_thread::PerThread;
 use crate::salesforce::{Costs, PrincipalKey};
 use crate::stages::admit::Waiting;
+use crate::stages::breakers::Breakers;
 use crate::stages::pace::Pace;
 use crate::stages::policy::{Mode, Rules};
 use crate::stages::share::Advertised;
@@ -132,6 +134,8 @@ pub struct LiveOrg {
     timeouts: Vec<Timeouts>,
     /// What its kept answers depend on.
     pub answers: Arc<OrgAnswers>,
+    /// What is held back because Salesforce is not well.
+    pub breakers: Arc<Breakers>,
     /// Which calls that failed are made once more.
     pub retry: RetrySettings,
     /// How many were, of how many calls.
@@ -282,6 +286,7 @@ impl Live {
                 has_hosts: !org.hosts.is_empty(),
                 timeouts,
                 answers: lasting.answers.org(&org.name, &org.instance.to_string()),
+                breakers: breakers(&org.name, &config, lasting, before),
                 retry: retry(&config),
                 retries: before.map_or_else(|| Arc::new(RetryBudget::new(now)), |org| Arc::clone(&org.retries)),
             });
@@ -331,6 +336,7 @@ impl Live {
         }
         for (live, org) in orgs.iter().zip(&config.orgs) {
             live.slots.reconfigure(slots(org, &config, lasting.clock, now), now);
+            live.breakers.reconfigure();
             if let (Some(live), Some(settings)) = (&live.apex, apex(org, &config, lasting.clock, now)) {
                 live.reconfigure(settings, now);
             }
@@ -461,6 +467,19 @@ pub fn costs(org: &Org) -> Costs {
         oauth: org.costs.oauth.0,
         limits: org.costs.limits.0,
     }
+}
+
+/// The breakers of an org; those there are, once they are reconfigured.
+fn breakers(org: &SmolStr, config: &Config, lasting: &Lasting, before: Option<&LiveOrg>) -> Arc<Breakers> {
+    let config::Breaker { mode, window, minimum, ratio, open, open_max, ramp } = config.breaker;
+    let mode = match mode {
+        BreakerMode::Off => admission::Mode::Off,
+        BreakerMode::Observe => admission::Mode::Observe,
+        BreakerMode::Enforce => admission::Mode::Enforce,
+    };
+    let settings = BreakerSettings { window, minimum, ratio, open, open_max, ramp };
+    let (log, before) = (lasting.telemetry.log().clone(), before.map(|org| &org.breakers));
+    Breakers::new(org, log, mode, settings, before, lasting.clock.now())
 }
 
 /// What the configuration says of calls that are made once more.

@@ -48,6 +48,8 @@ closed_list! {
         SlotsBusy = "slots_busy",
         /// As many calls are in the air as may be, and the call cannot wait for its turn.
         CallsInFlight = "calls_in_flight",
+        /// Salesforce is not well, and is left alone for a while.
+        CircuitOpen = "circuit_open",
         /// Too many calls wait already.
         QueueFull = "queue_full",
         /// Two different credentials in one request, or one that cannot be read.
@@ -167,6 +169,7 @@ impl Reason {
             | Self::BudgetUnready
             | Self::SlotsBusy
             | Self::CallsInFlight
+            | Self::CircuitOpen
             | Self::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnreachable | Self::UpstreamTls | Self::UpstreamReset | Self::UpstreamGarbage => {
                 StatusCode::BAD_GATEWAY
@@ -202,6 +205,7 @@ impl Reason {
             | Self::BudgetUnready
             | Self::SlotsBusy
             | Self::CallsInFlight
+            | Self::CircuitOpen
             | Self::QueueFull
             | Self::BuffersFull
             | Self::TooManyConnections
@@ -236,6 +240,9 @@ impl Reason {
             Self::Pace | Self::CallerPace => "Go slower.",
             Self::SlotsBusy => "Try again later, ask for less at once, or use Bulk API 2.0, whose jobs hold no slot.",
             Self::CallsInFlight => "Send fewer calls at the same time.",
+            Self::CircuitOpen => {
+                "Try again when Retry-After says; the gateway finds out by itself when Salesforce is well."
+            }
             Self::QueueFull => "Try again later.",
             Self::BadCredential => "Send exactly one credential.",
             Self::SessionInvalid => "Log in again.",

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! edge::serve -> Observe -> Identify -> Understand -> Policy -> Rewrite -> Recall -> Retry ---> Authorize -> Admit ----> Send
-//!                record     org and     Call,         may he?   URLs in    from      once more  token of     ledger:    message,
-//!                metrics,   caller,     complete      (and each answers    memory?   if it may  the          may it     connection,
-//!                log        class       body          part)     that       what is   pass and   identity     now, who   answer, cost
-//!                                                               leave us   old now?  is safe                 pays;
+//!                record     org and     Call,         may he?   URLs in    from      breaker;   token of     breaker    message,
+//!                metrics,   caller,     complete      (and each answers    memory?   once more  the          again;     connection,
+//!                log        class       body          part)     that       what is   if it may  identity     ledger:    answer, cost
+//!                                                               leave us   old now?  pass and                may it
+//!                                                                                    is safe                 now, who
+//!                                                                                                            pays;
 //!                                                                                                            slots,
 //!                                                                                                            queue
 //! ```
@@ -103,7 +105,8 @@ pub fn build(
             observe,
             tasks: local.tasks.clone(),
         })
-        // Once more, if it failed in a way that may pass and cannot be done twice by that.
+        // Held back while Salesforce is not well; once more, if it failed in a way that may pass and cannot be done twice by
+        // that.
         .layer(RetryLayer { clock: shared.clock, buffers: shared.buffers.clone() })
         // The token of the identity the caller acts as; a new one, once, if Salesforce rejects it.
         .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })

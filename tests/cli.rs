@@ -83,8 +83,9 @@ fn explain_tells_what_a_row_and_a_query_are() {
     assert_eq!([&query["family"], &query["object"]], [&json!("query"), &json!("Contact")]);
     assert!(!query.to_string().contains("canary"), "{query}");
     let table = stdout(&["explain", "GET", "/services/data/v62.0/query?q=SELECT+Id+FROM+Contact"]);
+    let breaker = "breaker           of query";
     let lengths = "presumed length   interactive short, standard short, batch long";
-    for line in ["family            query", "object            Contact", "costs API calls   1", lengths] {
+    for line in ["family            query", "object            Contact", "costs API calls   1", breaker, lengths] {
         assert!(table.lines().any(|found| found == line), "{line}\n{table}");
     }
 }
@@ -106,6 +107,10 @@ fn explain_reads_the_body_of_a_composite_and_applies_rules() {
 
     let told = explained(&[&[method, path], with_body.as_slice()].concat());
     assert_eq!(told["family"], "composite");
+    assert_eq!(told["breaker"], "of composite: opens if 50 % of 20 calls or more fail in 10 s");
+    let chatter = explained(&["GET", "/services/data/v62.0/chatter/users/me", "--config", setup.config_str()]);
+    assert!(chatter["breaker"].as_str().unwrap().starts_with("of connect, and of each user: "), "{chatter}");
+    assert_eq!(explained(&["GET", "/services/data/"])["breaker"], Value::Null);
     let parts: Vec<_> =
         told["subrequests"].as_array().unwrap().iter().map(|part| (&part["operation"], &part["object"])).collect();
     assert_eq!(parts, [(&json!("read"), &json!("Account")), (&json!("delete"), &json!("Contact"))]);

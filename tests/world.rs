@@ -117,7 +117,8 @@ pub fn configuration(yaml: &str) -> Config {
     let cache = if yaml.contains("cache:") { "" } else { "cache: {mode: off}\n" };
     // Most look at one attempt; those that do not say so.
     let retry = if yaml.contains("retry:") { "" } else { "retry: {mode: off}\n" };
-    let text = format!("{org}{cache}{retry}{yaml}");
+    let breaker = if yaml.contains("breaker:") { "" } else { "breaker: {mode: off}\n" };
+    let text = format!("{org}{cache}{retry}{breaker}{yaml}");
     config::check_text(&text, Path::new("weirkeeper.yaml"), &Machine).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
@@ -170,6 +171,7 @@ impl World {
             snapshot.budgets = gateway::figures::budgets(&live, clock.now());
             snapshot.slots = gateway::figures::slots(&live, clock.now());
             snapshot.cache = gateway::figures::kept(&known);
+            snapshot.breakers = gateway::figures::breakers(&live, clock.now());
         });
         let tasks = Tasks::new();
         let drain = Drain::new();

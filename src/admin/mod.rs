@@ -1,7 +1,7 @@
 //! The second listener, for operators: a page for people, metrics, health, status and the configuration in force.
 //!
-//! It reads, and takes the few orders of [`Order`] from who has the key; what it serves is never counted as traffic. It runs on the control thread and answers while the gateway
-//! drains. Connections, heads and times are bounded.
+//! It reads, and takes a few orders ([`Order`], [`Purge`], [`Switch`]) from who has the key; what it serves is never counted as traffic. It runs on the
+//! control thread and answers while the gateway drains. Connections, heads and times are bounded.
 
 mod concerns;
 mod guard;
@@ -40,7 +40,7 @@ use tower_http::set_header::SetResponseHeaderLayer;
 pub use self::concerns::{Concern, Severity};
 pub use self::guard::{Access, Denied, Needs, Reach};
 pub use self::live::{VIEWER_RETRY_SECONDS, VIEWERS};
-pub use self::orders::{Order, Purge, Purged, Unknown, Whom};
+pub use self::orders::{Order, Purge, Purged, Switch, Unknown, Whom};
 pub use self::page::PageFile;
 pub use self::pages::Page;
 pub use self::view::View;
@@ -84,6 +84,9 @@ type Purger = Box<dyn Fn(&Purge) -> Result<serde_json::Value, Unknown> + Send + 
 /// Says who spent the calls of an org when.
 type Spender = Box<dyn Fn(&BudgetSnapshot) -> Option<SpendingSnapshot> + Send + Sync>;
 
+/// Opens or closes breakers.
+type Switcher = Box<dyn Fn(&Switch) -> Result<(), Unknown> + Send + Sync>;
+
 /// What the admin listener shows.
 pub struct Admin {
     telemetry: Telemetry,
@@ -94,6 +97,7 @@ pub struct Admin {
     purger: RwLock<Option<Purger>>,
     spender: RwLock<Option<Spender>>,
     audience: live::Audience,
+    switcher: RwLock<Option<Switcher>>,
     draining: AtomicBool,
 }
 
@@ -137,6 +141,7 @@ impl Admin {
             purger: RwLock::default(),
             spender: RwLock::default(),
             audience: live::Audience::new(),
+            switcher: RwLock::default(),
             draining: AtomicBool::new(false),
         }
     }
@@ -173,6 +178,11 @@ impl Admin {
 
     fn spending(&self, budget: &BudgetSnapshot) -> Option<SpendingSnapshot> {
         self.spender.read().as_ref().and_then(|spender| spender(budget))
+    }
+
+    /// Says who opens and closes breakers. It must be quick.
+    pub fn switch_by(&self, switcher: impl Fn(&Switch) -> Result<(), Unknown> + Send + Sync + 'static) {
+        *self.switcher.write() = Some(Box::new(switcher));
     }
 
     /// From now on the gateway is not ready: it is shutting down.

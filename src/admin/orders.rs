@@ -1,6 +1,10 @@
-//! What an operator may order: to pause or resume one caller or one class of one org, and to forget kept answers.
+//! What an operator may order: to pause or resume one caller or one class of one org, to forget kept answers, and to open or
+//! close circuit breakers.
 
-use crate::call::Class;
+use std::time::Duration;
+
+use crate::call::{Class, Family};
+use crate::config;
 
 /// Pauses or resumes somebody.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +33,8 @@ pub enum Unknown {
     Org,
     /// There is no such caller.
     Caller,
+    /// There is no such breaker: calls to this API are never held back, or no calls are.
+    Breaker,
 }
 
 /// Makes kept answers old.
@@ -51,6 +57,19 @@ pub enum Purged {
     Object(String),
     /// Those of the principals that the log shows like this.
     Principal(String),
+}
+
+/// Opens or closes breakers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Switch {
+    /// The org whose breakers are meant.
+    pub org: String,
+    /// The one of this API; all, if none is named.
+    pub family: Option<Family>,
+    /// Open, or close.
+    pub open: bool,
+    /// How long it is held open, if not until it is closed.
+    pub length: Option<Duration>,
 }
 
 /// The parameters of an order, each once.
@@ -129,9 +148,53 @@ impl Order {
     }
 }
 
+impl Switch {
+    /// Reads `org=...`, and perhaps `family=...`, and to open them `for=...`; the error says what is wrong.
+    pub(super) fn parse(query: &str, open: bool) -> Result<Self, &'static str> {
+        let mut switch = Self { org: String::new(), family: None, open, length: None };
+        for (name, value) in parameters(query)? {
+            match name {
+                "org" => switch.org = value,
+                "family" => {
+                    switch.family = Some(Family::parse(&value).ok_or("A family is an API, such as rest or query.")?);
+                }
+                "for" if open => {
+                    let length = config::duration(&value).filter(|length| !length.is_zero());
+                    switch.length = Some(length.ok_or("for is a length of time, such as 30m or 1h30m.")?);
+                }
+                _ if open => return Err("The parameters are org, and perhaps family and for."),
+                _ => return Err("The parameters are org, and perhaps family."),
+            }
+        }
+        if switch.org.is_empty() { Err("Name the org.") } else { Ok(switch) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_switch_names_one_org_and_perhaps_an_api_and_a_time() {
+        let switch = Switch::parse("org=prod&family=query&for=1h30m", true).unwrap();
+        let length = Some(Duration::from_mins(90));
+        assert_eq!(switch, Switch { org: "prod".into(), family: Some(Family::Query), open: true, length });
+        let all = Switch { org: "prod".into(), family: None, open: false, length: None };
+        assert_eq!(Switch::parse("org=prod", false), Ok(all));
+        for (wrong, open) in [
+            ("", true),
+            ("family=query", true),
+            ("org=", true),
+            ("org=a&org=b", true),
+            ("org=a&family=qurey", true),
+            ("org=a&for=soon", true),
+            ("org=a&for=0s", true),
+            ("org=a&for=1h", false),
+            ("org=a&caller=b", true),
+        ] {
+            assert!(Switch::parse(wrong, open).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_purge_names_one_org_and_perhaps_one_thing() {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::Admin;
 use super::guard::{Denied, Needs, Reach};
 use super::live::{Body, Live, VIEWER_RETRY_SECONDS};
-use super::orders::{Order, Purge, Unknown, chosen_org};
+use super::orders::{Order, Purge, Switch, Unknown, chosen_org};
 use super::page::{POLICY, PageFile};
 use super::words::remedy;
 use crate::call::closed_list;
@@ -43,6 +43,12 @@ closed_list! {
         Live = "/api/v1/live",
         /// Every org's slots for calls that run long, and who waits.
         Slots = "/api/v1/slots",
+        /// Every org's circuit breakers.
+        Breakers = "/api/v1/breakers",
+        /// POST: hold breakers of an org open.
+        OpenBreakers = "/api/v1/breakers/open",
+        /// POST: close them.
+        CloseBreakers = "/api/v1/breakers/close",
         /// POST: pause a caller or a class of an org.
         Pause = "/api/v1/pause",
         /// POST: resume it.
@@ -68,9 +74,10 @@ impl Page {
             | Self::Recent
             | Self::Live
             | Self::Slots
+            | Self::Breakers
             | Self::Cache
             | Self::Config => Needs::KeyFromAfar,
-            Self::Pause | Self::Resume | Self::Purge => Needs::Key,
+            Self::Pause | Self::Resume | Self::Purge | Self::OpenBreakers | Self::CloseBreakers => Needs::Key,
         }
     }
 
@@ -88,6 +95,13 @@ impl Page {
             Self::Recent => "refusals and failures of the last 24 hours by caller, and what to do about them",
             Self::Live => "what the page for people shows, as server-sent events; ?org=... chooses the org",
             Self::Slots => "every org's slots: which calls run long, whose, since when; and who waits",
+            Self::Breakers => "every org's circuit breakers: which hold calls back, and until when",
+            Self::OpenBreakers => {
+                "POST ?org=... and perhaps &family=... and &for=...: calls are held back until they are closed, or for so long; needs the key"
+            }
+            Self::CloseBreakers => {
+                "POST ?org=... and perhaps &family=...: they are closed, whatever they did; needs the key"
+            }
             Self::Pause => {
                 "POST ?org=...&caller=... or &class=...: nothing of it is sent until it is resumed; needs the key"
             }
@@ -118,7 +132,7 @@ pub(super) fn answer(admin: &Arc<Admin>, reach: Reach, head: &request::Parts) ->
     let Some(page) = page else {
         return error(StatusCode::NOT_FOUND, "not_found", "There is no such page; /api/v1 lists those there are.");
     };
-    let orders = matches!(page, Page::Pause | Page::Resume | Page::Purge);
+    let orders = matches!(page.needs(), Needs::Key);
     let (allowed, methods, advice): (_, &[Method], _) =
         if orders { ("POST", &[Method::POST], "Use POST.") } else { (READS, &READING, USE_READS) };
     if !methods.contains(&head.method) {
@@ -138,7 +152,10 @@ pub(super) fn answer(admin: &Arc<Admin>, reach: Reach, head: &request::Parts) ->
         Page::Spending => json(StatusCode::OK, &serde_json::json!({"orgs": spending(admin)})),
         Page::Recent => json(StatusCode::OK, &serde_json::json!({"troubles": recent(admin)})),
         Page::Live => live(admin, head),
+        Page::Breakers => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().breakers})),
         Page::Slots => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().slots})),
+        Page::OpenBreakers => switched(admin, head, true),
+        Page::CloseBreakers => switched(admin, head, false),
         Page::Pause => ordered(admin, head, true),
         Page::Resume => ordered(admin, head, false),
         Page::Cache => json(StatusCode::OK, &admin.telemetry.cache_status()),
@@ -234,10 +251,31 @@ fn purged(admin: &Admin, head: &request::Parts) -> Answer {
     }
 }
 
+/// Opens or closes what the query names.
+fn switched(admin: &Admin, head: &request::Parts, open: bool) -> Answer {
+    let switch = match Switch::parse(head.uri.query().unwrap_or_default(), open) {
+        Ok(switch) => switch,
+        Err(why) => return error(StatusCode::BAD_REQUEST, "bad_order", why),
+    };
+    let switcher = admin.switcher.read();
+    let Some(switcher) = &*switcher else {
+        return error(StatusCode::SERVICE_UNAVAILABLE, "not_ready", "The gateway is still starting.");
+    };
+    match switcher(&switch) {
+        Ok(()) => json(StatusCode::OK, &serde_json::json!({"open": open})),
+        Err(unknown) => nobody(unknown),
+    }
+}
+
 fn nobody(unknown: Unknown) -> Answer {
     match unknown {
         Unknown::Org => error(StatusCode::NOT_FOUND, "unknown_org", "No org of this name is configured."),
         Unknown::Caller => error(StatusCode::NOT_FOUND, "unknown_caller", "No caller of this name is configured."),
+        Unknown::Breaker => error(
+            StatusCode::CONFLICT,
+            "no_breaker",
+            "Nothing would be held back: this API has no breaker, or breaker.mode is not enforce.",
+        ),
     }
 }
 

@@ -8,9 +8,11 @@ use serde_json::{Value, json};
 
 use crate::admission::slots::presumed;
 use crate::call::{Call, CallerId, Class, Meaning, OrgId, Principal};
-use crate::config::{self, Config, Pace, PaceMode};
+use crate::config::{self, Breaker, BreakerMode, Config, Pace, PaceMode};
 use crate::live::{Classes, LiveCaller};
+use crate::salesforce::taxonomy::has_quota_of_users;
 use crate::salesforce::{self, Costs};
+use crate::stages::breakers::may_be_held_back;
 
 /// The arguments of `explain`.
 #[derive(Debug, clap::Args)]
@@ -73,7 +75,8 @@ fn explain(arguments: &ExplainArguments) -> Result<Value, String> {
         }
     }
     let rules = config.as_ref().map(|config| rules(config, &meaning, &arguments.path));
-    Ok(described(&meaning, rules.as_deref(), &notes))
+    let breaker = breaker(config.as_ref().map(|config| config.breaker), &meaning);
+    Ok(described(&meaning, breaker.as_deref(), rules.as_deref(), &notes))
 }
 
 fn read(file: &PathBuf) -> Result<Vec<u8>, String> {
@@ -123,7 +126,20 @@ fn pace(pace: Pace) -> String {
     format!("{per_second} a second, {burst} at once, {queue} may wait up to {} s{observed}", wait.as_secs_f64())
 }
 
-fn described(meaning: &Meaning, rules: Option<&[Value]>, notes: &[String]) -> Value {
+/// The circuit breaker that holds such a call back, in words, if any does.
+fn breaker(configured: Option<Breaker>, meaning: &Meaning) -> Option<String> {
+    if !may_be_held_back(meaning) || configured.is_some_and(|breaker| breaker.mode == BreakerMode::Off) {
+        return None;
+    }
+    let whose = if has_quota_of_users(meaning.family) { ", and of each user" } else { "" };
+    let when = configured.map_or_else(String::new, |Breaker { mode, window, minimum, ratio, .. }| {
+        let observed = if mode == BreakerMode::Observe { ", only observed" } else { "" };
+        format!(": opens if {ratio} % of {minimum} calls or more fail in {} s{observed}", window.as_secs_f64())
+    });
+    Some(format!("of {}{whose}{when}", meaning.family))
+}
+
+fn described(meaning: &Meaning, breaker: Option<&str>, rules: Option<&[Value]>, notes: &[String]) -> Value {
     let parts: Vec<Value> = meaning
         .parts
         .iter()
@@ -141,6 +157,7 @@ fn described(meaning: &Meaning, rules: Option<&[Value]>, notes: &[String]) -> Va
         "api_calls": meaning.cost.0,
         "idempotency": meaning.idempotency,
         "long_poll": meaning.long_poll,
+        "breaker": breaker,
         "presumed_length": lengths,
         "subrequests": parts,
         "callers": rules,
@@ -166,6 +183,7 @@ fn table(explained: &Value) -> String {
         ("costs API calls", "api_calls"),
         ("repeatable", "idempotency"),
         ("long poll", "long_poll"),
+        ("breaker", "breaker"),
     ] {
         lines.push(format!("{label:<18}{}", plain(&explained[key])));
     }

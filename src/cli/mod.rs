@@ -13,6 +13,7 @@ use crate::config::{self, Config, Problems};
 use crate::gateway;
 
 mod admin_client;
+mod breaker;
 mod budget;
 mod cache;
 #[cfg(feature = "demo")]
@@ -53,6 +54,8 @@ enum Verb {
     Pause(pause::PauseArguments),
     /// Let a paused caller or class go on.
     Resume(pause::PauseArguments),
+    /// Show, open and close the circuit breakers of a running gateway.
+    Breaker(breaker::BreakerArguments),
     /// Look after the answers that a running gateway keeps in memory.
     Cache(cache::CacheArguments),
     /// Ask a running gateway whether it is ready: for health checks. Exits with 0 if it is.
@@ -124,6 +127,7 @@ pub fn run() -> ExitCode {
         Verb::Budget(arguments) => budget::run(&arguments),
         Verb::Pause(arguments) => pause::run(&arguments, "pause"),
         Verb::Resume(arguments) => pause::run(&arguments, "resume"),
+        Verb::Breaker(arguments) => breaker::run(&arguments),
         Verb::Cache(arguments) => cache::run(&arguments),
         Verb::Ready(admin) => ready(&admin),
         Verb::Key { json } => make_key(json),

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 use super::auth::{GatewayTokensFile, IdentityFile};
+use super::breaker::BreakerFile;
 use super::cache::CacheFile;
 use super::daily::{DailyFile, LadderFile, ShareFile, StateFile};
 use super::key::KeyDigest;
@@ -60,6 +61,8 @@ pub struct ConfigFile {
     pub queue: QueueFile,
     /// Which calls that failed are made once more.
     pub retry: RetryFile,
+    /// When calls are held back because Salesforce is not well.
+    pub breaker: BreakerFile,
     /// Where it is remembered what was spent. Default: the folder `data` beside this file if any org enforces a budget,
     /// else `memory`. Changing it takes effect after a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +100,7 @@ impl Default for ConfigFile {
             ladder: LadderFile::default(),
             queue: QueueFile::default(),
             retry: RetryFile::default(),
+            breaker: BreakerFile::default(),
             state: None,
             log: LogFile::default(),
             metrics: MetricsFile::default(),

@@ -9,6 +9,7 @@
 //! operators come from it. Only this module reads the environment; only [`Config`] reaches the rest of the program.
 
 mod auth;
+mod breaker;
 mod cache;
 mod check;
 mod daily;
@@ -32,6 +33,7 @@ pub mod watch;
 use std::net::SocketAddr;
 use std::path::Path;
 
+pub use breaker::{Breaker, BreakerMode};
 pub use cache::{Cache, CacheEntry};
 pub use daily::{DailyMode, OnLoss};
 pub use file::{AccessTo, PolicyMode, Roots};
@@ -54,6 +56,11 @@ use file::ConfigFile;
 use problem::Fault;
 use tree::Tree;
 use value::Written as _;
+
+/// A length of time, written as in a configuration: `30s`, `1h30m`.
+pub fn duration(text: &str) -> Option<std::time::Duration> {
+    value::Period::read(text).ok().map(|period| period.0)
+}
 
 /// Reads and checks a file. Relative paths in it are relative to its directory.
 pub fn load(path: &Path) -> Result<Config, Problems> {

@@ -14,6 +14,7 @@ use http::uri::Authority;
 use ipnet::IpNet;
 use smol_str::SmolStr;
 
+use super::breaker::Breaker;
 use super::cache::Cache;
 use super::daily::{DailyMode, OnLoss};
 use super::file::{AccessTo, ConfigFile, PolicyMode, Roots};
@@ -57,6 +58,8 @@ pub struct Config {
     pub queue: Queue,
     /// Which calls that failed are made once more.
     pub retry: Retry,
+    /// When calls are held back.
+    pub breaker: Breaker,
     /// Where it is remembered what was spent.
     pub state: State,
     /// The access log.

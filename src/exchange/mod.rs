@@ -11,6 +11,7 @@
 //!   UpstreamBody   body.rs       the body, on demand; read ahead of a slow caller (ahead.rs)
 //!   Failure        failure.rs    what went wrong, whether it may have been sent, and the refusal that says so
 //! vault            vault/        the Salesforce identities the gateway holds, and their tokens
+//! Breaker          breaker.rs    who is not well is left alone, probed, and loaded slowly
 //! retry            retry.rs      whether a call that failed is made once more, and when: attempts, budget, jitter
 //! ```
 //!
@@ -21,6 +22,7 @@
 
 mod ahead;
 mod body;
+pub mod breaker;
 mod conn;
 mod connect;
 mod failure;

@@ -21,9 +21,9 @@ use crate::live::{InForce, Live, LiveOrg};
 use crate::outcome::FailureKind;
 use crate::refusal::Reason;
 use crate::telemetry::{
-    BudgetSnapshot, BufferedBytes, BulkBatches, CacheSnapshot, ConfigSnapshot, ListenerSnapshot, ObjectRoom,
-    PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, SpendingSnapshot, SpendingSteps, Telemetry, TopClients,
-    UNKNOWN, UpstreamSnapshot,
+    BreakerSnapshot, BreakersSnapshot, BudgetSnapshot, BufferedBytes, BulkBatches, CacheSnapshot, ConfigSnapshot,
+    ListenerSnapshot, ObjectRoom, PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, SpendingSnapshot,
+    SpendingSteps, Telemetry, TopClients, UNKNOWN, UpstreamSnapshot,
 };
 
 /// What came of the reloads so far.
@@ -117,6 +117,7 @@ impl Parts {
         snapshot.cache = kept(&self.answers);
         snapshot.budgets = budgets(&live, self.clock.now());
         snapshot.slots = slots(&live, self.clock.now());
+        snapshot.breakers = breakers(&live, self.clock.now());
         snapshot.listeners = self.listeners();
         let ways = self.ways.lock();
         snapshot.runtimes = ways
@@ -222,6 +223,27 @@ pub fn spending(live: &Live, budget: &BudgetSnapshot, now: Instant) -> Option<Sp
         day,
         hour,
     })
+}
+
+/// The circuit breakers of every org at `now`.
+pub fn breakers(live: &Live, now: Instant) -> Vec<BreakersSnapshot> {
+    let one = |org: &LiveOrg| {
+        let (families, users) = org.breakers.view(now);
+        let families = families.into_iter().map(|(family, view)| BreakerSnapshot {
+            family,
+            state: view.state,
+            by_hand: view.by_hand,
+            opened: view.opened,
+            finds_out_in_seconds: view.finds_out_in.map(|again| again.as_secs_f64()),
+        });
+        BreakersSnapshot {
+            org: org.name.to_string(),
+            mode: live.config.breaker.mode,
+            families: families.collect(),
+            users_held_back: users as u64,
+        }
+    };
+    live.orgs().iter().map(one).collect()
 }
 
 /// The slots and the queue of every org at `now`.

@@ -19,6 +19,7 @@ use crate::admin::{self, Admin};
 use crate::admission::bank::sqlite::OpenError;
 use crate::answers::{Answers, Touch, lower};
 use crate::body::ByteBudget;
+use crate::call::Family;
 use crate::clock::Clock;
 use crate::config::watch::{Reload, Watcher};
 use crate::config::{AccessTo, Config};
@@ -30,6 +31,7 @@ use crate::ledgers::Ledgers;
 use crate::live::{InForce, Lasting, Live, Unusable};
 use crate::outcome::RequestIds;
 use crate::stack::{self, Local, Shared};
+use crate::stages::breakers::Wanted;
 use crate::tasks::Tasks;
 use crate::telemetry::{EventFormat, Level, Log, LogOptions, Output, Telemetry, TelemetryOptions};
 
@@ -188,6 +190,8 @@ impl Gateway {
         admin.purge_by(move |order| purge(&answers, &log, order));
         let looked_at = Arc::clone(&in_force);
         admin.spending_by(move |budget| figures::spending(&looked_at.load(), budget, clock.now()));
+        let (source, log) = (Arc::clone(&in_force), telemetry.log().clone());
+        admin.switch_by(move |order| switch(&source.load(), &log, clock, order));
         admin.add_check("listeners", none_of(addresses.len(), move || failed.load(Ordering::Relaxed)));
         admin.add_check("workers", none_of(config.runtimes, workers.watch()));
         {
@@ -382,6 +386,25 @@ fn purge(answers: &Answers, log: &Log, order: &admin::Purge) -> Result<serde_jso
         ],
     );
     Ok(serde_json::json!({"purged": what, "soft": order.soft}))
+}
+
+/// Opens or closes the breakers that `order` names.
+fn switch(live: &Live, log: &Log, clock: Clock, order: &admin::Switch) -> Result<(), admin::Unknown> {
+    let org = live.orgs().iter().find(|org| org.name == order.org).ok_or(admin::Unknown::Org)?;
+    let wanted = if order.open { Wanted::Open(order.length) } else { Wanted::Closed };
+    if !org.breakers.order(order.family, wanted, clock.now()) {
+        return Err(admin::Unknown::Breaker);
+    }
+    log.event(
+        Level::Info,
+        if order.open { "breaker_opened" } else { "breaker_closed" },
+        &[
+            ("org", order.org.as_str().into()),
+            ("family", order.family.map_or("all", Family::as_str).into()),
+            ("for_seconds", order.length.map_or(0, |length| length.as_secs()).into()),
+        ],
+    );
+    Ok(())
 }
 
 /// What the workers' road ends in, for the figures.

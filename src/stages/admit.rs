@@ -26,7 +26,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::salesforce::Usage;
 use crate::stages::pace::Asked;
 use crate::stages::way::Way;
-use crate::stages::{Passage, Reply, turn};
+use crate::stages::{Passage, Reply, breakers, turn};
 
 /// The calls of one org that wait for the ledger. Cloning is one reference count.
 #[derive(Debug, Clone, Default)]
@@ -115,6 +115,10 @@ where
     /// Asks the ledger, and then the slots.
     fn admit(&mut self, mut passage: Box<Passage>) -> Way<S::Future> {
         turn::hurry(&mut passage);
+        // A log-in, a body or a pace may have taken a while.
+        if let Some(refusal) = breakers::shut(&passage) {
+            return Way::refused(refusal);
+        }
         let Some(org) = passage.live.org(passage.call.org) else { return Way::onward(self.inner.call(passage)) };
         let mut fare = Fare::of(org, &passage.call);
         let (turn, place) = match fare.reserve(passage.now) {
@@ -144,6 +148,10 @@ where
         let (mut inner, clock, drain) = (self.inner.clone(), self.clock, self.drain.clone());
         Way::waits(async move {
             turn::wait(&mut passage, fare, turn, clock, &drain).await?;
+            // Who waited does not burst into what has broken meanwhile.
+            if let Some(refusal) = breakers::shut(&passage) {
+                return Err(refusal);
+            }
             drop(place);
             inner.call(passage).await
         })

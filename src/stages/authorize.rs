@@ -31,6 +31,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::salesforce::{session_error, with_session};
 use crate::stages::answer::{Gathered, gather, plain};
 use crate::stages::back::Back;
+use crate::stages::breakers::Permit;
 use crate::stages::way::Waiting;
 use crate::stages::{Passage, Reply, inflate};
 use crate::tasks::Tasks;
@@ -178,6 +179,7 @@ struct Rest {
     live: Arc<Live>,
     record: Record,
     secure: bool,
+    permit: Option<Permit>,
     back: Option<Back>,
     urgency: Option<Arc<Urgency>>,
     method: Method,
@@ -209,6 +211,7 @@ impl Kept {
             live: Arc::clone(&passage.live),
             record: passage.record.clone(),
             secure: passage.secure,
+            permit: passage.permit.clone(),
             back: passage.back.clone(),
             urgency: passage.urgency.clone(),
             method: passage.head.method.clone(),
@@ -230,7 +233,7 @@ impl Kept {
 impl Rest {
     /// The request as it came, but for its credentials, for an attempt at `now`.
     fn passage(self, kept: &[u8], now: tokio::time::Instant) -> Option<Box<Passage>> {
-        let Self { call, live, record, secure, method, version, body, back, urgency, epoch: _, jwt: _ } = self;
+        let Self { call, live, record, secure, method, version, body, permit, back, urgency, epoch: _, jwt: _ } = self;
         let payload = match body? {
             Whole::Empty => Payload::Empty,
             Whole::Bytes(bytes, held) => Payload::Whole(bytes, held),
@@ -246,7 +249,7 @@ impl Rest {
             let value = HeaderValue::from_bytes(value.get(1..)?).ok()?;
             head.headers.append(HeaderName::from_bytes(name).ok()?, value);
         }
-        Some(Box::new(Passage { call, head, payload, live, record, now, secure, fare: None, back, urgency }))
+        Some(Box::new(Passage { call, head, payload, live, record, now, secure, fare: None, permit, back, urgency }))
     }
 }
 

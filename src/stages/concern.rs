@@ -66,6 +66,7 @@ pub(super) fn may_be_stale(reason: Reason) -> bool {
         Reason::CallerCeiling
             | Reason::OrgAllowance
             | Reason::Shed
+            | Reason::CircuitOpen
             | Reason::Pace
             | Reason::CallerPace
             | Reason::SlotsBusy

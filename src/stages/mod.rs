@@ -17,11 +17,13 @@ use crate::outcome::Record;
 use crate::stages::admit::Fare;
 use crate::stages::answer::Answer;
 use crate::stages::back::Back;
+use crate::stages::breakers::Permit;
 
 pub mod admit;
 pub mod answer;
 pub mod authorize;
 pub mod back;
+pub mod breakers;
 pub mod changes;
 mod concern;
 mod errand;
@@ -106,6 +108,8 @@ pub struct Passage {
     pub record: Record,
     /// When its head had arrived, or it was admitted after a wait.
     pub now: Instant,
+    /// What shows, after a wait, whether the breakers still let it go.
+    pub permit: Option<Permit>,
     /// Where it is left if its attempt fails, so that it can be made once more.
     pub back: Option<Back>,
     /// What pays for it, once it is admitted.

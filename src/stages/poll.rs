@@ -88,6 +88,7 @@ fn passage(seen: Seen, org: &SmolStr) -> Option<Box<Passage>> {
         now,
         secure: true,
         fare: None,
+        permit: None,
         back: None,
         urgency: None,
     }))

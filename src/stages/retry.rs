@@ -1,4 +1,4 @@
-//! Retry: a call that failed is made once more if that cannot do it twice, and if there is time and budget for it.
+//! Retry: a call is held back while Salesforce is not well, and one that failed is made once more if that cannot do it twice, and if there is time and budget for it.
 //!
 //! What a failure means is the taxonomy's verdict; whether to try again is decided by [`crate::exchange::retry`]. This stage
 //! stands outside of everything an attempt needs: each one gets a token, pays and queues anew, and gives its slot back while
@@ -18,15 +18,17 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
 use crate::body::{ByteBudget, Payload, ReplyBody};
-use crate::call::{Call, Family, Idempotency, Meaning, Operation};
+use crate::call::{Call, Class, Family, Idempotency, Meaning, Operation};
 use crate::clock::Clock;
 use crate::exchange::retry::{Decision, Wish, decide};
 use crate::exchange::{Cause, Sent};
-use crate::outcome::{Failures, Purse, Record, RetryResult};
+use crate::outcome::{Failures, Outcome, Purse, Record, RequestId, RetryResult};
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::taxonomy::{Kind, Partial, Verdict, retry_after, scan};
+use crate::salesforce::understand;
 use crate::stages::answer::{Gathered, gather, plain, unmeasured};
 use crate::stages::back::{Back, Left, Places};
+use crate::stages::breakers::{Leave, Said, Told};
 use crate::stages::way::Waiting;
 use crate::stages::{Passage, Reply};
 
@@ -40,6 +42,10 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// The same where a record is locked.
 const LOCKED: (Duration, Duration) = (Duration::from_millis(400), Duration::from_secs(8));
+
+/// What is asked to find out whether Salesforce is well, and how long its answer is waited for.
+const VERSIONS: &str = "/services/data/";
+const PROBE: Duration = Duration::from_secs(10);
 
 /// Puts [`Retry`] on the road.
 #[derive(Debug, Clone)]
@@ -93,17 +99,86 @@ where
     }
 
     fn call(&mut self, mut passage: Box<Passage>) -> Self::Future {
+        let mut leave = None;
         if let Some(org) = passage.live.org(passage.call.org) {
             org.retries.count();
+            let told = org.breakers.ask(&passage.call, self.desk.clock, passage.now);
+            match told {
+                None => {}
+                Some(Told::Probe(good)) if org.breakers.enforces() => {
+                    return Retrying::Slow { waiting: Box::pin(self.clone().find_out(passage, good)) };
+                }
+                Some(Told::Go(good) | Told::Probe(good)) => leave = Some(good),
+                Some(Told::Shut(refusal)) if org.breakers.enforces() => {
+                    return Retrying::Ended { refusal: Some(refusal) };
+                }
+                Some(Told::Shut(_)) => passage.record.lock().would_refuse = Some(Reason::CircuitOpen),
+            }
         }
-        if !may_be_left(&passage) {
-            return Retrying::Onward { inner: self.inner.call(passage) };
-        }
-        let back = self.desk.places.place();
-        passage.back = Some(back.clone());
-        let again =
-            Again { record: passage.record.clone(), parts: has_parts(&passage.call), back, stage: self.clone() };
+        let again = self.again(&mut passage, leave);
         Retrying::First { inner: self.inner.call(passage), again: Some(again) }
+    }
+}
+
+impl<S> Retry<S>
+where
+    S: Service<Box<Passage>, Response = Reply, Error = Refusal> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    /// What a further attempt needs.
+    fn again(&self, passage: &mut Passage, leave: Option<Leave>) -> Again<S> {
+        let back = may_be_left(passage).then(|| self.desk.places.place());
+        passage.back.clone_from(&back);
+        passage.permit = leave.as_ref().and_then(Leave::permit);
+        Again { record: passage.record.clone(), parts: has_parts(&passage.call), back, leave, stage: self.clone() }
+    }
+
+    /// The first call after a pause: sent if something that costs nothing is answered.
+    async fn find_out(mut self, mut passage: Box<Passage>, leave: Leave) -> Result<Reply, Refusal> {
+        if !self.is_answered(&passage).await {
+            return Err(leave.probe_failed());
+        }
+        passage.now = self.desk.clock.now();
+        let again = self.again(&mut passage, Some(leave));
+        let result = self.inner.call(passage).await;
+        again.repeat(result).await
+    }
+
+    /// Whether the list of API versions can be had, which costs nothing and needs no session (facts 0).
+    async fn is_answered(&mut self, passage: &Passage) -> bool {
+        let now = self.desk.clock.now();
+        let Some(org) = passage.live.org(passage.call.org) else { return true };
+        let (mut head, ()) = http::Request::new(()).into_parts();
+        head.uri = http::Uri::from_static(VERSIONS);
+        let meaning = understand(&head.method, VERSIONS, &org.costs);
+        let call = Call { meaning, class: Class::Interactive, deadline: Some(now + PROBE), ..passage.call.clone() };
+        let record = Record::new(Outcome::new(RequestId::default(), now, head.method.clone()));
+        let question = Passage {
+            call,
+            head,
+            payload: Payload::Empty,
+            live: Arc::clone(&passage.live),
+            record,
+            now,
+            fare: None,
+            permit: None,
+            back: None,
+            urgency: None,
+            secure: passage.secure,
+        };
+        match self.inner.call(Box::new(question)).await {
+            Ok(reply) => Said::by_status(Family::Versions, reply.status()) == Said::Well,
+            // What the gateway itself refuses says nothing.
+            Err(refusal) => !matches!(
+                refusal.reason,
+                Reason::UpstreamUnreachable
+                    | Reason::UpstreamTls
+                    | Reason::UpstreamReset
+                    | Reason::UpstreamGarbage
+                    | Reason::UpstreamTimeout
+                    | Reason::DeadlinePassed
+            ),
+        }
     }
 }
 
@@ -126,8 +201,9 @@ pub(super) fn has_parts(call: &Call) -> bool {
 /// A further attempt, should it be needed.
 pub struct Again<S> {
     record: Record,
-    back: Back,
+    back: Option<Back>,
     parts: bool,
+    leave: Option<Leave>,
     stage: Retry<S>,
 }
 
@@ -152,8 +228,13 @@ where
         // The last repetition's purse; and whether an attempt before the last may have written something.
         let (mut purse, mut doubt) = (None, false);
         loop {
-            let seen = look(result, self.back.take(), self.parts, &self.stage.desk.buffers, &record).await;
+            let seen =
+                look(result, self.back.as_ref().and_then(Back::take), self.parts, &self.stage.desk.buffers, &record)
+                    .await;
             result = seen.result;
+            if let Some(leave) = self.leave.take() {
+                leave.report(seen.said);
+            }
             let (well, unknown) = (seen.well, seen.unknown);
             let Some((trouble, mut passage)) = seen.trouble else {
                 if let Some(purse) = purse {
@@ -180,15 +261,23 @@ where
                     return told(result, &record, unknown || doubt);
                 }
                 Decision::Again(wait) => {
-                    // Nothing of the failed attempt is held while the next one waits.
-                    drop(result);
                     tokio::time::sleep(wait).await;
                 }
             }
+            passage.now = clock.now();
+            match org.breakers.ask(&passage.call, clock, passage.now) {
+                Some(Told::Go(leave)) => self.leave = Some(leave),
+                // Somebody who comes anew finds out.
+                Some(Told::Probe(_) | Told::Shut(_)) if org.breakers.enforces() => {
+                    record.lock().retried = Some((trouble.purse, RetryResult::Failed));
+                    return told(result, &record, unknown || doubt);
+                }
+                Some(Told::Probe(_) | Told::Shut(_)) | None => {}
+            }
             (purse, doubt) = (Some(trouble.purse), doubt || unknown);
             made += 1;
-            passage.now = clock.now();
-            passage.back = Some(self.back.clone());
+            passage.permit = self.leave.as_ref().and_then(Leave::permit);
+            passage.back.clone_from(&self.back);
             result = self.stage.inner.call(passage).await;
         }
     }
@@ -206,8 +295,10 @@ async fn look(
         Ok(reply) => reply,
         Err(refusal) => {
             let unknown = refusal.reason == Reason::OutcomeUnknown;
+            let cause = left.as_ref().and_then(|left| left.failure).map(|(cause, _)| cause);
+            let said = Said::without_answer(cause);
             let trouble = left.and_then(|Left { passage, failure }| Some((lost(&passage.call, failure?)?, passage)));
-            return Seen { result: Err(refusal), trouble, well: false, unknown };
+            return Seen { result: Err(refusal), trouble, well: false, unknown, said };
         }
     };
     let status = reply.status();
@@ -216,7 +307,7 @@ async fn look(
     let known = reply.body().size_hint().exact();
     let expected = known.map_or(limit, |length| usize::try_from(length).unwrap_or(usize::MAX));
     let mut hold = buffers.hold();
-    let passed = |reply| Seen { result: Ok(reply), trouble: None, well, unknown: false };
+    let passed = |reply| Seen { result: Ok(reply), trouble: None, well, unknown: false, said: Said::Unseen(status) };
     let Some(Left { passage, .. }) = left else { return passed(reply) };
     if (well && !has_parts) || expected > limit || !hold.grow(expected) {
         return passed(reply);
@@ -238,13 +329,14 @@ async fn look(
     // The body has passed: what it says is written down.
     let verdict = if well { None } else { record.lock().exchanges.last().and_then(|exchange| exchange.verdict) };
     let unknown = verdict.is_some_and(|verdict| verdict.is_outcome_unknown(meaning.idempotency));
+    let judged = verdict.map_or(Said::Unseen(status), Said::by);
     let trouble = if locked {
         Some(Trouble { purse: Purse::Lock, waits: LOCKED, told: None })
     } else {
         verdict.and_then(|verdict| said(verdict, meaning, &head.headers))
     };
     let trouble = trouble.map(|trouble| (trouble, passage));
-    Seen { result: Ok(Response::from_parts(head, body)), trouble, well: well && !locked, unknown }
+    Seen { result: Ok(Response::from_parts(head, body)), trouble, well: well && !locked, unknown, said: judged }
 }
 
 /// What one attempt came to.
@@ -255,6 +347,8 @@ struct Seen {
     well: bool,
     /// It may have written something, and nobody knows.
     unknown: bool,
+    /// What it says of how Salesforce is.
+    said: Said,
 }
 
 /// A failure that may pass.
@@ -319,8 +413,8 @@ pin_project! {
     #[project = Projection]
     #[expect(missing_docs, reason = "the macro takes no documentation on fields of variants")]
     pub enum Retrying<F, S> {
-        /// It cannot be sent twice.
-        Onward { #[pin] inner: F },
+        /// It is held back.
+        Ended { refusal: Option<Refusal> },
         /// The first attempt.
         First { #[pin] inner: F, again: Option<Again<S>> },
         /// Further ones, and what they wait for.
@@ -338,13 +432,20 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (result, again) = match self.as_mut().project() {
-            Projection::Onward { inner } => return inner.poll(cx),
+            Projection::Ended { refusal } => {
+                return refusal.take().map_or(Poll::Pending, |refusal| Poll::Ready(Err(refusal)));
+            }
             Projection::Slow { waiting } => return waiting.as_mut().poll(cx),
             Projection::First { inner, again } => {
                 let result = ready!(inner.poll(cx));
-                let Some(again) = again.take() else { return Poll::Ready(result) };
+                let Some(mut again) = again.take() else { return Poll::Ready(result) };
                 if !again.concerns(&result) {
-                    again.stage.desk.places.take_back(again.back);
+                    if let Some(leave) = again.leave.take() {
+                        leave.report(Said::Well);
+                    }
+                    if let Some(back) = again.back {
+                        again.stage.desk.places.take_back(back);
+                    }
                     return Poll::Ready(result);
                 }
                 (result, again)

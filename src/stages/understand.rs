@@ -113,7 +113,19 @@ fn by_head(known: Known) -> Result<(Box<Passage>, Option<Inbound>), Refusal> {
     let Seen { head, live, record, now, .. } = seen;
     let payload = Payload::Empty;
     Ok((
-        Box::new(Passage { call, head, payload, live, record, now, secure, fare: None, back: None, urgency: None }),
+        Box::new(Passage {
+            call,
+            head,
+            payload,
+            live,
+            record,
+            now,
+            secure,
+            fare: None,
+            permit: None,
+            back: None,
+            urgency: None,
+        }),
         body,
     ))
 }

@@ -87,6 +87,10 @@ labels! {
     UpstreamErrorLabels { org: SmolStr, family: Family, kind: &'static str, error_code: SmolStr }
 }
 labels! {
+    /// Of breakers.
+    BreakerLabels { org: SmolStr, family: Family }
+}
+labels! {
     /// Of `retries_total`.
     RetryLabels { org: SmolStr, reason: Purse, result: RetryResult }
 }
@@ -275,6 +279,12 @@ metrics! {
         apex_capacity: Scraped<OrgLabels, IsGauge>,
         /// Calls Salesforce refused because too much Apex ran long.
         apex_refused_total: Scraped<OrgLabels, IsCounter>,
+        /// What the breaker of an API does: 0 calls pass, 1 a few pass to find out, 2 none passes.
+        breaker_state: Scraped<BreakerLabels, IsGauge>,
+        /// How often the breaker of an API has opened.
+        breaker_opened_total: Scraped<BreakerLabels, IsCounter>,
+        /// Users whose own breakers hold back their calls to one API, because their quota is used up.
+        breaker_users_held_back: Scraped<OrgLabels, IsGauge>,
         /// Calls that wait for their turn.
         queue_depth: Scraped<QueueLabels, IsGauge>,
         /// Bulk batches made through this process in the trailing 24 hours; Salesforce allows an org 15,000.

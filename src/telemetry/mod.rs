@@ -4,6 +4,7 @@
 //! API calls. `requests` count what callers asked, `api_calls_spent` what Salesforce was asked for: one to one only by accident.
 
 mod access;
+mod breakers;
 mod buckets;
 mod budget;
 mod cells;
@@ -47,9 +48,9 @@ use self::recent::{Recent, Whose};
 pub use self::recent::{RecentTrouble, Trouble};
 pub use self::render::{TEXT_FORMAT, VERSION};
 pub use self::snapshot::{
-    BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot,
-    ObjectRoom, PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, SpendingSnapshot, SpendingSteps,
-    UpstreamSnapshot,
+    BreakerSnapshot, BreakersSnapshot, BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot,
+    IdentitySnapshot, ListenerSnapshot, ObjectRoom, PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot,
+    SpendingSnapshot, SpendingSteps, UpstreamSnapshot,
 };
 pub use self::spenders::{BulkBatches, TopClient, TopClients};
 pub use self::status::{CacheEvents, CacheStatus, CacheSummary, CallerStatus, InFlightStatus, Saved, Status, Totals};

@@ -61,6 +61,9 @@ impl Shared {
         for budget in &snapshot.budgets {
             gauges.add_budget(budget, self.max_callers);
         }
+        for breakers in &snapshot.breakers {
+            gauges.add_breakers(breakers);
+        }
         for slots in &snapshot.slots {
             gauges.add_slots(slots);
         }

@@ -10,8 +10,10 @@ use smol_str::SmolStr;
 use super::spenders::{BulkBatches, TopClients};
 use crate::admission::slots::SlotsView;
 use crate::admission::{CallerBudget, OrgBudget, PaceBudget};
-use crate::config::{DailyMode, PaceMode, SlotMode};
+use crate::call::Family;
+use crate::config::{BreakerMode, DailyMode, PaceMode, SlotMode};
 pub use crate::edge::facade::FacadeSnapshot;
+use crate::exchange::breaker::BreakerState;
 pub use crate::exchange::vault::IdentitySnapshot;
 use crate::outcome::FailureKind;
 
@@ -34,6 +36,8 @@ pub struct Snapshot {
     pub budgets: Vec<BudgetSnapshot>,
     /// Every org's slots and queue.
     pub slots: Vec<SlotsSnapshot>,
+    /// Every org's breakers.
+    pub breakers: Vec<BreakersSnapshot>,
     /// Every identity.
     pub identities: Vec<IdentitySnapshot>,
     /// Every org's own log-in.
@@ -112,6 +116,34 @@ pub struct SlotsSnapshot {
     pub view: SlotsView,
     /// The same of the limit for Apex, if that is guarded.
     pub apex: Option<SlotsView>,
+}
+
+/// One org's circuit breakers.
+#[derive(Debug, Clone, Serialize)]
+pub struct BreakersSnapshot {
+    /// The org's name.
+    pub org: String,
+    /// Whether they are enforced: `off`, `observe` or `enforce`.
+    pub mode: BreakerMode,
+    /// One for each API.
+    pub families: Vec<BreakerSnapshot>,
+    /// Users of one API each whose own breakers are not closed.
+    pub users_held_back: u64,
+}
+
+/// One circuit breaker.
+#[derive(Debug, Clone, Serialize)]
+pub struct BreakerSnapshot {
+    /// The API it is for.
+    pub family: Family,
+    /// What it does: `closed`, `open` or `half_open`.
+    pub state: BreakerState,
+    /// Whether an operator holds it open.
+    pub by_hand: bool,
+    /// How often it has opened since the start.
+    pub opened: u64,
+    /// When it will find out whether Salesforce is well, if it is open.
+    pub finds_out_in_seconds: Option<f64>,
 }
 
 /// The configuration and its reloads.

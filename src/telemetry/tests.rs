@@ -11,7 +11,8 @@ use super::*;
 use crate::admission::slots::{SlotSettings, Slots};
 use crate::admission::{Funding, Hurry, Ledger, Minute, OrgSettings, PaceBudget, Reading, Share, Timeline};
 use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgId, Principal};
-use crate::config::{DailyMode, PaceMode, SlotMode};
+use crate::config::{BreakerMode, DailyMode, PaceMode, SlotMode};
+use crate::exchange::breaker::BreakerState;
 use crate::exchange::vault::{State, Trouble};
 use crate::outcome::{
     CacheResult, Ending, Errand, Exchange, FailureKind, Failures, PollResult, Purse, Queued, RequestId, RetryResult,
@@ -288,6 +289,15 @@ fn filled(snapshot: &mut Snapshot) {
     let slots = Slots::new(SlotSettings::default(), Clock::start().now());
     let view = slots.view(Clock::start().now());
     snapshot.slots.push(SlotsSnapshot { org: "prod".into(), mode: SlotMode::Enforce, apex: Some(view.clone()), view });
+    let breaker = BreakerSnapshot {
+        family: Family::Connect,
+        state: BreakerState::HalfOpen,
+        by_hand: false,
+        opened: 3,
+        finds_out_in_seconds: None,
+    };
+    let (mode, families) = (BreakerMode::Enforce, vec![breaker]);
+    snapshot.breakers.push(BreakersSnapshot { org: "prod".into(), mode, families, users_held_back: 1 });
     snapshot.listeners.push(ListenerSnapshot {
         listener: "0.0.0.0:8443".into(),
         tls: true,

@@ -3,6 +3,7 @@
 //! Each section has one function, which notes every mistake and goes on with the next key. A [`Config`] comes out
 //! only if there was none.
 
+mod breaker;
 mod cache;
 mod callers;
 mod daily;
@@ -53,6 +54,7 @@ pub fn check(
     let cache = check.cache(&top.key("cache"), &file.cache, &file);
     let ladder = check.ladder(&top.key("ladder"), &file.ladder);
     let queue = check.queue(&top.key("queue"), &file.queue);
+    let breaker = check.breaker(&top.key("breaker"), &file.breaker);
     let state = check.state(&top.key("state"), file.state.as_ref(), &orgs);
     let gateway_tokens = check.gateway_tokens(&top.key("gateway_tokens"), &file.gateway_tokens);
     let log = check.log(&top.key("log"), &file.log);
@@ -86,6 +88,7 @@ pub fn check(
         ladder,
         queue,
         retry: file.retry.meant(),
+        breaker,
         state,
         log,
         metrics: MetricCaps {

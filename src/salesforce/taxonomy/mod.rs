@@ -206,7 +206,10 @@ pub fn classify(family: Family, status: u16, said: &Said<'_>) -> Verdict {
         _ if kind == Kind::LimitFamily => limit = Some(Limit::Rate),
         _ => {}
     }
-    Verdict { kind, blame, executed, scope: scope(kind, family, status, said.shape), limit }
+    // Who may not write during maintenance can still read (facts 2.7).
+    let reads_go_on = said.code == "INSERT_UPDATE_DELETE_NOT_ALLOWED_DURING_MAINTENANCE";
+    let scope = if reads_go_on { Scope::Call } else { scope(kind, family, status, said.shape) };
+    Verdict { kind, blame, executed, scope, limit }
 }
 
 fn which_limit(message: &[u8]) -> (Kind, Option<Limit>) {

@@ -22,7 +22,7 @@ pub use classes::Classes;
 
 use crate::admission::slots::{Hours, MOST_HOURS, QueueSettings, SlotSettings, Slots};
 use crate::admission::{self, AccountId, Ledger};
-use crate::answers::{Answers, DOUBT, Entry, Flights, OrgAnswers, Rules as CacheRules, Store, Touch};
+use crate::answers::{Answers, DOUBT, Entry, Flights, OrgAnswers, Remembering, Rules as CacheRules, Store, Touch};
 use crate::call::{CallerId, Class, Family, OrgId};
 use crate::clock::Clock;
 use crate::config::{
@@ -433,11 +433,16 @@ fn cache(config: &Config, lasting: &Lasting, earlier: Option<&Live>, orgs: &[Liv
         written.largest,
         written.describes_per_hour,
     )
-    .with_same_rights(&written.same_rights);
+    .with_same_rights(&written.same_rights)
+    .with_failures(written.failures.map(|config::RememberedFailures { answers, writes, lasts }| Remembering {
+        answers,
+        writes,
+        lasts,
+    }));
     if let Some(earlier) = earlier
         && earlier.config.cache.as_ref() != Some(written)
     {
-        let followed = earlier.cache.as_ref().map(|cache| cache.rules.keeps_rows());
+        let followed = earlier.cache.as_ref().map(|cache| cache.rules.follows_rows());
         for org in orgs {
             org.answers.purge(Touch::Everything);
             match followed {

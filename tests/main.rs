@@ -36,6 +36,7 @@ mod queue;
 mod readings;
 mod readme;
 mod reload;
+mod remembered;
 mod retries;
 mod sdk;
 mod seen;

@@ -32,7 +32,7 @@ pub mod watch;
 use std::net::SocketAddr;
 use std::path::Path;
 
-pub use cache::{Cache, CacheEntry};
+pub use cache::{Cache, CacheEntry, RememberedFailures};
 pub use daily::{DailyMode, OnLoss};
 pub use file::{AccessTo, PolicyMode, Roots};
 pub use key::KeyDigest;

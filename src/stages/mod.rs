@@ -33,6 +33,7 @@ pub mod pace;
 pub mod policy;
 pub mod poll;
 pub mod recall;
+mod remember;
 pub mod retry;
 pub mod rewrite;
 pub mod send;

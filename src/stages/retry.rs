@@ -28,7 +28,7 @@ use crate::salesforce::taxonomy::{Kind, Partial, Verdict, retry_after, scan};
 use crate::stages::answer::{Gathered, gather, plain, unmeasured};
 use crate::stages::back::{Back, Left, Places};
 use crate::stages::way::Waiting;
-use crate::stages::{Passage, Reply};
+use crate::stages::{Passage, Reply, remember};
 
 /// Errors of Salesforce are shorter than this; of a longer one the beginning is judged as it passes.
 const LONGEST_ERROR: usize = 16 * 1_024;
@@ -98,6 +98,9 @@ where
         }
         if !may_be_left(&passage) {
             return Retrying::Onward { inner: self.inner.call(passage) };
+        }
+        if let Some(reply) = remember::answer(&passage) {
+            return Retrying::Known { reply: Some(reply) };
         }
         let back = self.desk.places.place();
         passage.back = Some(back.clone());
@@ -229,14 +232,17 @@ async fn look(
     };
     drop(hold);
     let meaning = &passage.call.meaning;
-    let whole = whole.filter(|_| has_parts);
-    let parts = whole.and_then(|whole| scan(meaning.family, &plain(&head.headers, &whole, LONGEST_PARTS)?));
+    let parts = whole.as_ref().filter(|_| has_parts);
+    let parts = parts.and_then(|whole| scan(meaning.family, &plain(&head.headers, whole, LONGEST_PARTS)?));
     let locked = parts.as_ref().is_some_and(Partial::is_locked);
     if let Some(parts) = parts {
         record.lock().failures = failures(parts, meaning);
     }
     // The body has passed: what it says is written down.
     let verdict = if well { None } else { record.lock().exchanges.last().and_then(|exchange| exchange.verdict) };
+    if let (Some(verdict), Some(whole)) = (verdict, &whole) {
+        remember::note(&passage, &head, whole, verdict);
+    }
     let unknown = verdict.is_some_and(|verdict| verdict.is_outcome_unknown(meaning.idempotency));
     let trouble = if locked {
         Some(Trouble { purse: Purse::Lock, waits: LOCKED, told: None })
@@ -321,6 +327,8 @@ pin_project! {
     pub enum Retrying<F, S> {
         /// It cannot be sent twice.
         Onward { #[pin] inner: F },
+        /// What Salesforce would say is known.
+        Known { reply: Option<Reply> },
         /// The first attempt.
         First { #[pin] inner: F, again: Option<Again<S>> },
         /// Further ones, and what they wait for.
@@ -339,6 +347,7 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (result, again) = match self.as_mut().project() {
             Projection::Onward { inner } => return inner.poll(cx),
+            Projection::Known { reply } => return reply.take().map_or(Poll::Pending, |reply| Poll::Ready(Ok(reply))),
             Projection::Slow { waiting } => return waiting.as_mut().poll(cx),
             Projection::First { inner, again } => {
                 let result = ready!(inner.poll(cx));

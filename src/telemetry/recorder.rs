@@ -16,15 +16,17 @@ use super::cells::{Counter, Histogram};
 use super::labels::{self, WordId};
 use super::metrics::{
     CacheLabels, CallerLabels, ErrandLabels, OrgLabels, OverheadBuckets, QueueLabels, RecordFailureLabels,
-    RefusalLabels, RequestBuckets, RequestLabels, RetryLabels, SavedLabels, Status, UpstreamErrorLabels, UseLabels,
-    VersionLabels,
+    RefusalLabels, RememberedLabels, RequestBuckets, RequestLabels, RetryLabels, SavedLabels, Status,
+    UpstreamErrorLabels, UseLabels, VersionLabels,
 };
 use super::names::Names;
 use super::spenders::Client;
 use super::{Finish, Shared};
 use crate::admission::Minute;
 use crate::call::{Class, Family, ObjectName, Operation};
-use crate::outcome::{CacheResult, Ending, Errand, Exchange, Failures, Outcome, Purse, RetryResult, Source, Trouble};
+use crate::outcome::{
+    CacheResult, Ending, Errand, Exchange, Failures, Outcome, Purse, Remembered, RetryResult, Source, Trouble,
+};
 use crate::refusal::Reason;
 
 /// Label sets one recorder remembers; beyond, it forgets all and begins anew.
@@ -71,6 +73,7 @@ enum Rare {
     Saved(Source),
     Errand(Errand),
     Retried(Purse, RetryResult),
+    Remembered(Remembered),
     Error(Family, Trouble, WordId),
 }
 
@@ -123,6 +126,9 @@ impl Counting {
         }
         if let Some((purse, result)) = outcome.retried {
             cache.rare(&self.shared, outcome, Rare::Retried(purse, result)).add(1);
+        }
+        if let Some(result) = outcome.remembered {
+            cache.rare(&self.shared, outcome, Rare::Remembered(result)).add(1);
         }
         if let Some(failures) = &outcome.failures {
             cache.record_failures(&self.shared, outcome, failures);
@@ -349,11 +355,12 @@ impl Rare {
             Self::Errand(errand) => (6, errand.index(), 0),
             // Counted by org only.
             Self::Retried(purse, result) => (7, purse.index() * RetryResult::ALL.len() + result.index(), 0),
+            Self::Remembered(result) => (8, result.index(), 0),
             Self::Error(family, trouble, code) => (3, family.index() * 32 + trouble.index(), code.index()),
         };
         let caller = if kind == 3 { u64::from(word) } else { u64::from(place(outcome.caller.map(|caller| caller.0))) };
         let org = u64::from(place(outcome.org.map(|org| org.0)));
-        (((org << 17 | caller) << 16 | member as u64) << 3) | kind
+        (((org << 17 | caller) << 16 | member as u64) << 4) | kind
     }
 
     #[cold]
@@ -369,6 +376,7 @@ impl Rare {
             Self::Errand(errand) => metrics.cache_errands_total.cell(ErrandLabels { org, caller, errand }),
             Self::UnknownOutcome => metrics.unknown_outcomes_total.cell(CallerLabels { org, caller }),
             Self::Retried(reason, result) => metrics.retries_total.cell(RetryLabels { org, reason, result }),
+            Self::Remembered(result) => metrics.remembered_failures_total.cell(RememberedLabels { org, result }),
             Self::Error(family, trouble, code) => {
                 let kind = trouble.as_str();
                 let error_code = shared.error_codes.word(code);

@@ -14,8 +14,8 @@ use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgI
 use crate::config::{DailyMode, PaceMode, SlotMode};
 use crate::exchange::vault::{State, Trouble};
 use crate::outcome::{
-    CacheResult, Ending, Errand, Exchange, FailureKind, Failures, PollResult, Purse, Queued, RequestId, RetryResult,
-    Source as AnswerSource,
+    CacheResult, Ending, Errand, Exchange, FailureKind, Failures, PollResult, Purse, Queued, Remembered, RequestId,
+    RetryResult, Source as AnswerSource,
 };
 use crate::refusal::Reason;
 use crate::salesforce::taxonomy;
@@ -310,6 +310,7 @@ fn every_metric_has_help_type_and_valid_samples() {
     outcome.queued = Some(Queued { wait: Duration::from_secs(3), position: 2 });
     outcome.cache = Some(CacheResult::Stale);
     outcome.errand = Some(Errand::Revalidate);
+    outcome.remembered = Some(Remembered::WouldGive);
     (outcome.source, outcome.saved) = (AnswerSource::Stale, 2);
     outcome.paced = Duration::from_millis(30);
     outcome.retried = Some((Purse::Lock, RetryResult::Budget));

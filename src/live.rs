@@ -42,6 +42,7 @@ use crate::stages::admit::Waiting;
 use crate::stages::pace::Pace;
 use crate::stages::policy::{Mode, Rules};
 use crate::stages::share::Advertised;
+use crate::stages::tally::Tally;
 use crate::telemetry::{Names, Telemetry};
 
 /// The one place that holds the configuration in force.
@@ -135,6 +136,8 @@ pub struct LiveOrg {
     pub retry: RetrySettings,
     /// How many were, of how many calls.
     pub retries: Arc<RetryBudget>,
+    /// Which failures of bulk jobs are counted.
+    pub tally: Arc<Tally>,
 }
 
 /// The cache, if there is one.
@@ -283,6 +286,7 @@ impl Live {
                 answers: lasting.answers.org(&org.name, &org.instance.to_string()),
                 retry: retry(&config),
                 retries: before.map_or_else(|| Arc::new(RetryBudget::new(now)), |org| Arc::clone(&org.retries)),
+                tally: before.map_or_else(Arc::default, |org| Arc::clone(&org.tally)),
             });
         }
         for (live, org) in orgs.iter_mut().zip(&config.orgs).filter(|(_, org)| org.logs_in_elsewhere()) {

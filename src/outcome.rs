@@ -302,7 +302,9 @@ pub struct Failures {
     pub failed: u32,
     /// Those that are told apart.
     pub list: Vec<Failed>,
-    /// The objects of the parts, in their order, if there are as many.
+    /// How many records each of those stands for: 1, except for bulk jobs, which do not tell theirs apart.
+    pub each: u32,
+    /// The objects of the parts, in their order; one for all if they are about one; none if nobody knows.
     pub objects: Vec<Option<ObjectName>>,
 }
 

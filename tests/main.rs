@@ -29,6 +29,7 @@ mod limits;
 mod limits_poll;
 mod observed;
 mod pacing;
+mod partial;
 mod pki;
 mod polls;
 mod process;

@@ -22,18 +22,18 @@ use crate::call::{Call, Family, Idempotency, Meaning, Operation};
 use crate::clock::Clock;
 use crate::exchange::retry::{Decision, Wish, decide};
 use crate::exchange::{Cause, Sent};
-use crate::outcome::{Failures, Purse, Record, RetryResult};
+use crate::outcome::{Purse, Record, RetryResult};
 use crate::refusal::{Reason, Refusal};
-use crate::salesforce::taxonomy::{Kind, Partial, Verdict, retry_after, scan};
-use crate::stages::answer::{Gathered, gather, plain, unmeasured};
+use crate::salesforce::taxonomy::{Kind, Partial, Verdict, retry_after};
+use crate::stages::answer::{Gathered, gather, unmeasured};
 use crate::stages::back::{Back, Left, Places};
+use crate::stages::parts::{LONGEST_PARTS, Seeks};
 use crate::stages::way::Waiting;
-use crate::stages::{Passage, Reply, remember};
+use crate::stages::{Passage, Reply, parts, remember};
+use crate::tasks::Tasks;
 
 /// Errors of Salesforce are shorter than this; of a longer one the beginning is judged as it passes.
 const LONGEST_ERROR: usize = 16 * 1_024;
-/// An answer that holds those of several parts is looked through up to this length.
-const LONGEST_PARTS: usize = 1_024 * 1_024;
 /// Salesforce may ask for a longer pause; nobody waits that long here.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// Before the first repetition of what failed on the way, and at most before any.
@@ -48,13 +48,16 @@ pub struct RetryLayer {
     pub clock: Clock,
     /// Where the bytes of answers are taken from while they are looked through.
     pub buffers: ByteBudget,
+    /// What looks through long answers.
+    pub tasks: Tasks,
 }
 
 impl<S> Layer<S> for RetryLayer {
     type Service = Retry<S>;
 
     fn layer(&self, inner: S) -> Retry<S> {
-        let desk = Desk { clock: self.clock, buffers: self.buffers.clone(), places: Places::default() };
+        let (buffers, tasks) = (self.buffers.clone(), self.tasks.clone());
+        let desk = Desk { clock: self.clock, buffers, tasks, places: Places::default() };
         Retry { inner, desk: Arc::new(desk) }
     }
 }
@@ -76,7 +79,20 @@ impl<S> std::fmt::Debug for Retry<S> {
 struct Desk {
     clock: Clock,
     buffers: ByteBudget,
+    tasks: Tasks,
     places: Places,
+}
+
+impl Desk {
+    /// The answer to who asked, looked through while it passes if that was not done yet.
+    fn passed(&self, result: Result<Reply, Refusal>, seeks: Seeks, record: &Record) -> Result<Reply, Refusal> {
+        match seeks {
+            Seeks::Passing(passing) => {
+                result.map(|reply| parts::watched(reply, passing, record, &self.buffers, &self.tasks))
+            }
+            Seeks::Nothing | Seeks::Parts => result,
+        }
+    }
 }
 
 impl<S> Service<Box<Passage>> for Retry<S>
@@ -104,8 +120,7 @@ where
         }
         let back = self.desk.places.place();
         passage.back = Some(back.clone());
-        let again =
-            Again { record: passage.record.clone(), parts: has_parts(&passage.call), back, stage: self.clone() };
+        let again = Again { record: passage.record.clone(), seeks: parts::sought(&passage), back, stage: self.clone() };
         Retrying::First { inner: self.inner.call(passage), again: Some(again) }
     }
 }
@@ -117,20 +132,11 @@ fn may_be_left(passage: &Passage) -> bool {
     !exempt && !matches!(passage.payload, Payload::Stream(_))
 }
 
-/// Whether its answer may hold failures of its parts.
-pub(super) fn has_parts(call: &Call) -> bool {
-    let several = matches!(
-        call.meaning.family,
-        Family::Composite | Family::Collections | Family::Tree | Family::Graph | Family::Batch
-    );
-    several && call.meaning.idempotency != Idempotency::Safe
-}
-
 /// A further attempt, should it be needed.
 pub struct Again<S> {
     record: Record,
     back: Back,
-    parts: bool,
+    seeks: Seeks,
     stage: Retry<S>,
 }
 
@@ -142,9 +148,14 @@ where
     /// Whether a result is worth a look.
     fn concerns(&self, result: &Result<Reply, Refusal>) -> bool {
         match result {
-            Ok(reply) => self.parts || reply.status().is_client_error() || reply.status().is_server_error(),
+            Ok(reply) => self.has_parts() || reply.status().is_client_error() || reply.status().is_server_error(),
             Err(_) => true,
         }
+    }
+
+    /// Whether its answer is read whole, for what failed of its parts.
+    fn has_parts(&self) -> bool {
+        matches!(self.seeks, Seeks::Parts)
     }
 
     /// Makes the call again as long as it fails in a way that may pass, and may be made again.
@@ -155,7 +166,7 @@ where
         // The last repetition's purse; and whether an attempt before the last may have written something.
         let (mut purse, mut doubt) = (None, false);
         loop {
-            let seen = look(result, self.back.take(), self.parts, &self.stage.desk.buffers, &record).await;
+            let seen = look(result, self.back.take(), self.has_parts(), &self.stage.desk, &record).await;
             result = seen.result;
             let (well, unknown) = (seen.well, seen.unknown);
             let Some((trouble, mut passage)) = seen.trouble else {
@@ -163,6 +174,7 @@ where
                     let became = if well { RetryResult::Succeeded } else { RetryResult::Failed };
                     record.lock().retried = Some((purse, became));
                 }
+                let result = self.stage.desk.passed(result, self.seeks, &record);
                 return told(result, &record, unknown || (doubt && !well));
             };
             let live = Arc::clone(&passage.live);
@@ -202,7 +214,7 @@ async fn look(
     result: Result<Reply, Refusal>,
     left: Option<Left>,
     has_parts: bool,
-    buffers: &ByteBudget,
+    desk: &Desk,
     record: &Record,
 ) -> Seen {
     let reply = match result {
@@ -218,25 +230,32 @@ async fn look(
     let limit = if well { LONGEST_PARTS } else { LONGEST_ERROR };
     let known = reply.body().size_hint().exact();
     let expected = known.map_or(limit, |length| usize::try_from(length).unwrap_or(usize::MAX));
-    let mut hold = buffers.hold();
+    let mut hold = desk.buffers.hold();
     let passed = |reply| Seen { result: Ok(reply), trouble: None, well, unknown: false };
     let Some(Left { passage, .. }) = left else { return passed(reply) };
+    let watched = |reply| match parts::of_parts(&passage.call.meaning).filter(|_| has_parts) {
+        Some(passing) => parts::watched(reply, passing, record, &desk.buffers, &desk.tasks),
+        None => reply,
+    };
     if (well && !has_parts) || expected > limit || !hold.grow(expected) {
-        return passed(reply);
+        return passed(watched(reply));
     }
     let (head, body) = reply.into_parts();
     let (body, whole) = match gather(body, limit).await {
         Gathered::Whole(whole) if known.is_some() => (ReplyBody::Whole(whole.clone()), Some(whole)),
         Gathered::Whole(whole) => (unmeasured(whole.clone()), Some(whole)),
+        Gathered::Longer(body) if well => return passed(watched(Response::from_parts(head, body))),
         Gathered::Longer(body) => (body, None),
     };
     drop(hold);
     let meaning = &passage.call.meaning;
-    let parts = whole.as_ref().filter(|_| has_parts);
-    let parts = parts.and_then(|whole| scan(meaning.family, &plain(&head.headers, whole, LONGEST_PARTS)?));
-    let locked = parts.as_ref().is_some_and(Partial::is_locked);
-    if let Some(parts) = parts {
-        record.lock().failures = failures(parts, meaning);
+    let found = match whole.as_ref().filter(|_| has_parts) {
+        Some(whole) => parts::scanned(meaning.family, &head.headers, whole, &desk.tasks).await,
+        None => None,
+    };
+    let locked = found.as_ref().is_some_and(Partial::is_locked);
+    if let Some(found) = found {
+        record.lock().failures = parts::failures(found, meaning);
     }
     // The body has passed: what it says is written down.
     let verdict = if well { None } else { record.lock().exchanges.last().and_then(|exchange| exchange.verdict) };
@@ -303,14 +322,6 @@ fn repeats(meaning: &Meaning) -> bool {
     }
 }
 
-fn failures(parts: Partial, meaning: &Meaning) -> Option<Box<Failures>> {
-    (parts.failed > 0).then(|| {
-        let objects = meaning.parts.iter().map(|part| part.object.clone());
-        let objects = if meaning.parts.len() == parts.total as usize { objects.collect() } else { Vec::new() };
-        Box::new(Failures { total: parts.total, failed: parts.failed, list: parts.list, objects })
-    })
-}
-
 /// Says so where nobody knows whether a write was done.
 fn told(result: Result<Reply, Refusal>, record: &Record, unknown: bool) -> Result<Reply, Refusal> {
     if !unknown {
@@ -353,8 +364,9 @@ where
                 let result = ready!(inner.poll(cx));
                 let Some(again) = again.take() else { return Poll::Ready(result) };
                 if !again.concerns(&result) {
-                    again.stage.desk.places.take_back(again.back);
-                    return Poll::Ready(result);
+                    let Again { record, back, seeks, stage } = again;
+                    stage.desk.places.take_back(back);
+                    return Poll::Ready(stage.desk.passed(result, seeks, &record));
                 }
                 (result, again)
             }

@@ -241,7 +241,11 @@ impl Cache {
         let metrics = &shared.metrics;
         let (org, caller) = (self.names.org(outcome.org), self.names.caller(outcome.caller));
         for failed in &failures.list {
-            let object = failures.objects.get(failed.at as usize).and_then(Option::as_ref).or(outcome.object.as_ref());
+            let object = match failures.objects.as_slice() {
+                [all] => all.as_ref(),
+                each => each.get(failed.at as usize).and_then(Option::as_ref),
+            };
+            let object = object.or(outcome.object.as_ref());
             let object = object.map_or(WordId::NONE, |object| shared.objects.id(object, false));
             let code = if failed.code.is_empty() { WordId::NONE } else { shared.error_codes.id(&failed.code, true) };
             let labels = |object, code| RecordFailureLabels {
@@ -251,7 +255,8 @@ impl Cache {
                 error_code: shared.error_codes.word(code),
             };
             let cell = metrics.record_failures_total.cell_below(shared.max_series, labels(object, code));
-            cell.unwrap_or_else(|| metrics.record_failures_total.cell(labels(WordId::OTHER, WordId::OTHER))).add(1);
+            cell.unwrap_or_else(|| metrics.record_failures_total.cell(labels(WordId::OTHER, WordId::OTHER)))
+                .add(u64::from(failures.each));
         }
     }
 

@@ -316,7 +316,8 @@ fn every_metric_has_help_type_and_valid_samples() {
     outcome.retried = Some((Purse::Lock, RetryResult::Budget));
     let body = br#"[{"success":false,"errors":[{"statusCode":"UNABLE_TO_LOCK_ROW"}]}]"#;
     let found = taxonomy::scan(Family::Collections, body).unwrap();
-    let failures = Failures { total: found.total, failed: found.failed, list: found.list, objects: Vec::new() };
+    let failures =
+        Failures { total: found.total, failed: found.failed, list: found.list, each: 1, objects: Vec::new() };
     outcome.failures = Some(Box::new(failures));
     outcome.exchanges[0].failure = Some(FailureKind::Timeout);
     world.recorder.finish(&outcome, &world.finish());

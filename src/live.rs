@@ -473,8 +473,8 @@ pub fn costs(org: &Org) -> Costs {
 
 /// What the configuration says of calls that are made once more.
 fn retry(config: &Config) -> RetrySettings {
-    let config::Retry { attempts, budget, lock_attempts, lock_budget } = config.retry;
-    RetrySettings { attempts, budget, lock_attempts, lock_budget }
+    let config::Retry { attempts, budget, lock_attempts, lock_budget, lock_per_record } = config.retry;
+    RetrySettings { attempts, budget, lock_attempts, lock_budget, lock_per_record }
 }
 
 /// What the configuration says of calls that run long and calls that wait.

@@ -27,6 +27,7 @@ mod faults;
 mod identities;
 mod limits;
 mod limits_poll;
+mod mending;
 mod observed;
 mod pacing;
 mod partial;

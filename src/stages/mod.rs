@@ -27,6 +27,7 @@ mod errand;
 pub mod facade;
 pub mod identify;
 mod inflate;
+mod mend;
 pub mod observe;
 mod own;
 pub mod pace;

@@ -27,6 +27,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::salesforce::taxonomy::{Kind, Partial, Verdict, retry_after};
 use crate::stages::answer::{Gathered, gather, unmeasured};
 use crate::stages::back::{Back, Left, Places};
+use crate::stages::mend::{self, Apart, Mending};
 use crate::stages::parts::{LONGEST_PARTS, Seeks};
 use crate::stages::way::Waiting;
 use crate::stages::{Passage, Reply, parts, remember};
@@ -165,11 +166,19 @@ where
         let mut made = 1;
         // The last repetition's purse; and whether an attempt before the last may have written something.
         let (mut purse, mut doubt) = (None, false);
+        // An answer of which a part is asked again.
+        let mut mending: Option<Mending> = None;
         loop {
-            let seen = look(result, self.back.take(), self.has_parts(), &self.stage.desk, &record).await;
+            let (mut left, mut over) = (self.back.take(), false);
+            if let Some(mending) = mending.take() {
+                let mended = mending.mended(result, left, &record, &self.stage.desk.tasks).await;
+                (result, left, over) = (Ok(mended.reply), mended.left, mended.over);
+                doubt |= mended.unknown;
+            }
+            let seen = look(result, left, self.has_parts(), &self.stage.desk, &record).await;
             result = seen.result;
             let (well, unknown) = (seen.well, seen.unknown);
-            let Some((trouble, mut passage)) = seen.trouble else {
+            let Some((trouble, mut passage)) = seen.trouble.filter(|_| !over) else {
                 if let Some(purse) = purse {
                     let became = if well { RetryResult::Succeeded } else { RetryResult::Failed };
                     record.lock().retried = Some((purse, became));
@@ -195,8 +204,11 @@ where
                     return told(result, &record, unknown || doubt);
                 }
                 Decision::Again(wait) => {
-                    // Nothing of the failed attempt is held while the next one waits.
-                    drop(result);
+                    match (seen.apart, result) {
+                        (Some(apart), Ok(reply)) => mending = Some(apart.begin(reply, &mut passage)),
+                        // Nothing of the failed attempt is held while the next one waits.
+                        (_, result) => drop(result),
+                    }
                     tokio::time::sleep(wait).await;
                 }
             }
@@ -222,7 +234,7 @@ async fn look(
         Err(refusal) => {
             let unknown = refusal.reason == Reason::OutcomeUnknown;
             let trouble = left.and_then(|Left { passage, failure }| Some((lost(&passage.call, failure?)?, passage)));
-            return Seen { result: Err(refusal), trouble, well: false, unknown };
+            return Seen { result: Err(refusal), trouble, well: false, unknown, apart: None };
         }
     };
     let status = reply.status();
@@ -231,7 +243,7 @@ async fn look(
     let known = reply.body().size_hint().exact();
     let expected = known.map_or(limit, |length| usize::try_from(length).unwrap_or(usize::MAX));
     let mut hold = desk.buffers.hold();
-    let passed = |reply| Seen { result: Ok(reply), trouble: None, well, unknown: false };
+    let passed = |reply| Seen { result: Ok(reply), trouble: None, well, unknown: false, apart: None };
     let Some(Left { passage, .. }) = left else { return passed(reply) };
     let watched = |reply| match parts::of_parts(&passage.call.meaning).filter(|_| has_parts) {
         Some(passing) => parts::watched(reply, passing, record, &desk.buffers, &desk.tasks),
@@ -254,7 +266,12 @@ async fn look(
         None => None,
     };
     let locked = found.as_ref().is_some_and(Partial::is_locked);
-    if let Some(found) = found {
+    let mut apart = None;
+    if let (Some(found), Some(whole)) = (found, &whole) {
+        let wanted = passage.live.org(passage.call.org).is_some_and(|org| org.retry.lock_per_record);
+        if wanted && well && !locked {
+            apart = mend::apart(&passage, &head.headers, whole, &found, &desk.buffers, &desk.tasks).await;
+        }
         record.lock().failures = parts::failures(found, meaning);
     }
     // The body has passed: what it says is written down.
@@ -263,13 +280,14 @@ async fn look(
         remember::note(&passage, &head, whole, verdict);
     }
     let unknown = verdict.is_some_and(|verdict| verdict.is_outcome_unknown(meaning.idempotency));
-    let trouble = if locked {
+    let trouble = if locked || apart.is_some() {
         Some(Trouble { purse: Purse::Lock, waits: LOCKED, told: None })
     } else {
         verdict.and_then(|verdict| said(verdict, meaning, &head.headers))
     };
     let trouble = trouble.map(|trouble| (trouble, passage));
-    Seen { result: Ok(Response::from_parts(head, body)), trouble, well: well && !locked, unknown }
+    let well = well && !locked && apart.is_none();
+    Seen { result: Ok(Response::from_parts(head, body)), trouble, well, unknown, apart }
 }
 
 /// What one attempt came to.
@@ -280,6 +298,8 @@ struct Seen {
     well: bool,
     /// It may have written something, and nobody knows.
     unknown: bool,
+    /// Only this part of it is to be sent again.
+    apart: Option<Apart>,
 }
 
 /// A failure that may pass.

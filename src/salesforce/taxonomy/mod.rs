@@ -8,6 +8,7 @@
 
 mod bulk;
 mod envelope;
+mod mend;
 mod partial;
 mod said;
 mod stream;
@@ -20,6 +21,7 @@ use memchr::memmem;
 
 pub use bulk::{Progress, progress};
 pub use envelope::Envelope;
+pub use mend::{locked, merged, only, only_ids};
 pub use partial::{Failed, Partial, scan};
 pub use said::{Said, Shape, said};
 pub use stream::Stream;

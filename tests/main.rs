@@ -41,6 +41,7 @@ mod reload;
 mod remembered;
 mod retries;
 mod sdk;
+mod sdks;
 mod seen;
 mod serve;
 mod shim;

@@ -325,16 +325,21 @@ fn lost(call: &Call, (cause, sent): (Cause, Sent)) -> Option<Trouble> {
 /// An answer that says that it failed.
 fn said(verdict: Verdict, meaning: &Meaning, headers: &HeaderMap) -> Option<Trouble> {
     let told = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.as_bytes(), LONGEST_PAUSE));
-    // Nobody knows when a rate is free again, unless it is said.
-    let passes = verdict.may_pass() || (verdict.kind == Kind::LimitFamily && told.is_some());
-    let safe = verdict.is_safe(meaning.idempotency) || repeats(meaning);
     let purse = if verdict.kind == Kind::Lock { Purse::Lock } else { Purse::Usual };
-    (passes && safe).then_some(Trouble { purse, waits: verdict.waits(), told })
+    is_repeated(verdict, meaning, told.is_some()).then_some(Trouble { purse, waits: verdict.waits(), told })
+}
+
+/// Whether a call that failed like this is made once more, if there is time and budget for it; `told` says whether
+/// Salesforce said when.
+pub fn is_repeated(verdict: Verdict, meaning: &Meaning, told: bool) -> bool {
+    // Nobody knows when a rate is free again, unless it is said.
+    let passes = verdict.may_pass() || (verdict.kind == Kind::LimitFamily && told);
+    passes && (verdict.is_safe(meaning.idempotency) || repeats(meaning))
 }
 
 /// Whether doing it twice is like doing it once, also for who writes the same in between: reads, and upserts by a key of
-/// their own.
-fn repeats(meaning: &Meaning) -> bool {
+/// their own. Such a call is made once more also if its answer was lost.
+pub fn repeats(meaning: &Meaning) -> bool {
     match meaning.idempotency {
         Idempotency::Safe => true,
         Idempotency::Idempotent => meaning.operation == Operation::Upsert,

@@ -12,6 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
+use crate::written::{Brings, Written};
+
 /// Why a body could not be read or written to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum BodyFault {
@@ -247,6 +249,8 @@ where
 pub enum ReplyBody<S> {
     /// A complete body (possibly empty), made or kept by the gateway.
     Whole(Bytes),
+    /// A complete body that is kept, and the fields of its head.
+    Kept(Bytes, Written),
     /// Salesforce's body, passed on as it arrives.
     Stream(S),
 }
@@ -260,7 +264,7 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         match self.get_mut() {
-            Self::Whole(bytes) => {
+            Self::Whole(bytes) | Self::Kept(bytes, _) => {
                 let bytes = std::mem::take(bytes);
                 Poll::Ready(if bytes.is_empty() { None } else { Some(Ok(Frame::data(bytes))) })
             }
@@ -270,15 +274,34 @@ where
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Whole(bytes) | Self::Kept(bytes, _) => bytes.is_empty(),
             Self::Stream(stream) => stream.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Whole(bytes) | Self::Kept(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
             Self::Stream(stream) => stream.size_hint(),
+        }
+    }
+}
+
+impl<S> ReplyBody<S> {
+    /// The fields it brings with it, to add to them.
+    pub fn written(&mut self) -> Option<&mut Written> {
+        match self {
+            Self::Kept(_, written) => Some(written),
+            Self::Whole(_) | Self::Stream(_) => None,
+        }
+    }
+}
+
+impl<S> Brings for ReplyBody<S> {
+    fn brings(&self) -> Option<&Written> {
+        match self {
+            Self::Kept(_, written) => Some(written),
+            Self::Whole(_) | Self::Stream(_) => None,
         }
     }
 }

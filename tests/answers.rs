@@ -374,6 +374,14 @@ async fn a_thousand_who_ask_the_same_cost_one_call() {
     assert_eq!((world.sim.counts().charged - before, joined.load(Ordering::Relaxed)), (1, 999));
     let saved = world.metric("weirkeeper_api_calls_saved_total", &[("by", "joined")]);
     assert!((saved - 999.0).abs() < f64::EPSILON, "{saved}");
+    assert_eq!(world.client().get(&row).await.code(), 200);
+    let objects = world.telemetry.cache_status().objects;
+    let account = objects.iter().find(|one| one.object == "Account").unwrap();
+    // The first asked for ids by a query, whose answer is not shared by who has another session.
+    assert_eq!((account.from_memory, account.joined, account.answers > 0), (1, 999, true), "{account:?}");
+    assert!(account.hit_ratio.is_some_and(|ratio| ratio > 0.99) && account.bytes > 1_000, "{account:?}");
+    let bytes = world.metric("weirkeeper_cache_object_bytes", &[("object", "Account")]);
+    assert!((bytes - account.bytes as f64).abs() < f64::EPSILON);
     world.close().await;
 }
 

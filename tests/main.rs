@@ -18,6 +18,7 @@ mod blocking;
 mod budget;
 mod budget_days;
 mod budget_process;
+mod cache_day;
 mod callers;
 mod charts;
 mod cli;

@@ -426,3 +426,28 @@ async fn the_refusals_of_salesforce_are_understood_in_the_form_of_each_api() {
     assert_eq!(capacity("weirkeeper_long_running_capacity"), 6);
     world.close().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_urgent_hurries_the_call_he_waits_for() {
+    let cache = "cache: {entries: [{match: {objects: [Lead], operations: [query]}, fresh: 1m}]}\n";
+    let world = World::new(&format!("{cache}{}", one_slot()));
+    let lead = "query?q=SELECT+Id+FROM+Lead";
+    let mut shop = named(&world, "shop");
+    assert_eq!(shop.get("recent").await.code(), 200);
+    slow(&world, None, FaultAction::None);
+    let holds = asks(&world);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = world.sim.counts().charged;
+    let mut report = named(&world, "shop").with("weirkeeper-class", "batch");
+    let waits = tokio::spawn(async move { report.get(lead).await.code() });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(places(&world).0, 1, "batch has no slot left");
+    let begun = Instant::now();
+    let answer = shop.get(lead).await;
+    assert_eq!((answer.code(), answer.header("cache-status")), (200, "weirkeeper;fwd=miss;collapsed"));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(waits.await.unwrap(), 200);
+    assert_eq!(world.sim.counts().charged - before, 1, "one call for both");
+    assert_eq!(holds.await.unwrap(), 200);
+    world.close().await;
+}

@@ -453,6 +453,7 @@ async fn a_sent_call_keeps_its_slot_when_its_caller_leaves_and_salesforce_is_bel
         (&json!("etl"), &json!("batch"), &json!(true), &json!("enforce"))
     );
     assert_eq!(shown["calls"][0]["template"], "/services/data/{version}/query");
+    assert_eq!(shown["held"], json!({"interactive": 0, "standard": 0, "batch": 1}));
     tokio::time::sleep(Duration::from_secs(40)).await;
     assert!(slots("ghost") < f64::EPSILON);
     world.sim.script().clear_faults();

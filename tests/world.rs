@@ -164,11 +164,12 @@ impl World {
             buffers: buffers.clone(),
             ids: Arc::new(RequestIds::new(0xfeed)),
         };
-        let source = Arc::clone(&in_force);
+        let (source, known) = (Arc::clone(&in_force), answers.clone());
         telemetry.add_source(move |snapshot| {
             let live = source.load();
             snapshot.budgets = gateway::figures::budgets(&live, clock.now());
             snapshot.slots = gateway::figures::slots(&live, clock.now());
+            snapshot.cache = gateway::figures::kept(&known);
         });
         let tasks = Tasks::new();
         let drain = Drain::new();

@@ -13,6 +13,9 @@ use crate::load::{self, Until};
 use crate::target::{Kind, Stage, installed};
 use crate::{Common, Outcome, report};
 
+/// Answers from memory whose system calls are counted.
+const REMEMBERED: u64 = 20_000;
+
 /// How to count instructions.
 #[derive(Args)]
 pub struct InstructionOptions {
@@ -50,6 +53,9 @@ pub struct InstructionOptions {
 /// How to count system calls.
 #[derive(Args)]
 pub struct SyscallOptions {
+    /// Count those of answers from memory, beside nginx answering from its cache.
+    #[arg(long)]
+    memory: bool,
     /// Connections of the caller.
     #[arg(long, default_value_t = 64)]
     connections: u32,
@@ -79,7 +85,7 @@ pub fn instructions(common: &Common, options: &InstructionOptions) -> Outcome<bo
         kinds.insert(1, Kind::Identity);
     }
     if options.gate_memory.is_some() {
-        kinds.push(Kind::Memory);
+        kinds.extend(Kind::remembering(common)?.into_iter().rev());
     }
     for kind in kinds {
         let (mut fewer, mut more) = (u64::MAX, u64::MAX);
@@ -133,9 +139,16 @@ fn instructions_of(stage: &Stage, kind: &Kind, calls: u64, connections: u32) -> 
     if !target.process.end() {
         return Err(format!("{} did not end when asked to, so its instructions are not known", kind.name()).into());
     }
-    let text = fs::read_to_string(&profile)?;
-    let total = text.lines().find_map(|line| line.strip_prefix("summary:").or_else(|| line.strip_prefix("totals:")));
-    Ok(total.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).ok_or("callgrind wrote no total")?)
+    total_of(&profile)
+}
+
+/// What callgrind counted in all.
+pub fn total_of(profile: &Path) -> Outcome<u64> {
+    let text = fs::read_to_string(profile)?;
+    // Where counting was turned off before the end, one of the two is nothing.
+    let totals = text.lines().filter_map(|line| line.strip_prefix("summary:").or_else(|| line.strip_prefix("totals:")));
+    let total = totals.filter_map(|rest| rest.split_whitespace().next()?.parse().ok()).max();
+    Ok(total.ok_or("callgrind wrote no total")?)
 }
 
 /// System calls per call while the target is saturated, counted by strace over all threads.
@@ -145,7 +158,8 @@ pub fn syscalls(common: &Common, options: &SyscallOptions) -> Outcome<bool> {
     }
     let stage = Stage::set(0)?;
     let (mut figures, mut rows) = (Vec::new(), Vec::new());
-    for kind in kinds(common) {
+    let kinds = if options.memory { Kind::remembering(common)? } else { kinds(common) };
+    for kind in kinds {
         let calls = syscalls_of(&stage, &kind, options.connections)?;
         let total: f64 = calls.iter().map(|(_, count)| count).sum();
         let most: Vec<String> = calls
@@ -166,6 +180,10 @@ fn syscalls_of(stage: &Stage, kind: &Kind, connections: u32) -> Outcome<Vec<(Str
     let until =
         |milliseconds| Until::Time { warm: Duration::from_millis(100), window: Duration::from_millis(milliseconds) };
     load::closed_loop(target.port, connections, &requests, until(300), || Ok(()))?;
+    if kind.remembers() {
+        let once = Until::Requests(requests.len() as u64);
+        load::closed_loop(target.port, connections, &requests, once, || Ok(()))?;
+    }
     let output = stage.directory.path().join("strace.txt");
     let mut strace = Command::new("strace");
     strace.args(["-f", "-qq", "-c", "-o"]).arg(&output);
@@ -175,8 +193,14 @@ fn syscalls_of(stage: &Stage, kind: &Kind, connections: u32) -> Outcome<Vec<(Str
     let mut strace = strace.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     std::thread::sleep(Duration::from_millis(700));
     let served = stage.served()?;
-    let load = load::closed_loop(target.port, connections, &requests, until(2000), || Ok(()));
-    let answered = stage.served()? - served;
+    // Where the origin is not asked, it cannot say how often the target was.
+    let load = if kind.remembers() {
+        load::closed_loop(target.port, connections, &requests, Until::Requests(REMEMBERED), || Ok(()))
+    } else {
+        load::closed_loop(target.port, connections, &requests, until(2000), || Ok(()))
+    };
+    let asked = stage.served()? - served;
+    let answered = if kind.remembers() { REMEMBERED } else { asked };
     if let Some(pid) = i32::try_from(strace.id()).ok().and_then(Pid::from_raw) {
         kill_process(pid, Signal::INT)?;
     }

@@ -132,14 +132,16 @@ pub fn caller_headers(key: &str) -> String {
     )
 }
 
-/// Reads of many different rows.
+/// Reads of a thousand different rows.
 pub fn row_requests(key: &str) -> Arc<Vec<Vec<u8>>> {
-    let headers = caller_headers(key);
-    Arc::new(
-        (0..1000)
-            .map(|number| format!("GET {ROWS}0011U000000{number:04}QAV HTTP/1.1\r\n{headers}\r\n").into_bytes())
-            .collect(),
-    )
+    rows(key, 0..1000, "", "")
+}
+
+/// Reads of rows by number; `suffix` ends the target, and `header` is one line more or none.
+pub fn rows(key: &str, numbers: impl Iterator<Item = u64>, suffix: &str, header: &str) -> Arc<Vec<Vec<u8>>> {
+    let headers = caller_headers(key) + header;
+    let row = |number| format!("GET {ROWS}0011U000{number:07}QAV{suffix} HTTP/1.1\r\n{headers}\r\n").into_bytes();
+    Arc::new(numbers.map(row).collect())
 }
 
 /// How long a closed loop goes on.

@@ -15,6 +15,8 @@ use crate::load::SESSION;
 
 /// Where every row is: anything below answers the same row.
 pub const ROWS: &str = "/services/data/v62.0/sobjects/Account/";
+/// How the target of a row ends that is to have nothing but its id.
+pub const SMALL: &str = "?fields=Id";
 /// A large download.
 pub const BLOB: &str = "/services/data/v62.0/sobjects/ContentVersion/0681U00000AbCdEQAV/VersionData";
 /// A large upload.
@@ -83,6 +85,7 @@ impl Pattern {
 
 struct Origin {
     row: Vec<u8>,
+    small: Vec<u8>,
     pattern: Pattern,
     blob_bytes: u64,
     served: AtomicU64,
@@ -95,6 +98,7 @@ pub fn serve(options: &Options) -> Outcome<()> {
         let listener = TcpListener::bind(("127.0.0.1", options.port)).await?;
         let origin = Arc::new(Origin {
             row: row(),
+            small: small(),
             pattern: Pattern::new(),
             blob_bytes: options.blob_bytes,
             served: AtomicU64::new(0),
@@ -134,6 +138,12 @@ fn row() -> Vec<u8> {
     format!("{}}}", fields.join(",")).into_bytes()
 }
 
+/// The same account with its id alone.
+fn small() -> Vec<u8> {
+    let attributes = r#"{"type":"Account","url":"/services/data/v62.0/sobjects/Account/0011U00000AbCdEQAV"}"#;
+    format!(r#"{{"attributes":{attributes},"Id":"0011U00000AbCdEQAV"}}"#).into_bytes()
+}
+
 async fn connection(mut stream: TcpStream, origin: &Origin) -> io::Result<()> {
     let mut input = Vec::with_capacity(READ_SIZE);
     let mut output = Vec::with_capacity(4096);
@@ -165,8 +175,9 @@ async fn connection(mut stream: TcpStream, origin: &Origin) -> io::Result<()> {
         }
         let length = content_length(&head).unwrap_or(0);
         if method == "GET" {
-            answer_head(&mut output, "200 OK", "application/json;charset=UTF-8", origin.row.len() as u64, origin);
-            output.extend_from_slice(&origin.row);
+            let row = if path.ends_with(SMALL) { &origin.small } else { &origin.row };
+            answer_head(&mut output, "200 OK", "application/json;charset=UTF-8", row.len() as u64, origin);
+            output.extend_from_slice(row);
         } else {
             let intact = take_body(&mut stream, &mut input, length, &origin.pattern).await?;
             let (status, body) = if path == TOKEN {

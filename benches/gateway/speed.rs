@@ -15,6 +15,8 @@ use crate::{Common, Outcome, TARGET_CORE, report};
 const FOREIGN_AT_MOST: f64 = 0.35;
 /// Answers the origin must have given for each that the caller got: a cached answer is no proxied call.
 const PROXIED_AT_LEAST: f64 = 0.95;
+/// The same for answers from memory: nearly none may be asked for.
+const PROXIED_AT_MOST: f64 = 0.01;
 
 /// How to measure CPU time.
 #[derive(Args)]
@@ -31,6 +33,12 @@ pub struct Options {
     /// Connections of the caller.
     #[arg(long, default_value_t = 64)]
     connections: u32,
+    /// Measure answers from memory, beside nginx answering from its cache.
+    #[arg(long)]
+    memory: bool,
+    /// Fail if a call costs more than so many times what nginx takes for it.
+    #[arg(long)]
+    gate: Option<f64>,
     /// Write the figures of every round here.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -51,7 +59,13 @@ pub fn run(common: &Common, options: &Options) -> Outcome<bool> {
     let (rounds, seconds) = if options.quick { (5, 0.6) } else { (options.rounds.max(1), options.seconds) };
     let until = Until::Time { warm: Duration::from_millis(300), window: Duration::from_secs_f64(seconds) };
     let stage = Stage::set(0)?;
-    let targets = Kind::chosen(common).iter().map(|kind| stage.start(kind, &[])).collect::<Outcome<Vec<_>>>()?;
+    let kinds = if options.memory { Kind::remembering(common)? } else { Kind::chosen(common) };
+    let targets = kinds.iter().map(|kind| stage.start(kind, &[])).collect::<Outcome<Vec<_>>>()?;
+    for target in targets.iter().filter(|target| target.kind.remembers()) {
+        let requests = load::row_requests(&stage.key);
+        let once = Until::Requests(requests.len() as u64);
+        load::closed_loop(target.port, options.connections, &requests, once, || Ok(()))?;
+    }
     let mut figures = vec![Vec::new(); targets.len()];
     for round in 0..rounds {
         let mut order: Vec<usize> = (0..targets.len()).collect();
@@ -68,7 +82,7 @@ pub fn run(common: &Common, options: &Options) -> Outcome<bool> {
             list.push(result);
         }
     }
-    print(&targets, &figures);
+    let ratio = print(&targets, &figures);
     let named = targets.iter().zip(&figures).map(|(target, list)| {
         let list = list.iter().map(|round| {
             json!({"cpu_us": round.cpu_us, "per_second": round.per_second, "p50_us": round.p50_us,
@@ -77,7 +91,7 @@ pub fn run(common: &Common, options: &Options) -> Outcome<bool> {
         (target.kind.name().to_owned(), list.collect())
     });
     report::json(options.json.as_deref(), &json!({"rounds": named.collect::<serde_json::Map<_, _>>()}))?;
-    Ok(true)
+    Ok(report::within("CPU beside nginx", ratio, options.gate))
 }
 
 fn measured(stage: &Stage, target: &Target, connections: u32, until: Until) -> Outcome<Round> {
@@ -92,7 +106,11 @@ fn measured(stage: &Stage, target: &Target, connections: u32, until: Until) -> O
     if seen.answered == 0 {
         return Err(format!("{} answered nothing", target.kind.name()).into());
     }
-    if ((stage.served()? - served) as f64) < seen.answered as f64 * PROXIED_AT_LEAST {
+    let proxied = (stage.served()? - served) as f64 / seen.answered as f64;
+    if target.kind.remembers() && proxied > PROXIED_AT_MOST {
+        return Err(format!("{} asked the origin", target.kind.name()).into());
+    }
+    if !target.kind.remembers() && proxied < PROXIED_AT_LEAST {
         return Err(format!("{} did not ask the origin each time", target.kind.name()).into());
     }
     let cpu_seconds = (cpu_after - cpu_before) as f64 / 1e9;
@@ -105,8 +123,10 @@ fn measured(stage: &Stage, target: &Target, connections: u32, until: Until) -> O
     })
 }
 
-fn print(targets: &[Target], figures: &[Vec<Round>]) {
-    let base = targets.iter().position(|target| matches!(target.kind, Kind::Nginx { access_log: false }));
+/// Prints all figures; what the first target takes beside nginx.
+fn print(targets: &[Target], figures: &[Vec<Round>]) -> f64 {
+    let is_base = |target: &Target| matches!(target.kind, Kind::Nginx { access_log: false } | Kind::NginxCache);
+    let base = targets.iter().position(is_base);
     let base = base.and_then(|place| figures.get(place));
     let rows: Vec<Vec<String>> = targets.iter().zip(figures).map(|(target, list)| row(target, list, base)).collect();
     report::table(
@@ -117,14 +137,19 @@ fn print(targets: &[Target], figures: &[Vec<Round>]) {
         "Median of {} rounds; ratios are of paired rounds. Core use under 90 %: the load was the limit, not the target.",
         figures.first().map_or(0, Vec::len)
     );
+    figures.first().zip(base).map_or(f64::NAN, |(own, base)| median(&ratios(own, base)))
+}
+
+/// What a target takes beside another, round by round.
+fn ratios(list: &[Round], base: &[Round]) -> Vec<f64> {
+    list.iter().zip(base).map(|(round, base)| round.cpu_us / base.cpu_us).collect()
 }
 
 fn row(target: &Target, list: &[Round], base: Option<&Vec<Round>>) -> Vec<String> {
     let of = |figure: fn(&Round) -> f64| list.iter().map(figure).collect::<Vec<f64>>();
     let cpu = of(|round| round.cpu_us);
     let (least, most) = cpu.iter().fold((f64::INFINITY, 0.0_f64), |(least, most), &us| (least.min(us), most.max(us)));
-    let ratios: Vec<f64> =
-        base.map_or_else(Vec::new, |base| cpu.iter().zip(base).map(|(us, base)| us / base.cpu_us).collect());
+    let ratios = base.map_or_else(Vec::new, |base| ratios(list, base));
     vec![
         target.kind.name().to_owned(),
         format!("{:.1} ({least:.1}-{most:.1})", median(&cpu)),

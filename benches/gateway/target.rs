@@ -87,8 +87,12 @@ pub enum Kind {
     Identity,
     /// The same as the first, answering from memory what it was asked before.
     Memory,
+    /// The same with so many MiB for answers.
+    Bounded { mib: u64 },
     /// nginx as a plain reverse proxy, one worker.
     Nginx { access_log: bool },
+    /// nginx answering from its proxy cache, whose files are in memory; no access log.
+    NginxCache,
     /// Any command.
     Command(String),
 }
@@ -99,9 +103,10 @@ impl Kind {
         match self {
             Self::Gateway => "weirkeeper",
             Self::Identity => "weirkeeper, identity",
-            Self::Memory => "weirkeeper, from memory",
+            Self::Memory | Self::Bounded { .. } => "weirkeeper, from memory",
             Self::Nginx { access_log: false } => "nginx",
             Self::Nginx { access_log: true } => "nginx, access log",
+            Self::NginxCache => "nginx, from its cache",
             Self::Command(_) => "command",
         }
     }
@@ -113,6 +118,20 @@ impl Kind {
             kinds.extend([Self::Nginx { access_log: false }, Self::Nginx { access_log: true }]);
         }
         kinds
+    }
+
+    /// What answers from memory: this gateway, and nginx if it is installed and wanted.
+    pub fn remembering(common: &Common) -> Outcome<Vec<Self>> {
+        if common.target_cmd.is_some() {
+            return Err("only this gateway's memory can be measured".into());
+        }
+        let nginx = !common.no_nginx && installed("nginx");
+        Ok(std::iter::once(Self::Memory).chain(nginx.then_some(Self::NginxCache)).collect())
+    }
+
+    /// Whether it answers without asking the origin.
+    pub fn remembers(&self) -> bool {
+        matches!(self, Self::Memory | Self::Bounded { .. } | Self::NginxCache)
     }
 }
 
@@ -207,6 +226,8 @@ impl Drop for Process {
 /// The place where all targets of a run live: a directory, an origin, the caller's key.
 pub struct Stage {
     pub directory: TempDir,
+    /// For what others keep in files: in memory where the machine has such a place.
+    kept: TempDir,
     pub origin_port: u16,
     pub key: String,
     _origin: Process,
@@ -223,23 +244,24 @@ impl Stage {
         let command: Vec<String> = std::iter::once(own).chain(words.map(str::to_owned)).collect();
         let mut origin = Process::start(LOAD_CORE, &command, &directory.path().join("origin.log"))?;
         origin.wait_until_up(origin_port, &first_row(&key))?;
-        Ok(Self { directory, origin_port, key, _origin: origin })
+        let kept = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
+        Ok(Self { directory, kept, origin_port, key, _origin: origin })
     }
 
     /// Starts a target, behind `wrapper` if that is not empty, and checks its answer against the origin's.
     pub fn start(&self, kind: &Kind, wrapper: &[String]) -> Outcome<Target> {
-        let port = free_port()?;
+        let (port, admin) = (free_port()?, free_port()?);
         let mut command = wrapper.to_vec();
-        command.extend(self.command(kind, port)?);
+        command.extend(self.command(kind, port, admin)?);
         let log = self.directory.path().join(format!("{port}.log"));
         let name = kind.name();
         let mut process = Process::start(TARGET_CORE, &command, &log)?;
         process.wait_until_up(port, &first_row(&self.key)).map_err(|error| format!("{name} {error}"))?;
         self.check(port).map_err(|error| format!("{name}: {error}"))?;
-        Ok(Target { kind: kind.clone(), port, process })
+        Ok(Target { kind: kind.clone(), port, admin, process })
     }
 
-    fn command(&self, kind: &Kind, port: u16) -> Outcome<Vec<String>> {
+    fn command(&self, kind: &Kind, port: u16, admin: u16) -> Outcome<Vec<String>> {
         let file = self.directory.path().join(format!("{port}.conf"));
         let path = file.display().to_string();
         match kind {
@@ -248,12 +270,12 @@ impl Stage {
                 let words = command.split_whitespace();
                 Ok(words.map(|word| word.replace("{port}", &own).replace("{upstream}", &upstream)).collect())
             }
-            Kind::Gateway | Kind::Identity | Kind::Memory => {
-                fs::write(&file, self.gateway_config(kind, port)?)?;
+            Kind::Gateway | Kind::Identity | Kind::Memory | Kind::Bounded { .. } => {
+                fs::write(&file, self.gateway_config(kind, port, admin)?)?;
                 Ok([env!("CARGO_BIN_EXE_weirkeeper"), "serve", "--config", &path].map(str::to_owned).to_vec())
             }
-            Kind::Nginx { access_log } => {
-                fs::write(&file, self.nginx_config(port, *access_log))?;
+            Kind::Nginx { .. } | Kind::NginxCache => {
+                fs::write(&file, self.nginx_config(kind, port))?;
                 Ok(["nginx", "-p", &self.directory.path().display().to_string(), "-c", &path]
                     .map(str::to_owned)
                     .to_vec())
@@ -262,8 +284,8 @@ impl Stage {
     }
 
     /// One runtime, for one core; a caller known by its key, rules to check, metrics and access log on.
-    fn gateway_config(&self, kind: &Kind, port: u16) -> Outcome<String> {
-        let (admin, upstream) = (free_port()?, self.origin_port);
+    fn gateway_config(&self, kind: &Kind, port: u16, admin: u16) -> Outcome<String> {
+        let upstream = self.origin_port;
         let log = self.directory.path().join(format!("{port}-access.log"));
         let log = log.display();
         let digest = weirkeeper::config::key::sha256_hex(&self.key);
@@ -277,9 +299,11 @@ impl Stage {
             );
             act_as = "  act_as: app\n";
         }
+        let entries = "entries: [{match: {objects: [Account], operations: [read]}, fresh: 1h}]";
         let cache = match kind {
-            Kind::Memory => "cache: {entries: [{match: {objects: [Account], operations: [read]}, fresh: 1h}]}\n",
-            _ => "",
+            Kind::Memory => format!("cache: {{{entries}}}\n"),
+            Kind::Bounded { mib } => format!("cache: {{bytes: {mib}MiB, {entries}}}\n"),
+            _ => String::new(),
         };
         Ok(format!(
             "{cache}listeners: [{{address: \"127.0.0.1:{port}\"}}]\n\
@@ -298,9 +322,23 @@ impl Stage {
         ))
     }
 
-    fn nginx_config(&self, port: u16, access_log: bool) -> String {
+    fn nginx_config(&self, kind: &Kind, port: u16) -> String {
         let (directory, upstream) = (self.directory.path().display(), self.origin_port);
-        let log = if access_log {
+        let (kept, keep) = if matches!(kind, Kind::NginxCache) {
+            let kept = self.kept.path().display();
+            // What the origin says of keeping is meant for caches that do not know whose answer it is.
+            (
+                format!(
+                    "sendfile on;\nopen_file_cache max=10000 inactive=1h;\n\
+                     proxy_cache_path {kept}/{port} levels=1:2 keys_zone=kept:64m max_size=1g inactive=1h use_temp_path=off;\n"
+                ),
+                "proxy_cache kept;\nproxy_cache_key $request_uri;\nproxy_cache_valid 200 1h;\nproxy_cache_lock on;\n\
+                 proxy_ignore_headers Cache-Control Expires Vary;\n",
+            )
+        } else {
+            (String::new(), "")
+        };
+        let log = if matches!(kind, Kind::Nginx { access_log: true }) {
             format!("{directory}/{port}-access.log combined buffer=64k flush=1s")
         } else {
             "off".to_owned()
@@ -311,12 +349,12 @@ impl Stage {
         format!(
             "daemon off;\nmaster_process off;\nworker_processes 1;\npid {directory}/{port}.pid;\nerror_log stderr error;\n\
              events {{ worker_connections 15000; }}\n\
-             http {{\naccess_log {log};\ntcp_nodelay on;\nkeepalive_timeout 600s;\nkeepalive_requests 1000000000;\n{spill}\
+             http {{\naccess_log {log};\ntcp_nodelay on;\nkeepalive_timeout 600s;\nkeepalive_requests 1000000000;\n{spill}{kept}\
              client_max_body_size 0;\n\
              upstream origin {{ server 127.0.0.1:{upstream}; keepalive 512; keepalive_requests 1000000000; }}\n\
              server {{\nlisten 127.0.0.1:{port} backlog=4096;\n\
              location / {{\nproxy_pass http://origin;\nproxy_http_version 1.1;\nproxy_set_header Connection \"\";\n\
-             proxy_set_header Host $host;\nproxy_buffer_size 8k;\nproxy_buffers 16 8k;\n}}\n}}\n}}\n"
+             proxy_set_header Host $host;\nproxy_buffer_size 8k;\nproxy_buffers 16 8k;\n{keep}}}\n}}\n}}\n"
         )
     }
 
@@ -367,6 +405,8 @@ fn free_port() -> Outcome<u16> {
 pub struct Target {
     pub kind: Kind,
     pub port: u16,
+    /// Where this gateway's metrics are.
+    pub admin: u16,
     pub process: Process,
 }
 

@@ -4,6 +4,7 @@
 //! it touches the rows of all. Who may see what depends on a few objects of the org's own; writing them touches everything,
 //! and so does whatever this gateway does not know: Apex, actions, metadata, unknown paths.
 
+use memchr::{memchr, memrchr};
 use smallvec::smallvec;
 
 use super::rules::Rules;
@@ -131,11 +132,15 @@ pub(super) const ROW: &str = "/services/data/{version}/sobjects/{object}/{id}";
 
 /// The last segment of a path without escapes.
 pub(super) fn last_segment(path: &str) -> Option<&str> {
-    let path = path.split_once('?').map_or(path, |(path, _)| path);
-    if path.contains('%') {
+    let path = memchr(b'?', path.as_bytes()).and_then(|end| path.get(..end)).unwrap_or(path);
+    if memchr(b'%', path.as_bytes()).is_some() {
         return None;
     }
-    path.trim_end_matches('/').rsplit('/').next()
+    let mut path = path;
+    while let Some(shorter) = path.strip_suffix('/') {
+        path = shorter;
+    }
+    memrchr(b'/', path.as_bytes()).map_or(Some(path), |at| path.get(at + 1..))
 }
 
 /// What one part of a request changes.

@@ -2,14 +2,15 @@
 //!
 //! The first to ask leads, the others wait for it. A flight ends in one of three ways: its answer has landed and all who wait
 //! get it; it cannot be shared, and each goes alone; or its leader has left or was refused, and one of those who wait leads
-//! next, under its own name. Who waits is bounded, and so is how long.
+//! next, under its own name. Who waits is bounded, and so is how long. If who joins is more urgent than who leads, the flight
+//! becomes as urgent, for as long as it waits for its turn.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use ahash::AHashMap;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::kept::Whole;
 use super::question::Key;
@@ -47,8 +48,60 @@ pub struct Flight {
     as_of: u64,
     /// How urgent its leader is.
     class: Class,
+    urgency: Arc<Urgency>,
     state: watch::Sender<State>,
     waiting: AtomicUsize,
+}
+
+/// How urgent a flight is: as urgent as the most urgent of those who wait for it.
+#[derive(Debug)]
+pub struct Urgency {
+    /// The class by its index, or [`Self::NOT_YET`].
+    class: AtomicU8,
+    raised: Notify,
+}
+
+impl Default for Urgency {
+    fn default() -> Self {
+        Self { class: AtomicU8::new(Self::NOT_YET), raised: Notify::new() }
+    }
+}
+
+impl Urgency {
+    /// Its call does not ask for its turn yet: what it waits for does not go by class.
+    const NOT_YET: u8 = u8::MAX;
+
+    /// Its call, of this class, asks for its turn, or has had it: the class it goes by.
+    pub fn asks(&self, class: Class) -> Class {
+        self.class.fetch_min(class.index() as u8, Ordering::AcqRel);
+        self.class().unwrap_or(class)
+    }
+
+    /// Somebody of this class would wait for it; `false` if that would take longer than going alone.
+    fn raise(&self, class: Class) -> bool {
+        if self.class().is_none() {
+            return false;
+        }
+        let wanted = class.index() as u8;
+        if self.class.fetch_min(wanted, Ordering::AcqRel) > wanted {
+            self.raised.notify_one();
+        }
+        true
+    }
+
+    fn class(&self) -> Option<Class> {
+        Class::ALL.get(usize::from(self.class.load(Ordering::Acquire))).copied()
+    }
+
+    /// Ready when it is more urgent than `class`, with what it is then. For one who waits.
+    pub async fn above(&self, class: Class) -> Class {
+        loop {
+            if let Some(wanted) = self.class().filter(|wanted| *wanted < class) {
+                return wanted;
+            }
+            self.raised.notified().await;
+        }
+    }
 }
 
 /// All flights of the process.
@@ -68,7 +121,8 @@ pub enum Boarding {
 
 impl Flights {
     /// Joins the flight of `key`, or leads one. `may_join` says whether nothing its answer depends on has changed since the
-    /// number it is given. A flight is not joined by who is more urgent than its leader, for it would wait as its leader does.
+    /// number it is given. Who is more urgent than its leader joins once its call goes by class, and lends it his own; before,
+    /// he would wait as its leader does.
     pub fn board(
         self: &Arc<Self>,
         key: &Key,
@@ -77,20 +131,21 @@ impl Flights {
         may_join: impl FnOnce(u64) -> bool,
     ) -> Boarding {
         let mut flights = self.0.lock();
-        if let Some(flight) = flights.get(key) {
-            if class < flight.class {
+        if let Some(flight) = flights.get(key)
+            && may_join(flight.as_of)
+        {
+            if class < flight.class && !flight.urgency.raise(class) {
                 return Boarding::Alone;
             }
-            if may_join(flight.as_of) {
-                if flight.waiting.fetch_add(1, Ordering::AcqRel) >= MAX_WAITING {
-                    flight.waiting.fetch_sub(1, Ordering::AcqRel);
-                    return Boarding::Alone;
-                }
-                return Boarding::Waits(Seat { state: flight.state.subscribe(), flight: Arc::clone(flight) });
+            if flight.waiting.fetch_add(1, Ordering::AcqRel) >= MAX_WAITING {
+                flight.waiting.fetch_sub(1, Ordering::AcqRel);
+                return Boarding::Alone;
             }
+            return Boarding::Waits(Seat { state: flight.state.subscribe(), flight: Arc::clone(flight) });
         }
         let (state, _) = watch::channel(State::InAir);
-        let flight = Arc::new(Flight { as_of, class, state, waiting: AtomicUsize::new(0) });
+        let urgency = Arc::default();
+        let flight = Arc::new(Flight { as_of, class, urgency, state, waiting: AtomicUsize::new(0) });
         flights.insert(key.clone(), Arc::clone(&flight));
         Boarding::Leads(Box::new(Leader { flights: Arc::clone(self), key: key.clone(), flight, ended: false }))
     }
@@ -119,6 +174,11 @@ impl Leader {
     /// Whether anybody waits for the answer.
     pub fn has_followers(&self) -> bool {
         self.flight.waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// How urgent the flight is.
+    pub fn urgency(&self) -> Arc<Urgency> {
+        Arc::clone(&self.flight.urgency)
     }
 
     /// The answer is here. From now on nobody joins.
@@ -176,12 +236,13 @@ impl Drop for Seat {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use futures_util::FutureExt as _;
     use http::{HeaderMap, StatusCode};
 
     use super::*;
 
     fn key() -> Key {
-        Key::from_slice(b"one")
+        Key::from(*b"one")
     }
 
     fn landed() -> Landed {
@@ -241,11 +302,29 @@ mod tests {
         assert!(flights.is_empty());
     }
 
-    #[test]
-    fn who_is_more_urgent_does_not_wait_for_who_is_less() {
+    #[tokio::test]
+    async fn who_is_more_urgent_lends_its_class_to_a_flight_that_goes_by_class() {
         let flights = Arc::new(Flights::default());
-        let _leader = lead(&flights);
-        assert!(matches!(flights.board(&key(), 5, Class::Interactive, |_| true), Boarding::Alone));
-        assert!(matches!(flights.board(&key(), 5, Class::Batch, |_| true), Boarding::Waits(_)));
+        let leader = lead(&flights);
+        let board = |class| flights.board(&key(), 5, class, |_| true);
+        assert!(matches!(board(Class::Interactive), Boarding::Alone), "it waits for something else");
+        let batch = board(Class::Batch);
+        assert!(matches!(batch, Boarding::Waits(_)));
+        let urgency = leader.urgency();
+        assert_eq!(urgency.asks(Class::Standard), Class::Standard);
+        let mut raised = std::pin::pin!(urgency.above(Class::Standard));
+        assert!(raised.as_mut().now_or_never().is_none());
+        assert!(matches!(board(Class::Interactive), Boarding::Waits(_)));
+        assert_eq!(raised.await, Class::Interactive);
+        assert_eq!(urgency.asks(Class::Standard), Class::Interactive, "a second attempt is as urgent");
+    }
+
+    #[test]
+    fn who_is_more_urgent_does_not_join_what_is_from_before_a_change() {
+        let flights = Arc::new(Flights::default());
+        let leader = lead(&flights);
+        leader.urgency().asks(Class::Standard);
+        assert!(matches!(flights.board(&key(), 6, Class::Interactive, |_| false), Boarding::Leads(_)));
+        assert_eq!(leader.urgency().asks(Class::Standard), Class::Standard);
     }
 }

@@ -15,16 +15,18 @@ use memchr::memmem;
 use tokio::time::Instant;
 
 use super::question::{Kind, Question};
+use super::room::{Room, Taken};
 use super::sessions::SessionId;
 use super::touch::Deps;
 use super::wish::Wish;
 use crate::call::Principal;
+use crate::written::Written;
 
 /// Longest plain body that is looked into or made again from a compressed one.
 const LONGEST_PLAIN: usize = 4 << 20;
 
 /// What an answer's map entry and fields take besides their texts, in bytes.
-const OVERHEAD: usize = 512;
+const OVERHEAD: usize = 832;
 
 /// Cookies that tell nothing of their owner: Salesforce sends them with nearly every answer (facts 0).
 const ANONYMOUS_COOKIES: [&[u8]; 4] =
@@ -41,11 +43,13 @@ enum Coding {
 /// An answer with its body whole, as it came: what is given to callers who asked the same.
 pub struct Whole {
     status: StatusCode,
-    head: HeaderMap,
+    head: Written,
     body: Bytes,
     coding: Option<Coding>,
-    /// It sets a cookie that may say who its caller is.
-    personal: bool,
+    /// It sets no cookie that may say who its caller is, and varies by nothing but what is in the key or made again here.
+    for_others: bool,
+    /// It is JSON or XML.
+    text: bool,
 }
 
 impl std::fmt::Debug for Whole {
@@ -75,28 +79,24 @@ pub struct Kept {
     pub cost: u32,
     /// Whether it could have come compressed.
     might_be_packed: bool,
+    /// Bytes it takes, and its key.
+    weight: usize,
+    _room: Room,
 }
 
 impl Whole {
     /// Takes what may be given to others from `head`, and copies `body`, so that no buffer it was read into stays behind.
     pub fn new(status: StatusCode, head: &HeaderMap, body: &Bytes) -> Self {
-        let mut kept = HeaderMap::with_capacity(head.len());
-        for (name, value) in head {
-            if is_for_all(name) {
-                // A value or name may be a piece of what was read from the connection.
-                let name = HeaderName::from_bytes(name.as_str().as_bytes());
-                if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.as_bytes())) {
-                    kept.append(name, value);
-                }
-            }
-        }
         let anonymous =
             |cookie: &HeaderValue| ANONYMOUS_COOKIES.iter().any(|start| cookie.as_bytes().starts_with(start));
+        let coding = coding(head);
+        let for_others = coding.is_some() && head.get_all(SET_COOKIE).iter().all(anonymous) && varies_as_expected(head);
         Self {
             status,
-            coding: coding(head),
-            personal: !head.get_all(SET_COOKIE).iter().all(anonymous),
-            head: kept,
+            coding,
+            for_others,
+            text: is_text(head),
+            head: Written::new(head, is_for_all),
             body: Bytes::copy_from_slice(body),
         }
     }
@@ -108,14 +108,14 @@ impl Whole {
 
     /// Whether it may be given to another request of the same principal.
     pub fn is_for_others(&self) -> bool {
-        !self.personal && self.coding.is_some() && varies_as_expected(&self.head)
+        self.for_others
     }
 
     /// Whether it is an answer to `question` that may be kept.
     pub fn may_be_kept(&self, kind: Kind) -> bool {
         self.status == StatusCode::OK
             && self.is_for_others()
-            && is_text(&self.head)
+            && self.text
             && (kind != Kind::Query || self.is_whole_query())
     }
 
@@ -152,7 +152,7 @@ impl Whole {
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.clone_from(&self.head);
+        self.head.add_to(headers);
         let body = if taken {
             self.body.clone()
         } else {
@@ -167,12 +167,12 @@ impl Whole {
     }
 
     fn bytes(&self) -> usize {
-        self.body.len() + self.head.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum::<usize>()
+        self.body.len() + self.head.length()
     }
 }
 
 impl Kept {
-    /// Keeps `whole`, the answer to `question`, which was sent at `sent`.
+    /// Keeps `whole`, the answer to `question`, which was sent at `sent`. Its bytes are added to those `taken`.
     pub fn new(
         whole: Arc<Whole>,
         question: &Question,
@@ -180,8 +180,11 @@ impl Kept {
         as_of: u64,
         session: SessionId,
         cost: u32,
+        taken: Arc<Taken>,
     ) -> Self {
-        let modified = whole.head.get(LAST_MODIFIED).and_then(date);
+        let modified = whole.head.get(&LAST_MODIFIED).and_then(date);
+        let deps: usize = question.deps.objects().iter().map(|object| object.len() + 24).sum();
+        let weight = OVERHEAD + question.key.len() + deps + whole.bytes();
         Self {
             whole,
             modified,
@@ -193,13 +196,14 @@ impl Kept {
             deps: question.deps.clone(),
             cost,
             might_be_packed: question.wish.gzip,
+            weight,
+            _room: Room::take(taken, weight),
         }
     }
 
     /// Bytes it takes, and its key.
-    pub fn weight(&self, key: usize) -> usize {
-        let deps: usize = self.deps.objects().iter().map(|object| object.len() + 24).sum();
-        OVERHEAD + key + deps + self.whole.bytes()
+    pub fn weight(&self) -> usize {
+        self.weight
     }
 
     /// Its age.
@@ -217,28 +221,39 @@ impl Kept {
         let mut response = Response::new(Bytes::new());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         let headers = response.headers_mut();
-        headers.clone_from(&self.whole.head);
+        self.whole.head.add_to(headers);
         for name in [CONTENT_TYPE, CONTENT_ENCODING, CONTENT_LENGTH] {
             headers.remove(name);
         }
         Some(response)
     }
 
+    /// The answer for most requests: its body as it came, and its head; `None` if [`Self::answer`] has more to do for this one.
+    pub fn as_it_came(&self, wish: &Wish) -> Option<(Bytes, Written)> {
+        let conditional = wish.none_match.is_some() || wish.modified_since.is_some();
+        let as_it_came = match self.whole.coding? {
+            Coding::Identity => !wish.gzip || self.might_be_packed,
+            Coding::Gzip => wish.gzip,
+            Coding::Deflate => wish.deflate,
+        };
+        (!conditional && as_it_came).then(|| (self.whole.body.clone(), self.whole.head.clone()))
+    }
+
     /// Whether its sender has this answer, by the conditions Salesforce knows (facts 3.1, 3.3).
     fn is_known_to(&self, wish: &Wish) -> bool {
         if let Some(asked) = &wish.none_match {
-            let Some(tag) = self.whole.head.get(ETAG) else { return false };
-            return asked.as_bytes().split(|byte| *byte == b',').any(|one| one.trim_ascii() == tag.as_bytes());
+            let Some(tag) = self.whole.head.get(&ETAG) else { return false };
+            return asked.as_bytes().split(|byte| *byte == b',').any(|one| one.trim_ascii() == tag);
         }
-        match (wish.modified_since.as_ref().and_then(date), self.modified) {
+        match (wish.modified_since.as_ref().and_then(|since| date(since.as_bytes())), self.modified) {
             (Some(since), Some(modified)) => modified <= since,
             _ => false,
         }
     }
 }
 
-fn date(value: &HeaderValue) -> Option<SystemTime> {
-    httpdate::parse_http_date(value.to_str().ok()?).ok()
+fn date(value: &[u8]) -> Option<SystemTime> {
+    httpdate::parse_http_date(std::str::from_utf8(value).ok()?).ok()
 }
 
 /// Whether a header is true for everybody who gets the answer, now and later.
@@ -257,8 +272,11 @@ fn is_for_all(name: &HeaderName) -> bool {
         "x-sfdc-request-id",
         "trailer",
         "alt-svc",
+        "ratelimit",
+        "ratelimit-policy",
     ]
     .contains(&name.as_str())
+        && !name.as_str().starts_with("weirkeeper-")
 }
 
 fn coding(head: &HeaderMap) -> Option<Coding> {

@@ -13,6 +13,7 @@
 //!   Memory     failures.rs      requests that fail the same way again and again (pure)
 //! Store        store.rs         the kept answers, bounded by bytes
 //!   Kept Whole kept.rs          one answer: what of it may be kept, how it is given out again (pure)
+//!   Room       room.rs          the bytes answers take, by the object they are about
 //! Flights      flights.rs       of those who ask the same at the same time, one asks
 //! Job          jobs.rs          what Salesforce says of a bulk job (pure)
 //! ```
@@ -31,6 +32,7 @@ mod kept;
 mod org;
 mod question;
 mod relations;
+mod room;
 mod rules;
 mod sessions;
 mod store;
@@ -45,13 +47,14 @@ use smol_str::SmolStr;
 
 pub use effect::{effect, with_what_changes_along};
 pub use failures::{Exact, Failure, Recalled, Remembering, Spot, exact};
-pub use flights::{Boarding, Flights, Landed, Leader, Seat, State};
+pub use flights::{Boarding, Flights, Landed, Leader, Seat, State, Urgency};
 pub use generations::{DOUBT, JOB};
 pub use jobs::{Job, ingest_job, job_of_path};
 pub use kept::{Kept, Whole};
 pub use org::{Look, OrgAnswers, Writing};
 pub use question::{Kind, Question};
 pub use relations::{Objects, Resolved, Shape};
+pub use room::{Room, Taken};
 pub use rules::{Entry, Rules};
 pub use store::Store;
 pub use touch::{Touch, Touches, lower};
@@ -124,6 +127,17 @@ impl Answers {
     /// The org of this name, if it is known.
     pub fn org_named(&self, name: &str) -> Option<Arc<OrgAnswers>> {
         self.0.orgs.lock().known.get(name).map(|(_, org)| Arc::clone(org))
+    }
+
+    /// The objects that answers are kept about: org, object in lower case, bytes and answers.
+    pub fn by_object(&self) -> Vec<(SmolStr, SmolStr, u64, u64)> {
+        let orgs = self.0.orgs.lock();
+        orgs.known
+            .iter()
+            .flat_map(|(name, (_, org))| {
+                org.by_object().into_iter().map(|(object, bytes, answers)| (name.clone(), object, bytes, answers))
+            })
+            .collect()
     }
 
     /// Bytes taken by answers, by how many, and the bound.

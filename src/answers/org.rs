@@ -11,6 +11,7 @@ use super::failures::{Exact, Failure, Memory, Recalled, Remembering, Spot};
 use super::generations::Generations;
 use super::kept::Kept;
 use super::relations::{Relations, Resolved, Shape};
+use super::room::{Rooms, Taken};
 use super::sessions::{SessionId, Sessions};
 use super::touch::{Deps, Lower, Touch, Touches};
 use crate::call::{Call, Principal};
@@ -25,6 +26,7 @@ pub struct OrgAnswers {
     /// Locked before `state`, where both are.
     relations: Mutex<Relations>,
     state: Mutex<State>,
+    rooms: Mutex<Rooms>,
     /// Locked before `state`, where both are.
     memory: Mutex<Memory>,
     /// How many failures are in it, so that nobody looks where there are none.
@@ -57,6 +59,7 @@ impl OrgAnswers {
             clock,
             relations: Mutex::default(),
             state: Mutex::default(),
+            rooms: Mutex::default(),
             memory: Mutex::default(),
             failures: AtomicUsize::new(0),
         }
@@ -81,6 +84,16 @@ impl OrgAnswers {
         let good = !standing.busy && kept.is_some_and(|kept| standing.moved <= kept.as_of && entitled(kept));
         let soft = kept.is_some_and(|kept| standing.softened.max(state.sessions.softened(kept.by)) > kept.as_of);
         Look { as_of: state.generations.count(), busy: standing.busy, good, soft }
+    }
+
+    /// Where the bytes are counted that answers about `object` take.
+    pub fn room(&self, object: Option<&str>) -> Arc<Taken> {
+        self.rooms.lock().of(object)
+    }
+
+    /// The objects that answers are kept about, in lower case, with their bytes and answers.
+    pub fn by_object(&self) -> Vec<(Lower, u64, u64)> {
+        self.rooms.lock().all().map(|(object, bytes, answers)| (object.clone(), bytes, answers)).collect()
     }
 
     /// Salesforce described an object to `who`, in an answer whose call was sent when `as_of` was the last change.

@@ -51,6 +51,6 @@ impl Store {
 
 /// Bytes an answer takes, in the form the cache wants to be told.
 #[expect(clippy::borrowed_box, reason = "the cache shows the key as it holds it")]
-fn weight(key: &Box<[u8]>, kept: &Arc<Kept>) -> u32 {
-    u32::try_from(kept.weight(key.len())).unwrap_or(u32::MAX)
+fn weight(_key: &Box<[u8]>, kept: &Arc<Kept>) -> u32 {
+    u32::try_from(kept.weight()).unwrap_or(u32::MAX)
 }

@@ -31,7 +31,7 @@ const JSON: (&str, &str) = ("content-type", "application/json;charset=UTF-8");
 
 fn question() -> Question {
     let deps = Deps::Objects(smallvec![lower("account")]);
-    Question { kind: Kind::Query, who: WHO, shared: false, deps, key: smallvec![1, 2, 3], wish: Wish::default() }
+    Question { kind: Kind::Query, who: WHO, shared: false, deps, key: vec![1, 2, 3], wish: Wish::default() }
 }
 
 fn gzip(plain: &[u8]) -> &'static [u8] {
@@ -102,8 +102,9 @@ fn compressed_bytes_go_to_who_takes_them_and_plain_ones_to_who_does_not() {
 fn conditions_are_answered_as_salesforce_would() {
     let now = Clock::start().now();
     let modified = ("last-modified", "Sun, 22 Nov 2026 08:00:00 GMT");
-    let keep =
-        |fields: &[(&'static str, &'static str)]| Kept::new(Arc::new(whole(fields, b"{}")), &question(), now, 0, 1, 1);
+    let keep = |fields: &[(&'static str, &'static str)]| {
+        Kept::new(Arc::new(whole(fields, b"{}")), &question(), now, 0, 1, 1, Arc::default())
+    };
     let tagged = keep(&[JSON, modified, ("etag", "\"a\"")]);
     let asks = |tag: Option<&'static str>, since: Option<&'static str>| Wish {
         none_match: tag.map(HeaderValue::from_static),
@@ -137,7 +138,7 @@ fn the_store_never_takes_more_than_it_may() {
     for number in 0..4_000_u32 {
         let body = Bytes::from(vec![b'x'; 1_000 + (number as usize * 37) % 9_000]);
         let whole = Arc::new(Whole::new(StatusCode::OK, &headers(&[JSON]), &body));
-        store.put(&number.to_be_bytes(), Arc::new(Kept::new(whole, &question(), now, 0, 1, 1)));
+        store.put(&number.to_be_bytes(), Arc::new(Kept::new(whole, &question(), now, 0, 1, 1, Arc::default())));
         let (bytes, _) = store.size();
         assert!(bytes <= bound, "{bytes}");
     }
@@ -153,7 +154,7 @@ fn an_answer_is_for_whom_it_was_fetched_and_for_nobody_else() {
     let org = Answers::new(clock).org(&SmolStr::new("prod"), "https://a");
     let question = question();
     let session = org.accepted(WHO, now, RECHECK).unwrap();
-    let kept = Kept::new(Arc::new(whole(&[JSON], b"{}")), &question, now, 0, session, 1);
+    let kept = Kept::new(Arc::new(whole(&[JSON], b"{}")), &question, now, 0, session, 1, Arc::default());
     let good = |who, at| org.look(Some(&kept), &question.deps, who, at, RECHECK).good;
     assert!(good(WHO, now) && good(WHO, now + RECHECK));
     assert!(
@@ -175,7 +176,8 @@ async fn a_write_makes_old_when_it_is_sent_and_when_it_is_answered() {
     let org = Answers::new(clock).org(&SmolStr::new("prod"), "https://a");
     let question = question();
     let session = org.accepted(WHO, clock.now(), RECHECK).unwrap();
-    let keep = |as_of| Kept::new(Arc::new(whole(&[JSON], b"{}")), &question, clock.now(), as_of, session, 1);
+    let keep =
+        |as_of| Kept::new(Arc::new(whole(&[JSON], b"{}")), &question, clock.now(), as_of, session, 1, Arc::default());
     let good = |kept: &Kept| org.look(Some(kept), &question.deps, WHO, clock.now(), RECHECK).good;
     let as_of = || org.look(None, &question.deps, WHO, clock.now(), RECHECK).as_of;
     let before = keep(as_of());
@@ -210,7 +212,7 @@ fn who_takes_compressed_bytes_is_not_given_those_of_who_does_not() {
     let now = Clock::start().now();
     let mut question = question();
     let gzip = Wish { gzip: true, ..Wish::default() };
-    let keep = |question: &Question| Kept::new(Arc::new(whole(&[JSON], b"{}")), question, now, 0, 1, 1);
+    let keep = |question: &Question| Kept::new(Arc::new(whole(&[JSON], b"{}")), question, now, 0, 1, 1, Arc::default());
     assert!(keep(&question).answer(&gzip).is_none());
     question.wish.gzip = true;
     assert!(keep(&question).answer(&gzip).is_some(), "Salesforce did not compress it although it might have");

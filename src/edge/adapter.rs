@@ -23,6 +23,7 @@ use crate::edge::limits::Edge;
 use crate::edge::pace::Pace;
 use crate::edge::serve::refusal;
 use crate::edge::wire::Wire;
+use crate::written::Brings;
 
 /// What the edge hands requests to. Implemented by every fitting [`tower::Service`].
 pub trait EdgeService:
@@ -32,7 +33,7 @@ pub trait EdgeService:
     + 'static
 {
     /// The body of its answers.
-    type Body: Body<Data = Bytes, Error = BodyFault> + Send + 'static;
+    type Body: Body<Data = Bytes, Error = BodyFault> + Brings + Send + 'static;
 }
 
 impl<S, B> EdgeService for S
@@ -41,7 +42,7 @@ where
         + Clone
         + Send
         + 'static,
-    B: Body<Data = Bytes, Error = BodyFault> + Send + 'static,
+    B: Body<Data = Bytes, Error = BodyFault> + Brings + Send + 'static,
 {
     type Body = B;
 }
@@ -139,13 +140,22 @@ pub(super) enum Answering<F> {
 impl<F, B> Future for Answering<F>
 where
     F: Future<Output = Result<Response<B>, Infallible>>,
+    B: Brings,
 {
     type Output = Result<Response<Answer<B>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
             Self::Serving { future, in_service } => {
-                let Ok(response) = ready!(future.as_mut().poll(cx));
+                let Ok(mut response) = ready!(future.as_mut().poll(cx));
+                if let Some(written) = response.body().brings().cloned() {
+                    // In the order in which HTTP/1 has them.
+                    let later = std::mem::take(response.headers_mut());
+                    written.add_to(response.headers_mut());
+                    for (name, value) in &later {
+                        response.headers_mut().append(name, value.clone());
+                    }
+                }
                 let in_service = in_service.take();
                 Poll::Ready(Ok(response.map(|body| Answer { kind: Kind::Road { body }, in_service, fault: None })))
             }

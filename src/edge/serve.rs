@@ -24,6 +24,7 @@ use crate::edge::http2;
 use crate::edge::limits::Edge;
 use crate::edge::refuse::{self, RefusalContext, Shape};
 use crate::outcome::RequestId;
+use crate::written::Brings as _;
 
 /// Bytes read and thrown away after an answer that ends a connection, so that the caller gets to read it.
 const LINGER_BYTES: usize = 1024 * 1024;
@@ -64,7 +65,7 @@ where
         let answered = poll_fn(|cx| conn.poll_answer(cx, road.as_mut(), timer.as_mut())).await;
         drop(road);
         let Some(Ok(response)) = answered else { return };
-        conn.begin(&response, asked);
+        conn.begin(&response, response.body().brings(), asked);
         let mut body = pin!(Some(response.into_body()));
         match poll_fn(|cx| conn.poll_send(cx, body.as_mut(), timer.as_mut())).await {
             Sent::Whole if conn.keeps() => {}

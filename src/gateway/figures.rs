@@ -20,8 +20,8 @@ use crate::live::{InForce, Live, LiveOrg};
 use crate::outcome::FailureKind;
 use crate::refusal::Reason;
 use crate::telemetry::{
-    BudgetSnapshot, BufferedBytes, BulkBatches, CacheSnapshot, ConfigSnapshot, ListenerSnapshot, PaceSnapshot,
-    RuntimeSnapshot, SlotsSnapshot, Snapshot, Telemetry, TopClients, UNKNOWN, UpstreamSnapshot,
+    BudgetSnapshot, BufferedBytes, BulkBatches, CacheSnapshot, ConfigSnapshot, ListenerSnapshot, ObjectRoom,
+    PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, Telemetry, TopClients, UNKNOWN, UpstreamSnapshot,
 };
 
 /// What came of the reloads so far.
@@ -112,8 +112,7 @@ impl Parts {
         snapshot.config.path = live.config.path.as_ref().map(|path| path.display().to_string());
         snapshot.buffered_bytes =
             BufferedBytes { used: self.buffers.used() as u64, limit: live.config.limits.buffered_bytes_total };
-        let (bytes, answers, limit) = self.answers.size();
-        snapshot.cache = CacheSnapshot { bytes, limit, answers, flights: self.answers.flights().len() as u64 };
+        snapshot.cache = kept(&self.answers);
         snapshot.budgets = budgets(&live, self.clock.now());
         snapshot.slots = slots(&live, self.clock.now());
         snapshot.listeners = self.listeners();
@@ -151,6 +150,14 @@ impl Parts {
             })
             .collect()
     }
+}
+
+/// The answers kept in memory.
+pub fn kept(answers: &Answers) -> CacheSnapshot {
+    let (bytes, count, limit) = answers.size();
+    let objects = answers.by_object().into_iter();
+    let objects = objects.map(|(org, object, bytes, answers)| ObjectRoom { org, object, bytes, answers }).collect();
+    CacheSnapshot { bytes, limit, answers: count, flights: answers.flights().len() as u64, objects }
 }
 
 /// The budget of every org at `now`.

@@ -16,6 +16,8 @@ pub struct SimConfig {
     pub start_unix_seconds: Option<u64>,
     /// Records of each object.
     pub records: usize,
+    /// Records of single objects that have more or fewer.
+    pub records_of: BTreeMap<String, usize>,
     /// Who may log in.
     pub users: Vec<SimUser>,
     /// Connected apps, for the OAuth flows.
@@ -63,6 +65,7 @@ impl Default for SimConfig {
             speed: 1.0,
             start_unix_seconds: None,
             records: 250,
+            records_of: BTreeMap::new(),
             users: SimUser::defaults(),
             apps: vec![SimApp::default()],
             daily: SimDaily::default(),

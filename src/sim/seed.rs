@@ -33,7 +33,7 @@ pub(super) fn fill(schema: &Schema, users: &[User], config: &SimConfig, now: Mic
         if matches!(object.name.as_str(), "User" | "Organization" | "ContentVersion") {
             continue;
         }
-        for number in 0..config.records {
+        for number in 0..config.records_of.get(object.name.as_str()).copied().unwrap_or(config.records) {
             seeder.record(at, object, number);
         }
     }

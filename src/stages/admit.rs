@@ -114,6 +114,7 @@ where
 {
     /// Asks the ledger, and then the slots.
     fn admit(&mut self, mut passage: Box<Passage>) -> Way<S::Future> {
+        turn::hurry(&mut passage);
         let Some(org) = passage.live.org(passage.call.org) else { return Way::onward(self.inner.call(passage)) };
         let mut fare = Fare::of(org, &passage.call);
         let (turn, place) = match fare.reserve(passage.now) {

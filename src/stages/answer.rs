@@ -141,7 +141,7 @@ pub enum Gathered {
 
 /// Reads a body of at most `limit` bytes whole.
 pub async fn gather(mut body: ReplyBody<Answer>, limit: usize) -> Gathered {
-    if let ReplyBody::Whole(whole) = body {
+    if let ReplyBody::Whole(whole) | ReplyBody::Kept(whole, _) = body {
         return Gathered::Whole(whole);
     }
     let (mut read, mut length) = (VecDeque::new(), 0);

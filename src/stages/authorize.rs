@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 
+use crate::answers::Urgency;
 use crate::body::{HeldBytes, Payload, Pieces, ReplyBody, wiped};
 use crate::call::{Call, Family};
 use crate::clock::Clock;
@@ -178,6 +179,7 @@ struct Rest {
     record: Record,
     secure: bool,
     back: Option<Back>,
+    urgency: Option<Arc<Urgency>>,
     method: Method,
     version: Version,
     /// `None`: the body streams, and is gone.
@@ -208,6 +210,7 @@ impl Kept {
             record: passage.record.clone(),
             secure: passage.secure,
             back: passage.back.clone(),
+            urgency: passage.urgency.clone(),
             method: passage.head.method.clone(),
             version: passage.head.version,
             body,
@@ -227,7 +230,7 @@ impl Kept {
 impl Rest {
     /// The request as it came, but for its credentials, for an attempt at `now`.
     fn passage(self, kept: &[u8], now: tokio::time::Instant) -> Option<Box<Passage>> {
-        let Self { call, live, record, secure, method, version, body, back, epoch: _, jwt: _ } = self;
+        let Self { call, live, record, secure, method, version, body, back, urgency, epoch: _, jwt: _ } = self;
         let payload = match body? {
             Whole::Empty => Payload::Empty,
             Whole::Bytes(bytes, held) => Payload::Whole(bytes, held),
@@ -243,7 +246,7 @@ impl Rest {
             let value = HeaderValue::from_bytes(value.get(1..)?).ok()?;
             head.headers.append(HeaderName::from_bytes(name).ok()?, value);
         }
-        Some(Box::new(Passage { call, head, payload, live, record, now, secure, fare: None, back }))
+        Some(Box::new(Passage { call, head, payload, live, record, now, secure, fare: None, back, urgency }))
     }
 }
 

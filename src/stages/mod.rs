@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use crate::answers::Urgency;
 use crate::body::{Payload, ReplyBody};
 use crate::call::{Call, CallerId, Class, Meaning, OrgId, Principal};
 use crate::edge::connection::Connection;
@@ -113,6 +114,8 @@ pub struct Passage {
     pub back: Option<Back>,
     /// What pays for it, once it is admitted.
     pub fare: Option<Fare>,
+    /// How urgent those are who wait for its answer, if others may.
+    pub urgency: Option<Arc<Urgency>>,
     /// Whether it reached us, or the proxy before us, by TLS.
     pub secure: bool,
 }

@@ -29,6 +29,7 @@ use crate::refusal::{Reason, Refusal};
 use crate::stages::answer::Answer;
 use crate::stages::{Reply, Seen, admit};
 use crate::telemetry::{Finish, InFlight, Recorder};
+use crate::written::{Brings, Written};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("weirkeeper-request-id");
 const COST: HeaderName = HeaderName::from_static("weirkeeper-cost");
@@ -221,7 +222,7 @@ where
             if refusal.is_none() && outcome.source == Source::Gateway && !outcome.exchanges.is_empty() {
                 outcome.source = Source::Upstream;
             }
-            stamp(response.headers_mut(), &mut outcome);
+            stamp(&mut response, &mut outcome);
             let caller = outcome.caller.and_then(|caller| watch.view.live.caller(caller));
             if let Some(advertised) = caller.and_then(|caller| caller.advertised.as_ref()) {
                 advertised.stamp(response.headers_mut(), &outcome);
@@ -262,24 +263,29 @@ fn refused(refusal: &Refusal, watch: &Watch) -> Response<Bytes> {
 }
 
 /// Adds what the gateway says about every answer.
-fn stamp(headers: &mut http::HeaderMap, outcome: &mut Outcome) {
-    headers.insert(REQUEST_ID, outcome.id_header());
-    headers.insert(COST, cost(outcome.charged().0));
+fn stamp(response: &mut Reply, outcome: &mut Outcome) {
+    match response.body_mut().written() {
+        Some(written) => written.make(&REQUEST_ID, |value| {
+            value.id(outcome.id);
+        }),
+        None => drop(response.headers_mut().insert(REQUEST_ID, outcome.id_header())),
+    }
+    tell(response, COST, cost(outcome.charged().0));
     if let Some(queued) = outcome.queued
         && let Ok(value) = HeaderValue::try_from(format!("queue;dur={:.3}", queued.wait.as_secs_f64() * 1_000.0))
     {
-        headers.append(SERVER_TIMING, value);
+        tell(response, SERVER_TIMING, value);
     }
     if outcome.unknown {
-        headers.insert(refuse::OUTCOME, HeaderValue::from_static("unknown"));
+        tell(response, refuse::OUTCOME, HeaderValue::from_static("unknown"));
     }
     if let Some(failures) = &outcome.failures
         && let Ok(value) = HeaderValue::try_from(format!("{}/{}", failures.failed, failures.total))
     {
-        headers.insert(PARTIAL_FAILURES, value);
+        tell(response, PARTIAL_FAILURES, value);
     }
     if outcome.saved > 0 {
-        headers.insert(SAVED, cost(outcome.saved));
+        tell(response, SAVED, cost(outcome.saved));
     }
     if let Some(exchange) = outcome.exchanges.last()
         && let Some(head) = exchange.head
@@ -287,9 +293,19 @@ fn stamp(headers: &mut http::HeaderMap, outcome: &mut Outcome) {
         let upstream = head.saturating_duration_since(exchange.sent);
         let mut room = [0; TIMING_BYTES];
         if let Ok(value) = HeaderValue::from_bytes(timing(upstream, &mut room)) {
-            // Salesforce's own timing, if it sends any, stays.
-            headers.append(SERVER_TIMING, value);
+            tell(response, SERVER_TIMING, value);
         }
+    }
+}
+
+/// Adds a field in the place of any other of its name; Salesforce's own timing, if it sends any, stays.
+fn tell(response: &mut Reply, name: HeaderName, value: HeaderValue) {
+    if let Some(written) = response.body_mut().written() {
+        written.add(&name, &value);
+    } else if name == SERVER_TIMING {
+        response.headers_mut().append(name, value);
+    } else {
+        response.headers_mut().insert(name, value);
     }
 }
 
@@ -367,6 +383,12 @@ impl Body for ObservedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Brings for ObservedBody {
+    fn brings(&self) -> Option<&Written> {
+        self.body.brings()
     }
 }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AGE, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
+use http::header::{AGE, CACHE_CONTROL, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
 use http_body::Body as _;
 use tokio::time::{Instant, timeout_at};
@@ -27,12 +27,13 @@ use crate::outcome::{CacheResult, Record, Source};
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce::query_reads;
 use crate::stages::answer::{Gathered, gather};
-use crate::stages::concern::Concern;
+use crate::stages::concern::{Concern, may_be_stale, not_cached, wants_memory_only};
 use crate::stages::errand::{Errand, Errands};
 use crate::stages::observe::ObserveLayer;
 use crate::stages::way::Way;
 use crate::stages::{Passage, Reply, changes};
 use crate::tasks::Tasks;
+use crate::written::Value;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const LIMIT_INFO: HeaderName = HeaderName::from_static("sforce-limit-info");
@@ -287,7 +288,13 @@ where
     }
 
     /// Asks for nobody in particular.
-    pub(super) async fn run(mut self, passage: Box<Passage>, asked: Asked, leader: Leader) -> Result<Reply, Refusal> {
+    pub(super) async fn run(
+        mut self,
+        mut passage: Box<Passage>,
+        asked: Asked,
+        leader: Leader,
+    ) -> Result<Reply, Refusal> {
+        passage.urgency = Some(leader.urgency());
         let result = self.inner.call(passage).await;
         self.landed(result, asked, Some(leader)).await
     }
@@ -348,6 +355,7 @@ where
         if leader.is_none() && shares {
             asked.look = org.answers.look(None, &asked.question.deps, principal, passage.now, cache.rules.recheck);
         }
+        passage.urgency = leader.as_ref().map(Leader::urgency);
         let result = self.inner.call(passage).await;
         self.landed(result, asked, leader).await
     }
@@ -444,7 +452,8 @@ where
             Some(session)
                 if asked.keeps && whole.may_be_kept(question.kind) && org.unmoved(&question.deps, look.as_of, now) =>
             {
-                let kept = Kept::new(Arc::clone(&whole), question, sent, look.as_of, session, cost);
+                let taken = org.room(who.call.meaning.object.as_deref());
+                let kept = Kept::new(Arc::clone(&whole), question, sent, look.as_of, session, cost, taken);
                 cache.store.put(&question.key, Arc::new(kept));
                 true
             }
@@ -492,39 +501,6 @@ fn learnt(whole: &Whole, asked: &Asked, cache: &LiveCache, org: &OrgAnswers, now
     }
 }
 
-fn not_cached() -> Refusal {
-    Refusal::new(Reason::NotCached, "There is no answer in memory for this request.")
-}
-
-fn wants_memory_only(value: &HeaderValue) -> bool {
-    let mut words = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    words.any(|word| word.eq_ignore_ascii_case(b"only-if-cached"))
-}
-
-/// Failures in whose place an older answer is better than none. What an operator or a rule refused stays refused.
-fn may_be_stale(reason: Reason) -> bool {
-    matches!(
-        reason,
-        Reason::CallerCeiling
-            | Reason::OrgAllowance
-            | Reason::Shed
-            | Reason::Pace
-            | Reason::CallerPace
-            | Reason::SlotsBusy
-            | Reason::CallsInFlight
-            | Reason::QueueFull
-            | Reason::BudgetUnready
-            | Reason::IdentityUnavailable
-            | Reason::UpstreamUnreachable
-            | Reason::UpstreamTls
-            | Reason::UpstreamReset
-            | Reason::UpstreamGarbage
-            | Reason::UpstreamBusy
-            | Reason::UpstreamTimeout
-            | Reason::DeadlinePassed
-    )
-}
-
 /// The answer from memory.
 fn given(
     kept: &Kept,
@@ -535,19 +511,19 @@ fn given(
     fresh: Duration,
     source: Source,
 ) -> Option<Reply> {
-    let mut reply = kept.answer(&question.wish)?.map(ReplyBody::Whole);
-    let age = kept.age(now);
-    let headers = reply.headers_mut();
-    headers.insert(AGE, HeaderValue::from(age.as_secs()));
-    let left = if age <= fresh {
-        format!("weirkeeper;hit;ttl={}", fresh.saturating_sub(age).as_secs())
-    } else {
-        format!("weirkeeper;hit;ttl=-{}", age.saturating_sub(fresh).as_secs())
+    let mut reply = match kept.as_it_came(&question.wish) {
+        Some((body, written)) => Response::new(ReplyBody::Kept(body, written)),
+        None => kept.answer(&question.wish)?.map(ReplyBody::Whole),
     };
-    if let Ok(status) = HeaderValue::from_str(&left) {
-        headers.insert(CACHE_STATUS, status);
-    }
-    tell_usage(headers, org, now);
+    let age = kept.age(now);
+    tell(&mut reply, &AGE, |value| {
+        value.number(age.as_secs());
+    });
+    tell(&mut reply, &CACHE_STATUS, |value| {
+        let start = if age <= fresh { "weirkeeper;hit;ttl=" } else { "weirkeeper;hit;ttl=-" };
+        value.text(start).number(fresh.abs_diff(age).as_secs());
+    });
+    tell_usage(&mut reply, org, now);
     let mut outcome = record.lock();
     outcome.cache = Some(if source == Source::Stale { CacheResult::Stale } else { CacheResult::Hit });
     outcome.source = source;
@@ -557,12 +533,21 @@ fn given(
     Some(reply)
 }
 
+/// Adds a field to the head of an answer from memory.
+fn tell(reply: &mut Reply, name: &HeaderName, write: impl FnOnce(&mut Value<'_>)) {
+    if let Some(written) = reply.body_mut().written() {
+        written.make(name, write);
+    } else if let Some(value) = Value::header(write) {
+        reply.headers_mut().insert(name, value);
+    }
+}
+
 /// What Salesforce would say of the org's use, as far as the gateway knows.
-fn tell_usage(headers: &mut HeaderMap, org: &LiveOrg, now: Instant) {
-    if let Some((used, limit)) = org.ledger.used_of_limit(now)
-        && let Ok(usage) = HeaderValue::from_str(&format!("api-usage={used}/{limit}"))
-    {
-        headers.insert(LIMIT_INFO, usage);
+fn tell_usage(reply: &mut Reply, org: &LiveOrg, now: Instant) {
+    if let Some((used, limit)) = org.ledger.used_of_limit(now) {
+        tell(reply, &LIMIT_INFO, |value| {
+            value.text("api-usage=").number(used).text("/").number(limit);
+        });
     }
 }
 
@@ -575,7 +560,7 @@ fn joined(landed: &Landed, asked: &Asked, now: Instant) -> Option<Reply> {
     outcome.source = Source::Joined;
     outcome.saved = landed.cost;
     drop(outcome);
-    tell_usage(reply.headers_mut(), org, now);
+    tell_usage(&mut reply, org, now);
     Some(reply)
 }
 

@@ -94,7 +94,7 @@ impl Service<Box<Passage>> for Send {
 }
 
 async fn send(upstream: Upstream<Inbound>, passage: Box<Passage>) -> Result<Reply, Refusal> {
-    let Passage { call, mut head, mut payload, live, record, now, fare, back, secure } = *passage;
+    let Passage { call, mut head, mut payload, live, record, now, fare, back, urgency, secure } = *passage;
     let Some(org) = live.org(call.org) else {
         return Err(Refusal::new(Reason::UnknownOrg, "The org was removed from the configuration."));
     };
@@ -122,7 +122,7 @@ async fn send(upstream: Upstream<Inbound>, passage: Box<Passage>) -> Result<Repl
     };
     if let Some((back, payload)) = back.zip(kept) {
         let (head, _) = request.into_parts();
-        let passage = Passage { call, head, payload, live, record, now, secure, fare: None, back: None };
+        let passage = Passage { call, head, payload, live, record, now, secure, fare: None, back: None, urgency };
         back.leave(Box::new(passage), failure);
     }
     result

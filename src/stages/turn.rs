@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::admission::slots::{Admitted, Ask, Busy, Entered, Slots, Ticket, is_weightless, presumed};
+use crate::answers::Urgency;
 use crate::call::{Call, Class, Family, Length};
 use crate::clock::Clock;
 use crate::edge::Drain;
@@ -51,6 +52,13 @@ pub(super) enum Passed {
     Waits(Turn),
     /// It may not even wait.
     Busy(Door, Length, Busy),
+}
+
+/// Makes a call as urgent as those are who wait for its answer.
+pub(super) fn hurry(passage: &mut Passage) {
+    if let Some(urgency) = &passage.urgency {
+        passage.call.class = urgency.asks(passage.call.class);
+    }
 }
 
 /// May this call be in the air?
@@ -128,6 +136,7 @@ pub(super) async fn wait(
         Passed::Waits(turn)
     } else {
         admit::funds(passage, &mut fare, org, clock).await?;
+        hurry(passage);
         enter(org, passage)
     };
     loop {
@@ -169,6 +178,12 @@ async fn queue(
         biased;
         granted = ticket.granted(clock) => granted.map_err(|busy| refusal(&passage.call, org, door, length, busy)),
         () = ends(drain, length) => Err(too_long_to_begin()),
+        class = raised(passage.urgency.as_deref(), passage.call.class) => {
+            drop(measured);
+            drop(ticket);
+            (passage.now, passage.call.class) = (clock.now(), class);
+            return Ok(pass(org, passage, door, behind));
+        }
     };
     drop(measured);
     passage.now = clock.now();
@@ -177,6 +192,14 @@ async fn queue(
         Door::Org => Passed::Free(Admitted { hold: Some(hold), length, would_wait: false }),
         Door::Apex => pass(org, passage, Door::Org, Some(hold)),
     })
+}
+
+/// Ready when somebody more urgent waits for the answer of a call of this class, with the class it goes by then.
+async fn raised(urgency: Option<&Urgency>, class: Class) -> Class {
+    match urgency {
+        Some(urgency) => urgency.above(class).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Ready when a drain makes it senseless to wait: a call that runs long would be cut when the drain is over, and nobody would

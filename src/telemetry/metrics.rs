@@ -111,6 +111,10 @@ labels! {
     CacheLabels { org: SmolStr, result: CacheResult }
 }
 labels! {
+    /// Of what is kept about one object.
+    ObjectLabels { org: SmolStr, object: SmolStr }
+}
+labels! {
     /// Of `cache_errands_total`.
     ErrandLabels { org: SmolStr, caller: SmolStr, errand: Errand }
 }
@@ -306,6 +310,10 @@ metrics! {
         cache_bytes_limit: Scraped<NoLabels, IsGauge>,
         /// Kept answers.
         cache_answers: Scraped<NoLabels, IsGauge>,
+        /// Memory that the answers kept about an object take.
+        cache_object_bytes: Scraped<ObjectLabels, IsGauge>,
+        /// Answers kept about an object.
+        cache_object_answers: Scraped<ObjectLabels, IsGauge>,
         /// Connections to Salesforce.
         upstream_connections: Scraped<ConnectionLabels, IsGauge>,
         /// Attempts to connect to Salesforce.

@@ -13,6 +13,7 @@ mod line;
 mod log;
 pub mod metrics;
 mod names;
+mod objects;
 mod output;
 mod process;
 mod recorder;
@@ -43,7 +44,7 @@ pub use self::process::ProcessSnapshot;
 pub use self::render::TEXT_FORMAT;
 pub use self::snapshot::{
     BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot,
-    PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, UpstreamSnapshot,
+    ObjectRoom, PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, UpstreamSnapshot,
 };
 pub use self::spenders::{BulkBatches, TopClient, TopClients};
 pub use self::status::{CacheEvents, CacheStatus, CallerStatus, InFlightStatus, Saved, Status, Totals};

@@ -78,6 +78,7 @@ impl Shared {
         gauges.cache_bytes.set(NoLabels {}, snapshot.cache.bytes as f64);
         gauges.cache_bytes_limit.set(NoLabels {}, snapshot.cache.limit as f64);
         gauges.cache_answers.set(NoLabels {}, snapshot.cache.answers as f64);
+        self.add_rooms(&mut gauges, &snapshot.cache.objects);
         gauges.buffered_bytes_limit.set(NoLabels {}, snapshot.buffered_bytes.limit as f64);
         let counts = self.log.counts();
         gauges.log_lines_total.set(NoLabels {}, counts.lines as f64);

@@ -5,6 +5,7 @@
 //! status answer.
 
 use serde::Serialize;
+use smol_str::SmolStr;
 
 use super::spenders::{BulkBatches, TopClients};
 use crate::admission::slots::SlotsView;
@@ -150,6 +151,22 @@ pub struct CacheSnapshot {
     pub answers: u64,
     /// Questions being asked for which others may wait.
     pub flights: u64,
+    /// Of those bytes and answers, the ones about each object.
+    #[serde(skip)]
+    pub objects: Vec<ObjectRoom>,
+}
+
+/// The answers kept about one object.
+#[derive(Debug, Clone, Default)]
+pub struct ObjectRoom {
+    /// The org's name.
+    pub org: SmolStr,
+    /// The object, in lower case; `none` for answers about none.
+    pub object: SmolStr,
+    /// Bytes they take.
+    pub bytes: u64,
+    /// How many there are.
+    pub answers: u64,
 }
 
 /// Connections to one org.

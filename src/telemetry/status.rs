@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::objects::ObjectStatus;
 use super::render::VERSION;
 use super::{CacheSnapshot, LogCounts, ProcessSnapshot, Snapshot, Telemetry};
 use crate::call::Class;
@@ -82,6 +83,8 @@ pub struct CacheStatus {
     pub saved: Vec<Saved>,
     /// Requests the cache has to do with, by org and what it made of them.
     pub events: Vec<CacheEvents>,
+    /// What it does for each object, the largest saving first.
+    pub objects: Vec<ObjectStatus>,
 }
 
 /// API calls that were not made.
@@ -121,7 +124,9 @@ impl Telemetry {
         });
         saved.sort_by(|a, b| b.api_calls.cmp(&a.api_calls).then_with(|| (&a.org, &a.caller).cmp(&(&b.org, &b.caller))));
         events.sort_by(|a, b| (&a.org, a.result).cmp(&(&b.org, b.result)));
-        CacheStatus { kept: self.snapshot().cache, saved, events }
+        let snapshot = self.snapshot();
+        let objects = self.0.by_object(&snapshot);
+        CacheStatus { kept: snapshot.cache, saved, events, objects }
     }
 
     /// The gateway now.

@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 use super::snapshot::BudgetSnapshot;
 use super::*;
 use crate::admission::slots::{SlotSettings, Slots};
-use crate::admission::{Funding, Hurry, Ledger, OrgSettings, PaceBudget, Reading, Share, Timeline};
+use crate::admission::{Funding, Hurry, Ledger, Minute, OrgSettings, PaceBudget, Reading, Share, Timeline};
 use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgId, Principal};
 use crate::config::{DailyMode, PaceMode, SlotMode};
 use crate::exchange::vault::{State, Trouble};
@@ -170,6 +170,27 @@ fn refusals_failures_and_lost_writes_are_counted_by_their_names() {
 }
 
 #[test]
+fn an_ingest_job_that_comes_with_its_data_is_a_bulk_batch() {
+    let world = World::new(TelemetryOptions::default());
+    let create = |template: &'static str, multipart: bool, status: u16| {
+        let mut outcome = world.read();
+        outcome.method = http::Method::POST;
+        outcome.family = Family::Bulk2;
+        outcome.template = template;
+        outcome.multipart = multipart;
+        outcome.exchanges[0].status = Some(status);
+        world.recorder.finish(&outcome, &world.finish());
+        let now = Minute::containing(world.clock.wall(world.clock.now()));
+        world.names.spenders(Some(OrgId(0))).unwrap().batches(now).used
+    };
+    let (ingest, query) = ("/services/data/{version}/jobs/ingest", "/services/data/{version}/jobs/query");
+    assert_eq!(create(ingest, false, 200), 0, "its data is still to come");
+    assert_eq!(create(ingest, true, 400), 0, "refused");
+    assert_eq!(create(query, true, 200), 0, "a query makes none");
+    assert_eq!(create(ingest, true, 200), 1);
+}
+
+#[test]
 fn who_asks_for_objects_that_do_not_exist_makes_no_labels() {
     let world = World::new(TelemetryOptions { max_objects: 3, ..TelemetryOptions::default() });
     let mut outcome = world.read();
@@ -276,6 +297,9 @@ fn filled(snapshot: &mut Snapshot) {
     });
     snapshot.runtimes.push(RuntimeSnapshot { runtime: "0".into(), tasks: 2, connections: 3 });
     snapshot.buffered_bytes = BufferedBytes { used: 10, limit: 100 };
+    let room =
+        |object: &'static str, bytes| ObjectRoom { org: "prod".into(), object: object.into(), bytes, answers: 1 };
+    snapshot.cache.objects = vec![room("account", 900), room("none", 40), room("unheard_of", 5), room("of__c", 6)];
     snapshot.upstreams.push(UpstreamSnapshot {
         org: "prod".into(),
         idle: 1,
@@ -298,6 +322,26 @@ fn filled(snapshot: &mut Snapshot) {
     });
     snapshot.facades.push(FacadeSnapshot { org: "prod".into(), logins_limited: 3, ..FacadeSnapshot::default() });
     snapshot.config.last_reload_successful = true;
+}
+
+#[test]
+fn what_is_kept_is_told_by_object_under_the_names_of_requests() {
+    let world = World::new(TelemetryOptions::default());
+    world.telemetry.add_source(filled);
+    world.telemetry.learn_objects(["Account"]);
+    let mut bytes = world.series("weirkeeper_cache_object_bytes");
+    bytes.sort();
+    let line = |object, bytes| format!("weirkeeper_cache_object_bytes{{org=\"prod\",object=\"{object}\"}} {bytes}");
+    assert_eq!(bytes, [line("Account", 900), line("none", 40), line("other", 11)]);
+    let mut outcome = world.read();
+    (outcome.source, outcome.saved) = (AnswerSource::Cache, 1);
+    world.recorder.finish(&outcome, &world.finish());
+    world.recorder.finish(&world.read(), &world.finish());
+    let objects = world.telemetry.cache_status().objects;
+    let account = objects.first().unwrap();
+    assert_eq!((account.object.as_str(), account.asked, account.from_memory, account.joined), ("Account", 1, 1, 0));
+    assert_eq!((account.hit_ratio, account.bytes, account.answers), (Some(0.5), 900, 1));
+    assert_eq!(objects.last().unwrap().hit_ratio, None);
 }
 
 #[test]

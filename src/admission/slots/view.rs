@@ -1,5 +1,6 @@
 //! Everything there is to see of an org's slots and queue at one moment.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -34,7 +35,7 @@ pub struct SlotsView {
     /// Calls that grew old without a slot.
     pub overdraft: usize,
     /// Slots held, by class.
-    pub held: [usize; Class::ALL.len()],
+    pub held: BTreeMap<&'static str, usize>,
     /// Calls in the air, of any length.
     pub in_the_air: usize,
     /// Calls Salesforce refused for want of slots, since the start.
@@ -118,7 +119,7 @@ impl SlotsView {
             predicted,
             ghost,
             overdraft,
-            held: [Class::Interactive, Class::Standard, Class::Batch].map(|class| book.air.held_by(class)),
+            held: Class::ALL.iter().map(|class| (class.as_str(), book.air.held_by(*class))).collect(),
             in_the_air: book.air.flying(),
             refusals: book.capacity.refusals(),
             kinds_known: book.estimates.known(),

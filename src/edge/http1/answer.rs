@@ -10,6 +10,7 @@ use http_body::SizeHint;
 use hyper::ext::ReasonPhrase;
 
 use crate::http1::length;
+use crate::written::Written;
 
 /// How the body of an answer is framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +45,8 @@ impl Asked {
 pub(super) struct Told<'a> {
     pub(super) status: StatusCode,
     pub(super) headers: &'a HeaderMap,
+    /// Further fields, ready to be sent.
+    pub(super) written: Option<&'a Written>,
     pub(super) extensions: &'a Extensions,
     /// How long its body is, as far as that is known.
     pub(super) size: SizeHint,
@@ -71,6 +74,10 @@ pub(super) fn write(
     }
     out.extend_from_slice(b"\r\n");
     let (mut lengths, mut dated) = (0, false);
+    if let Some(written) = told.written {
+        written.lines().into_iter().for_each(|lines| out.extend_from_slice(lines));
+        dated = written.is_dated();
+    }
     for (name, value) in told.headers {
         let name = name.as_str();
         // Told by its length first, so that the usual field costs one comparison.
@@ -125,6 +132,7 @@ pub(in crate::edge) fn last(response: &Response<Bytes>, now: SystemTime) -> Vec<
     let told = Told {
         status: response.status(),
         headers: response.headers(),
+        written: None,
         extensions: response.extensions(),
         size: SizeHint::with_exact(response.body().len() as u64),
     };
@@ -156,8 +164,10 @@ fn may_have_length(status: StatusCode) -> bool {
 }
 
 fn tell_length(out: &mut Vec<u8>, length: u64) {
-    // Writing to memory cannot fail.
-    let _ = write!(out, "{CONTENT_LENGTH}: {length}\r\n");
+    out.extend_from_slice(b"content-length: ");
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(digits.format(length).as_bytes());
+    out.extend_from_slice(b"\r\n");
 }
 
 fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
@@ -177,6 +187,7 @@ mod tests {
         let told = Told {
             status: response.status(),
             headers: response.headers(),
+            written: None,
             extensions: response.extensions(),
             size: *response.body(),
         };

@@ -24,6 +24,7 @@ use crate::edge::inbound::Inbound;
 use crate::edge::limits::Edge;
 use crate::edge::pace::Pace;
 use crate::http1::{Decoder, Framing as BodyFraming, Rules, Step};
+use crate::written::Written;
 
 /// A body of which so much has come is worth larger buffers,
 const LARGE_BODY: u64 = 256 * 1024;
@@ -266,7 +267,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Conn<IO> {
     }
 
     /// Puts the head of an answer before what [`Self::poll_send`] writes.
-    pub(in crate::edge) fn begin<B: Body>(&mut self, response: &Response<B>, asked: Asked) {
+    pub(in crate::edge) fn begin<B: Body>(&mut self, response: &Response<B>, written: Option<&Written>, asked: Asked) {
         self.expects = false;
         // What of the request's body was not read is not to be taken for the next request.
         self.keep &=
@@ -274,6 +275,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Conn<IO> {
         let told = Told {
             status: response.status(),
             headers: response.headers(),
+            written,
             extensions: response.extensions(),
             size: response.body().size_hint(),
         };

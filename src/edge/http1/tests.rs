@@ -414,7 +414,7 @@ async fn answer(conn: &mut Conn<DuplexStream>, head: Head, text: &'static str) -
     let mut road = pin!(body.collect());
     let body = poll_fn(|cx| conn.poll_answer(cx, road.as_mut(), timer.as_mut())).await;
     let response = http::Response::new(Full::new(Bytes::from_static(text.as_bytes())).map_err(|never| match never {}));
-    conn.begin(&response, Asked::new(&head.parts.method, head.parts.version));
+    conn.begin(&response, None, Asked::new(&head.parts.method, head.parts.version));
     let mut answer = pin!(Some(response.into_body()));
     assert_eq!(poll_fn(|cx| conn.poll_send(cx, answer.as_mut(), timer.as_mut())).await, Sent::Whole);
     body.expect("the caller stays").expect("whole").to_bytes().to_vec()

@@ -189,7 +189,10 @@ mod tests {
     const DUPLICATE: &str = "<sf:result><errors><duplicateResult><matchResults><success>true</success></matchResults></duplicateResult>\
         <statusCode>DUPLICATES_DETECTED</statusCode></errors><errors><statusCode>SECOND</statusCode></errors><success>false</success></sf:result>";
 
-    fn found<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<(u32, u32, Vec<(u32, String)>)> {
+    /// Parts, those that failed, and place and code of each of those.
+    type Told = (u32, u32, Vec<(u32, String)>);
+
+    fn found<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<Told> {
         let mut envelope = Envelope::default();
         pieces.into_iter().for_each(|piece| envelope.feed(piece));
         let found = envelope.found()?;

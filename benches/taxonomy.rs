@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use weirkeeper::call::Family;
-use weirkeeper::salesforce::taxonomy::{classify, said, scan};
+use weirkeeper::salesforce::taxonomy::{Stream, classify, said, scan};
 
 fn errors(c: &mut Criterion) {
     let mut group = c.benchmark_group("classify");
@@ -43,6 +43,14 @@ fn parts(c: &mut Criterion) {
     assert!(body.len() > 390_000 && scan(Family::Composite, body.as_bytes()).unwrap().failed == 3, "{}", body.len());
     group.throughput(Throughput::Bytes(body.len() as u64));
     group.bench_function("composite_400_kb", |b| b.iter(|| scan(Family::Composite, black_box(body.as_bytes()))));
+    // The same while it passes, in pieces as they come from a connection.
+    let streamed = |body: &[u8]| {
+        let mut stream = Stream::new(Family::Composite).unwrap();
+        body.chunks(16 * 1_024).for_each(|piece| stream.feed(piece));
+        stream.found().unwrap()
+    };
+    assert_eq!(streamed(body.as_bytes()).failed, 3);
+    group.bench_function("composite_400_kb_streamed", |b| b.iter(|| streamed(black_box(body.as_bytes()))));
     let good = r#"{"id":"001D000000IqhSLIAZ","success":true,"errors":[]}"#;
     let bad = r#"{"success":false,"errors":[{"statusCode":"DUPLICATE_VALUE","message":"duplicate value found","fields":[]}]}"#;
     let list: Vec<&str> = (0..200).map(|at| if at % 10 == 0 { bad } else { good }).collect();

@@ -98,6 +98,12 @@ impl HeldBytes {
         self.budget.0.used.fetch_sub(fewer, Ordering::Relaxed);
     }
 
+    /// All of it, for somebody else to give back.
+    #[must_use]
+    pub fn split(&mut self) -> Self {
+        Self { budget: self.budget.clone(), bytes: std::mem::take(&mut self.bytes) }
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.bytes

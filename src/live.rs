@@ -22,7 +22,7 @@ pub use classes::Classes;
 
 use crate::admission::slots::{Hours, MOST_HOURS, QueueSettings, SlotSettings, Slots};
 use crate::admission::{self, AccountId, Ledger};
-use crate::answers::{Answers, DOUBT, Entry, Flights, OrgAnswers, Rules as CacheRules, Store, Touch};
+use crate::answers::{Answers, DOUBT, Entry, Flights, OrgAnswers, Remembering, Rules as CacheRules, Store, Touch};
 use crate::call::{CallerId, Class, Family, OrgId};
 use crate::clock::Clock;
 use crate::config::{
@@ -45,6 +45,7 @@ use crate::stages::breakers::Breakers;
 use crate::stages::pace::Pace;
 use crate::stages::policy::{Mode, Rules};
 use crate::stages::share::Advertised;
+use crate::stages::tally::Tally;
 use crate::telemetry::{Names, Telemetry};
 
 /// The one place that holds the configuration in force.
@@ -140,6 +141,8 @@ pub struct LiveOrg {
     pub retry: RetrySettings,
     /// How many were, of how many calls.
     pub retries: Arc<RetryBudget>,
+    /// Which failures of bulk jobs are counted.
+    pub tally: Arc<Tally>,
 }
 
 /// The cache, if there is one.
@@ -289,6 +292,7 @@ impl Live {
                 breakers: breakers(&org.name, &config, lasting, before),
                 retry: retry(&config),
                 retries: before.map_or_else(|| Arc::new(RetryBudget::new(now)), |org| Arc::clone(&org.retries)),
+                tally: before.map_or_else(Arc::default, |org| Arc::clone(&org.tally)),
             });
         }
         for (live, org) in orgs.iter_mut().zip(&config.orgs).filter(|(_, org)| org.logs_in_elsewhere()) {
@@ -440,11 +444,16 @@ fn cache(config: &Config, lasting: &Lasting, earlier: Option<&Live>, orgs: &[Liv
         written.largest,
         written.describes_per_hour,
     )
-    .with_same_rights(&written.same_rights);
+    .with_same_rights(&written.same_rights)
+    .with_failures(written.failures.map(|config::RememberedFailures { answers, writes, lasts }| Remembering {
+        answers,
+        writes,
+        lasts,
+    }));
     if let Some(earlier) = earlier
         && earlier.config.cache.as_ref() != Some(written)
     {
-        let followed = earlier.cache.as_ref().map(|cache| cache.rules.keeps_rows());
+        let followed = earlier.cache.as_ref().map(|cache| cache.rules.follows_rows());
         for org in orgs {
             org.answers.purge(Touch::Everything);
             match followed {
@@ -484,8 +493,8 @@ fn breakers(org: &SmolStr, config: &Config, lasting: &Lasting, before: Option<&L
 
 /// What the configuration says of calls that are made once more.
 fn retry(config: &Config) -> RetrySettings {
-    let config::Retry { attempts, budget, lock_attempts, lock_budget } = config.retry;
-    RetrySettings { attempts, budget, lock_attempts, lock_budget }
+    let config::Retry { attempts, budget, lock_attempts, lock_budget, lock_per_record } = config.retry;
+    RetrySettings { attempts, budget, lock_attempts, lock_budget, lock_per_record }
 }
 
 /// What the configuration says of calls that run long and calls that wait.

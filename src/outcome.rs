@@ -36,6 +36,8 @@ closed_list! {
         Stale = "stale",
         /// The answer to another request that asked the same at the same time.
         Joined = "joined",
+        /// What Salesforce said to the same request a moment ago, which fails again and again.
+        Remembered = "remembered",
     }
 }
 
@@ -54,6 +56,18 @@ closed_list! {
         Uncacheable = "uncacheable",
         /// The answer is too long to be kept.
         TooLarge = "too_large",
+    }
+}
+
+closed_list! {
+    /// What the memory of failures has to do with a request.
+    Remembered {
+        /// It failed the same way once more: the next one like it is answered from memory.
+        Learnt = "learnt",
+        /// It was answered from memory.
+        Given = "given",
+        /// It would have been, if that were not only observed.
+        WouldGive = "would_give",
     }
 }
 
@@ -288,7 +302,9 @@ pub struct Failures {
     pub failed: u32,
     /// Those that are told apart.
     pub list: Vec<Failed>,
-    /// The objects of the parts, in their order, if there are as many.
+    /// How many records each of those stands for: 1, except for bulk jobs, which do not tell theirs apart.
+    pub each: u32,
+    /// The objects of the parts, in their order; one for all if they are about one; none if nobody knows.
     pub objects: Vec<Option<ObjectName>>,
 }
 
@@ -342,6 +358,8 @@ pub struct Outcome {
     pub source: Source,
     /// What the cache made of it; none if it has nothing to do with it.
     pub cache: Option<CacheResult>,
+    /// What the memory of failures has to do with it.
+    pub remembered: Option<Remembered>,
     /// API calls that were not made, because the answer was there.
     pub saved: u32,
     /// No caller waits for the answer: the gateway asks in the name of one.
@@ -409,6 +427,7 @@ impl Outcome {
             status: 0,
             source: Source::Gateway,
             cache: None,
+            remembered: None,
             saved: 0,
             errand: None,
             refusal: None,

@@ -107,7 +107,7 @@ pub fn build(
         })
         // Held back while Salesforce is not well; once more, if it failed in a way that may pass and cannot be done twice by
         // that.
-        .layer(RetryLayer { clock: shared.clock, buffers: shared.buffers.clone() })
+        .layer(RetryLayer { clock: shared.clock, buffers: shared.buffers.clone(), tasks: local.tasks.clone() })
         // The token of the identity the caller acts as; a new one, once, if Salesforce rejects it.
         .layer(AuthorizeLayer { clock: shared.clock, tasks: local.tasks.clone() })
         // May it be sent now, and who pays; is there a slot if it runs long; waits for what is on its way and for its turn.

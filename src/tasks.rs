@@ -8,7 +8,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+
+/// Works of one runtime that go on at the same time on threads of their own.
+const WORKS: usize = 2;
 
 /// The tracked tasks of one runtime. Cloning is one reference count.
 #[derive(Debug, Clone, Default)]
@@ -16,10 +19,17 @@ pub struct Tasks {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     running: AtomicUsize,
     idle: Notify,
+    works: Semaphore,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { running: AtomicUsize::new(0), idle: Notify::new(), works: Semaphore::new(WORKS) }
+    }
 }
 
 /// Counts one running task; the count falls when it is dropped, also by a panic or an abort.
@@ -61,6 +71,13 @@ impl Tasks {
         tokio::spawn(future)
     }
 
+    /// Runs `work`, which takes the processor for long, on another thread; it waits for its turn, for others may do so too.
+    /// `None` if it panicked.
+    pub async fn work<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let _turn = self.shared.works.acquire().await.ok()?;
+        tokio::task::spawn_blocking(work).await.ok()
+    }
+
     /// How many tracked tasks are running.
     pub fn running(&self) -> usize {
         self.shared.running.load(Ordering::Acquire)
@@ -95,5 +112,16 @@ mod tests {
         let _ = open.send(());
         tasks.idle().await;
         assert_eq!(tasks.running(), 0);
+    }
+
+    #[tokio::test]
+    async fn work_is_done_on_another_thread_and_a_panic_stays_there() {
+        let tasks = Tasks::new();
+        let here = std::thread::current().id();
+        assert_eq!(tasks.work(move || std::thread::current().id() != here).await, Some(true));
+        for _ in 0..2 * WORKS {
+            assert_eq!(tasks.work(|| -> u8 { panic!("meant to") }).await, None);
+        }
+        assert_eq!(tasks.work(|| 7).await, Some(7), "its turn was given back");
     }
 }

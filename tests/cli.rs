@@ -91,6 +91,30 @@ fn explain_tells_what_a_row_and_a_query_are() {
 }
 
 #[test]
+fn explain_tells_what_an_answer_means_and_whether_the_call_is_repeated() {
+    let setup = Setup::new("127.0.0.1:1".parse().unwrap(), "");
+    let answer = |name: &str, body: &str| {
+        setup.write(name, body);
+        setup.path(name).to_str().unwrap().to_owned()
+    };
+    let lock = answer("lock.json", r#"[{"message":"canary","errorCode":"UNABLE_TO_LOCK_ROW","fields":[]}]"#);
+    let create = ["POST", "/services/data/v62.0/sobjects/Account"];
+    let of = |rest: &[&str]| explained(&[&create[..], rest].concat());
+    let told = of(&["--status", "400", "--answer", &lock]);
+    let means = |told: &Value| ["kind", "repeated", "outcome_unknown"].map(|key| told["answer"][key].clone());
+    assert_eq!(means(&told), [json!("lock"), json!(true), json!(false)], "{told}");
+    assert!(told["repeated_if_lost"] == json!(false) && !told.to_string().contains("canary"), "{told}");
+    assert_eq!(means(&of(&["--status", "502"])), [json!("transient"), json!(false), json!(true)]);
+    let table = stdout(&["explain", "GET", "/services/data/v62.0/limits", "--status", "503"]);
+    for line in ["answer: means            transient", "answer: is repeated      true", "repeated if lost  true"] {
+        assert!(table.lines().any(|found| found == line), "{line}\n{table}");
+    }
+    let half = answer("half.json", r#"[{"success":true},{"success":false,"errors":[]}]"#);
+    let collection = ["PATCH", "/services/data/v62.0/composite/sobjects", "--status", "200", "--answer", &half];
+    assert_eq!(explained(&collection)["answer"], json!({"parts": 2, "parts_failed": 1}));
+}
+
+#[test]
 fn explain_reads_the_body_of_a_composite_and_applies_rules() {
     let setup = Setup::new(
         "127.0.0.1:1".parse().unwrap(),

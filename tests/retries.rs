@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use weirkeeper::sim::{Fault, FaultAction};
 
 use crate::client::{Answer as _, Client};
+use crate::sdks::Sdk;
 use crate::world::{Line, World};
 
 const RETRY: &str = "retry: {mode: enforce}";
@@ -278,14 +279,57 @@ struct Seen {
     refused: u64,
 }
 
+/// Every second one creates a record, the others do so by a key of their own.
+fn write(at: usize) -> (String, &'static str, String) {
+    let name = format!("cut {at}");
+    match at % 2 {
+        0 => (name, "POST", "sobjects/Account".to_owned()),
+        _ => (name, "PATCH", format!("sobjects/Account/Ext_Id__c/cut-{at}")),
+    }
+}
+
+/// Connections are cut and answers lost before, during and after the commit.
+fn cut(world: &World) {
+    for method in ["POST", "PATCH"] {
+        let share =
+            |probability, action| Fault { probability, action, method: Some(method.to_owned()), ..Fault::default() };
+        world.sim.script().fault(share(0.05, FaultAction::Close { apply: false, reset: false }));
+        world.sim.script().fault(share(0.05, FaultAction::Close { apply: true, reset: false }));
+        world.sim.script().fault(share(0.05, FaultAction::ApplyThenStatus { status: 502 }));
+        world.sim.script().fault(share(0.05, FaultAction::LockRow { wrapped: false }));
+        let page = FaultAction::Unavailable { html: true, retry_after_seconds: None };
+        world.sim.script().fault(share(0.03, page));
+    }
+}
+
+/// What becomes of such writes without a gateway: records that stand there twice, and those whose writers were told that they
+/// are not there.
+async fn cut_directly(sdk: Sdk, writes: usize) -> (usize, usize) {
+    let world = World::new(RETRY);
+    cut(&world);
+    let mut client = world.direct();
+    let mut failed = Vec::new();
+    for at in 0..writes {
+        let (name, method, target) = write(at);
+        let result = sdk.send(&mut client, method, &target, &json!({"Name": name}).to_string()).await;
+        if !result.is_ok_and(|answer| answer.status().is_success()) {
+            failed.push(name);
+        }
+    }
+    world.sim.script().clear_faults();
+    let rows = names(&world).await;
+    let there = failed.iter().filter(|name| rows.contains_key(*name)).count();
+    (rows.values().filter(|rows| **rows > 1).count(), there)
+}
+
 async fn write_all(mut client: Client, first: usize, count: usize, seen: Arc<Mutex<Seen>>) {
     for at in first..first + count {
-        let name = format!("cut {at}");
+        let (name, method, target) = write(at);
         let body = json!({"Name": name}).to_string();
-        let answer = client.send("POST", "sobjects/Account", &[("content-type", "application/json")], body).await;
+        let answer = client.send(method, &target, &[("content-type", "application/json")], body).await;
         let mut seen = seen.lock();
         match answer.code() {
-            201 => drop(seen.done.insert(name, 201)),
+            200 | 201 => drop(seen.done.insert(name, 201)),
             _ if answer.header("weirkeeper-outcome") == "unknown" => {
                 seen.unknown += 1;
                 seen.done.insert(name, 0);
@@ -320,13 +364,7 @@ async fn ten_thousand_writes_cut_anywhere_are_never_doubled_and_never_lost_silen
     const WRITES: usize = 10_000;
     const APPS: usize = 20;
     let world = World::new(&format!("{RETRY}\nlog: {{access: stdout}}"));
-    let share =
-        |probability, action| Fault { probability, action, method: Some("POST".to_owned()), ..Fault::default() };
-    world.sim.script().fault(share(0.05, FaultAction::Close { apply: false, reset: false }));
-    world.sim.script().fault(share(0.05, FaultAction::Close { apply: true, reset: false }));
-    world.sim.script().fault(share(0.05, FaultAction::ApplyThenStatus { status: 502 }));
-    world.sim.script().fault(share(0.05, FaultAction::LockRow { wrapped: false }));
-    world.sim.script().fault(share(0.03, FaultAction::Unavailable { html: true, retry_after_seconds: None }));
+    cut(&world);
     let seen = Arc::new(Mutex::new(Seen::default()));
     let apps: Vec<_> = (0..APPS)
         .map(|app| {
@@ -351,7 +389,8 @@ async fn ten_thousand_writes_cut_anywhere_are_never_doubled_and_never_lost_silen
     }
     let counted = world.metric("weirkeeper_unknown_outcomes_total", &[]);
     assert!((counted - seen.unknown as f64).abs() < 0.5, "{counted} counted, {} reported", seen.unknown);
-    assert!((1_000..2_200).contains(&seen.unknown), "{}", seen.unknown);
+    // Nearly all of them creations: an upsert whose answer is lost is sent again.
+    assert!((600..1_300).contains(&seen.unknown), "{}", seen.unknown);
     println!(
         "10,000 writes cut anywhere: {} done, {} unknown and said so, {} refused; {} rows, none twice",
         WRITES as u64 - seen.unknown - seen.refused,
@@ -359,6 +398,15 @@ async fn ten_thousand_writes_cut_anywhere_are_never_doubled_and_never_lost_silen
         seen.refused,
         rows.len(),
     );
+    for sdk in Sdk::ALL {
+        let (twice, silent) = cut_directly(sdk, WRITES / 5).await;
+        println!(
+            "  directly, {} writes by {}: {twice} records twice, {silent} there whose writers were told they failed",
+            WRITES / 5,
+            sdk.name()
+        );
+        assert!(silent > 0 && (twice > 0) == (sdk == Sdk::Curl), "{sdk:?}: {twice} {silent}");
+    }
     let ours: u64 = world.lines().iter().filter_map(|line| line["charged"].as_u64()).sum();
     let theirs = world.sim.counts().charged;
     // The simulator charges nothing for what it cut before doing it; and it was asked directly for the names.
@@ -366,12 +414,13 @@ async fn ten_thousand_writes_cut_anywhere_are_never_doubled_and_never_lost_silen
     world.close().await;
 }
 
-/// One app that writes to children of one parent; how many of its writes failed.
-async fn lock_storm(mut client: Client, writes: usize) -> usize {
+/// One app that writes to children of one parent, by this client; how many of its writes failed.
+async fn lock_storm(mut client: Client, sdk: Sdk, writes: usize) -> usize {
     let mut failed = 0;
     for at in 0..writes {
-        let answer = client.post("sobjects/Contact", &json!({"LastName": format!("Child {at}")})).await;
-        failed += usize::from(answer.code() != 201);
+        let body = json!({"LastName": format!("Child {at}")}).to_string();
+        let answer = sdk.send(&mut client, "POST", "sobjects/Contact", &body).await;
+        failed += usize::from(!answer.is_ok_and(|answer| answer.code() == 201));
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     failed
@@ -382,7 +431,8 @@ async fn a_lock_storm_is_weathered() {
     const APPS: usize = 40;
     const WRITES: usize = 60;
     let mut report = Vec::new();
-    for through in [false, true] {
+    let directly = Sdk::ALL.map(|sdk| (sdk, false));
+    for (sdk, through) in directly.into_iter().chain([(Sdk::SimpleSalesforce, true)]) {
         let world = World::new(&format!("{RETRY}\norgs: [{{name: prod, instance_url: 'http://127.0.0.1:8081'}}]"));
         world.sim.script().fault(Fault {
             probability: 0.2,
@@ -394,7 +444,7 @@ async fn a_lock_storm_is_weathered() {
         let apps: Vec<_> = (0..APPS)
             .map(|_| {
                 let client = if through { world.client() } else { world.direct() };
-                tokio::spawn(lock_storm(client, WRITES))
+                tokio::spawn(lock_storm(client, sdk, WRITES))
             })
             .collect();
         let mut failed = 0;
@@ -403,12 +453,20 @@ async fn a_lock_storm_is_weathered() {
         }
         let calls = world.sim.counts().requests;
         let writes = (APPS * WRITES) as f64;
-        report.push((failed as f64 / writes, calls as f64 / writes));
+        let (failed, calls) = (failed as f64 / writes, calls as f64 / writes);
+        if !through {
+            println!(
+                "lock storm directly, {}: {:.1} % of writes fail, {calls:.2} times the calls",
+                sdk.name(),
+                failed * 100.0
+            );
+        }
+        report.push((failed, calls));
         if through {
             world.close().await;
         }
     }
-    let [(direct, _), (through, calls)] = report[..] else { panic!("{report:?}") };
+    let [.., (direct, _), (through, calls)] = report[..] else { panic!("{report:?}") };
     println!(
         "lock storm, 20 % locks after 10 s: {:.1} % of writes fail directly, {:.2} % through the gateway, with {calls:.2} times the calls",
         direct * 100.0,

@@ -60,7 +60,7 @@ pub fn with_what_changes_along(mut touches: Touches, rules: &Rules) -> Touches {
         .map(|other| Touch::Object(other.clone()))
         .collect();
     along.into_iter().for_each(|touch| add(&mut touches, touch));
-    if !rules.keeps_rows() {
+    if !rules.follows_rows() {
         touches.retain(|touch| *touch == Touch::Everything);
     }
     touches

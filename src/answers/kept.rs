@@ -101,6 +101,11 @@ impl Whole {
         }
     }
 
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
     /// Whether it may be given to another request of the same principal.
     pub fn is_for_others(&self) -> bool {
         self.for_others

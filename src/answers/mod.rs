@@ -10,6 +10,7 @@
 //!   Generations generations.rs  when what was last changed, what is being changed (pure)
 //!   Relations  relations.rs     where relationship names lead (pure)
 //!   Sessions   sessions.rs      who is entitled to kept answers (pure)
+//!   Memory     failures.rs      requests that fail the same way again and again (pure)
 //! Store        store.rs         the kept answers, bounded by bytes
 //!   Kept Whole kept.rs          one answer: what of it may be kept, how it is given out again (pure)
 //!   Room       room.rs          the bytes answers take, by the object they are about
@@ -23,6 +24,7 @@
 //! The rules and the stage that applies them are elsewhere: nothing here sends, waits for or refuses a call.
 
 mod effect;
+mod failures;
 mod flights;
 mod generations;
 mod jobs;
@@ -44,6 +46,7 @@ use parking_lot::Mutex;
 use smol_str::SmolStr;
 
 pub use effect::{effect, with_what_changes_along};
+pub use failures::{Exact, Failure, Recalled, Remembering, Spot, exact};
 pub use flights::{Boarding, Flights, Landed, Leader, Seat, State, Urgency};
 pub use generations::{DOUBT, JOB};
 pub use jobs::{Job, ingest_job, job_of_path};

@@ -1,19 +1,20 @@
 //! What is remembered of one org beside the answers themselves: its changes and its sessions, under one short lock.
 
-use std::time::Duration;
-
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use super::failures::{Exact, Failure, Memory, Recalled, Remembering, Spot};
 use super::generations::Generations;
 use super::kept::Kept;
 use super::relations::{Relations, Resolved, Shape};
 use super::room::{Rooms, Taken};
 use super::sessions::{SessionId, Sessions};
 use super::touch::{Deps, Lower, Touch, Touches};
-use crate::call::Principal;
+use crate::call::{Call, Principal};
 use crate::clock::Clock;
 use crate::salesforce::soql::Reads;
 
@@ -26,6 +27,10 @@ pub struct OrgAnswers {
     relations: Mutex<Relations>,
     state: Mutex<State>,
     rooms: Mutex<Rooms>,
+    /// Locked before `state`, where both are.
+    memory: Mutex<Memory>,
+    /// How many failures are in it, so that nobody looks where there are none.
+    failures: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -49,7 +54,15 @@ pub struct Look {
 
 impl OrgAnswers {
     pub(super) fn new(number: u32, clock: Clock) -> Self {
-        Self { number, clock, relations: Mutex::default(), state: Mutex::default(), rooms: Mutex::default() }
+        Self {
+            number,
+            clock,
+            relations: Mutex::default(),
+            state: Mutex::default(),
+            rooms: Mutex::default(),
+            memory: Mutex::default(),
+            failures: AtomicUsize::new(0),
+        }
     }
 
     /// Tells its answers from those of other orgs; never given to another org.
@@ -122,12 +135,14 @@ impl OrgAnswers {
     pub fn session_ended(&self, who: Principal, recheck: Duration) {
         let now = self.clock.now();
         self.state.lock().sessions.ended(who, now, recheck);
+        self.forget_failures(|other| other != who);
     }
 
     /// Some session was given back, nobody knows whose.
     pub fn sessions_ended(&self) {
         let now = self.clock.now();
         self.state.lock().sessions.all_ended(now);
+        self.forget_failures(|_| false);
     }
 
     /// A call is about to be sent that may change `touches`.
@@ -181,7 +196,71 @@ impl OrgAnswers {
     /// Makes all answers old that were kept for principals which are shown as `short`; returns how many there were.
     pub fn purge_principal(&self, short: &str) -> usize {
         let now = self.clock.now();
+        self.forget_failures(|who| who.short() != short);
         self.state.lock().sessions.end_where(|who| who.short() == short, now)
+    }
+
+    /// The spot of a request, if any of its kind is known to fail. Costs next to nothing where nothing is.
+    pub fn failing(&self, call: &Call, target: &str) -> Option<Spot> {
+        if self.failures.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let memory = self.memory.lock();
+        let spot = memory.spot(call.principal, &call.meaning.method, target);
+        memory.knows(spot).then_some(spot)
+    }
+
+    /// What Salesforce said to this very request, if it would say the same now as far as anybody knows.
+    pub fn recall(&self, spot: Spot, call: &Call, exact: &Exact, now: Instant) -> Option<Recalled> {
+        let memory = self.memory.lock();
+        memory.recall(spot, call.principal, exact, now, |deps, as_of| self.state.lock().stands(deps, as_of, now))
+    }
+
+    /// Remembers that `call`, to `target`, failed. Says whether requests like it are answered from memory from now on.
+    pub fn failed(&self, call: &Call, target: &str, exact: Exact, failure: Failure, rule: &Remembering) -> bool {
+        let now = self.clock.now();
+        let deps = failure.depends(call, target);
+        let mut memory = self.memory.lock();
+        let spot = memory.spot(call.principal, &call.meaning.method, target);
+        let as_of = self.state.lock().generations.count();
+        let stands = |deps: Option<&Deps>, as_of| self.state.lock().stands(deps, as_of, now);
+        let who = call.principal;
+        let remembered = memory.note(spot, who, exact, failure, deps, rule.lasts, now, as_of, stands);
+        self.failures.store(memory.len(), Ordering::Relaxed);
+        remembered
+    }
+
+    /// A caller wants Salesforce to be asked again about requests of this spot.
+    pub fn ask_again(&self, spot: Spot) {
+        let mut memory = self.memory.lock();
+        memory.forget(spot);
+        self.failures.store(memory.len(), Ordering::Relaxed);
+    }
+
+    /// How many requests are known to fail.
+    pub fn failures(&self) -> usize {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    fn forget_failures(&self, keep: impl Fn(Principal) -> bool) {
+        if self.failures.load(Ordering::Relaxed) > 0 {
+            let mut memory = self.memory.lock();
+            memory.retain(keep);
+            self.failures.store(memory.len(), Ordering::Relaxed);
+        }
+    }
+}
+
+impl State {
+    /// Whether nothing that `deps` names, or nothing at all, has changed since `as_of` or is changing.
+    fn stands(&mut self, deps: Option<&Deps>, as_of: u64, now: Instant) -> bool {
+        match deps {
+            Some(deps) => {
+                let standing = self.generations.standing(deps, now);
+                !standing.busy && standing.moved.max(standing.softened) <= as_of
+            }
+            None => self.generations.count() <= as_of,
+        }
     }
 }
 

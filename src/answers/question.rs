@@ -244,7 +244,7 @@ fn collection(parameters: &str) -> Option<&str> {
 }
 
 /// All objects a query reads, if it names them all.
-fn objects(meaning: &Meaning) -> Option<Objects> {
+pub(super) fn objects(meaning: &Meaning) -> Option<Objects> {
     if meaning.reach != Reach::Named {
         return None;
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 
+use super::failures::Remembering;
 use super::question::{Kind, Question};
 use super::touch::{Lower, lower};
 use crate::call::{Call, CallerId, Family, ObjectName, Operation, OrgId, Principal};
@@ -59,6 +60,8 @@ pub struct Rules {
     pub describes: usize,
     along: AHashMap<Lower, Vec<Lower>>,
     keeps_rows: bool,
+    /// Which failures are remembered; `None`: none.
+    pub failures: Option<Remembering>,
     /// The number of the group a caller shares answers with.
     groups: AHashMap<CallerId, u32>,
 }
@@ -87,7 +90,17 @@ impl Rules {
                 (entry, objects)
             })
             .collect();
-        Self { entries, recheck, largest, harmless, describes, along, keeps_rows, groups: AHashMap::new() }
+        Self {
+            entries,
+            recheck,
+            largest,
+            harmless,
+            describes,
+            along,
+            keeps_rows,
+            failures: None,
+            groups: AHashMap::new(),
+        }
     }
 
     /// The same rules, under which the callers of each group share answers.
@@ -96,6 +109,13 @@ impl Rules {
         for (number, callers) in (0..).zip(groups) {
             self.groups.extend(callers.iter().map(|caller| (*caller, number)));
         }
+        self
+    }
+
+    /// The same rules, under which failures are remembered.
+    #[must_use]
+    pub fn with_failures(mut self, failures: Option<Remembering>) -> Self {
+        self.failures = failures;
         self
     }
 
@@ -117,6 +137,11 @@ impl Rules {
     /// Whether anything but descriptions is kept.
     pub fn keeps_rows(&self) -> bool {
         self.keeps_rows
+    }
+
+    /// Whether changes of rows matter to anything that is remembered.
+    pub fn follows_rows(&self) -> bool {
+        self.keeps_rows || self.failures.is_some()
     }
 
     /// Whether any entry may cover a question of this kind, from what is known of every call.

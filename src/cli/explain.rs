@@ -10,9 +10,10 @@ use crate::admission::slots::presumed;
 use crate::call::{Call, CallerId, Class, Meaning, OrgId, Principal};
 use crate::config::{self, Breaker, BreakerMode, Config, Pace, PaceMode};
 use crate::live::{Classes, LiveCaller};
-use crate::salesforce::taxonomy::has_quota_of_users;
+use crate::salesforce::taxonomy::{Executed, classify, has_quota_of_users, said, scan};
 use crate::salesforce::{self, Costs};
 use crate::stages::breakers::may_be_held_back;
+use crate::stages::retry::{is_repeated, repeats};
 
 /// The arguments of `explain`.
 #[derive(Debug, clap::Args)]
@@ -24,6 +25,12 @@ pub struct ExplainArguments {
     /// File with the request's body ('-' for standard input); composite, SOAP and GraphQL need it.
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
+    /// Status of an answer to it: what that means is explained too.
+    #[arg(long, value_name = "STATUS", value_parser = clap::value_parser!(u16).range(200..600))]
+    status: Option<u16>,
+    /// File with the body of that answer.
+    #[arg(long, value_name = "FILE", requires = "status")]
+    answer: Option<PathBuf>,
     /// Configuration whose rules are applied.
     #[arg(long, short)]
     config: Option<PathBuf>,
@@ -76,7 +83,36 @@ fn explain(arguments: &ExplainArguments) -> Result<Value, String> {
     }
     let rules = config.as_ref().map(|config| rules(config, &meaning, &arguments.path));
     let breaker = breaker(config.as_ref().map(|config| config.breaker), &meaning);
-    Ok(described(&meaning, breaker.as_deref(), rules.as_deref(), &notes))
+    let mut explained = described(&meaning, breaker.as_deref(), rules.as_deref(), &notes);
+    if let Some(status) = arguments.status {
+        let body = arguments.answer.as_ref().map(read).transpose()?.unwrap_or_default();
+        explained["answer"] = answered(&meaning, status, &body);
+    }
+    Ok(explained)
+}
+
+/// What an answer means, and what the gateway does about it. The words of the answer are not shown.
+fn answered(meaning: &Meaning, status: u16, body: &[u8]) -> Value {
+    if status < 400 {
+        let found = scan(meaning.family, body);
+        return json!({"parts": found.as_ref().map(|found| found.total), "parts_failed": found.as_ref().map(|found| found.failed)});
+    }
+    let heard = said(body);
+    let verdict = classify(meaning.family, status, &heard);
+    let (first, most) = verdict.waits();
+    json!({
+        "error_code": (!heard.code.is_empty()).then_some(heard.code),
+        "kind": verdict.kind,
+        "blame": verdict.blame,
+        "scope": verdict.scope,
+        "may_have_been_done": verdict.executed == Executed::Maybe,
+        "repeated": is_repeated(verdict, meaning, false),
+        "repeated_if_told_when": is_repeated(verdict, meaning, true),
+        "outcome_unknown": verdict.is_outcome_unknown(meaning.idempotency),
+        "first_wait_ms": first.as_millis() as u64,
+        "longest_wait_ms": most.as_millis() as u64,
+        "advice": verdict.advice(),
+    })
 }
 
 fn read(file: &PathBuf) -> Result<Vec<u8>, String> {
@@ -156,6 +192,7 @@ fn described(meaning: &Meaning, breaker: Option<&str>, rules: Option<&[Value]>, 
         "effective_method": meaning.method.as_str(),
         "api_calls": meaning.cost.0,
         "idempotency": meaning.idempotency,
+        "repeated_if_lost": repeats(meaning),
         "long_poll": meaning.long_poll,
         "breaker": breaker,
         "presumed_length": lengths,
@@ -182,6 +219,7 @@ fn table(explained: &Value) -> String {
         ("effective method", "effective_method"),
         ("costs API calls", "api_calls"),
         ("repeatable", "idempotency"),
+        ("repeated if lost", "repeated_if_lost"),
         ("long poll", "long_poll"),
         ("breaker", "breaker"),
     ] {
@@ -207,6 +245,23 @@ fn table(explained: &Value) -> String {
         let (class, length) = (plain(&caller["class"]), plain(&caller["presumed_length"]));
         let pace = caller["pace"].as_str().map(|pace| format!("; {pace}")).unwrap_or_default();
         lines.push(format!("caller {:<11}{verdict} ({class}, presumed {length}{pace})", plain(&caller["caller"])));
+    }
+    for (label, key) in [
+        ("parts", "parts"),
+        ("parts failed", "parts_failed"),
+        ("error code", "error_code"),
+        ("means", "kind"),
+        ("blame", "blame"),
+        ("concerns", "scope"),
+        ("is repeated", "repeated"),
+        ("if told when", "repeated_if_told_when"),
+        ("outcome unknown", "outcome_unknown"),
+        ("advice", "advice"),
+    ] {
+        let value = &explained["answer"][key];
+        if !value.is_null() {
+            lines.push(format!("answer: {label:<17}{}", plain(value)));
+        }
     }
     for note in explained["notes"].as_array().into_iter().flatten() {
         lines.push(format!("note: {}", plain(note)));

@@ -36,6 +36,39 @@ pub struct CacheFile {
     pub same_rights: Vec<Vec<Text<Name>>>,
     /// Request headers of your own that change no answer. A request with a header nobody knows is never answered from memory.
     pub harmless_headers: Vec<Text<FieldName>>,
+    /// Requests that fail the same permanent way again and again.
+    pub failures: FailuresFile,
+}
+
+/// Requests that fail the same permanent way three times in a row are answered with Salesforce's own words, without asking it.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct FailuresFile {
+    /// Whether they are.
+    pub mode: FailuresMode,
+    /// How long, 30s at most; any change of what such a request is about ends it.
+    #[serde(rename = "for")]
+    pub lasts: Text<Period>,
+    /// Whether writes are too. What ends it for them is a change of the schema, not of records.
+    pub writes: bool,
+}
+
+impl Default for FailuresFile {
+    fn default() -> Self {
+        Self { mode: FailuresMode::Enforce, lasts: Text(Period(Duration::from_secs(30))), writes: false }
+    }
+}
+
+/// What is done with requests that fail again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum FailuresMode {
+    /// Nothing.
+    Off,
+    /// It is counted which could be answered from memory.
+    Observe,
+    /// They are answered from memory.
+    Enforce,
 }
 
 impl Default for CacheFile {
@@ -55,6 +88,7 @@ impl Default for CacheFile {
             also_invalidates: BTreeMap::new(),
             same_rights: Vec::new(),
             harmless_headers: Vec::new(),
+            failures: FailuresFile::default(),
         }
     }
 }
@@ -138,6 +172,19 @@ pub struct Cache {
     pub same_rights: Vec<Vec<CallerId>>,
     /// Request headers, in lower case, that change no answer.
     pub harmless_headers: Vec<Box<str>>,
+    /// Which failures are remembered; `None`: none.
+    pub failures: Option<RememberedFailures>,
+}
+
+/// Which failures are remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RememberedFailures {
+    /// Requests are answered from memory; else it is only counted that they could be.
+    pub answers: bool,
+    /// Writes are remembered too.
+    pub writes: bool,
+    /// How long.
+    pub lasts: Duration,
 }
 
 /// Some answers, and how long they are given out. A list that is absent matches all.

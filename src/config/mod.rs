@@ -34,7 +34,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 pub use breaker::{Breaker, BreakerMode};
-pub use cache::{Cache, CacheEntry};
+pub use cache::{Cache, CacheEntry, RememberedFailures};
 pub use daily::{DailyMode, OnLoss};
 pub use file::{AccessTo, PolicyMode, Roots};
 pub use key::KeyDigest;

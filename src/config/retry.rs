@@ -29,6 +29,9 @@ pub struct LockRetryFile {
     pub attempts: Count<1, 10>,
     /// Repetitions, in percent of the calls made to the org. Ten in a second are always allowed.
     pub budget: Text<Percent>,
+    /// Whether, of collections and composites that are not all or none, only the records that were locked are sent again, and
+    /// what comes of it is put into the answer.
+    pub per_record: bool,
 }
 
 impl Default for RetryFile {
@@ -44,7 +47,7 @@ impl Default for RetryFile {
 
 impl Default for LockRetryFile {
     fn default() -> Self {
-        Self { attempts: Count(5), budget: Text(Percent(300)) }
+        Self { attempts: Count(5), budget: Text(Percent(300)), per_record: false }
     }
 }
 
@@ -69,6 +72,8 @@ pub struct Retry {
     pub lock_attempts: u32,
     /// Its repetitions in thousandths of the calls made.
     pub lock_budget: u16,
+    /// Whether only the records that were locked are sent again, where a request is not all or none.
+    pub lock_per_record: bool,
 }
 
 impl RetryFile {
@@ -80,6 +85,7 @@ impl RetryFile {
             budget: self.budget.0.0,
             lock_attempts: often(self.lock.attempts),
             lock_budget: self.lock.budget.0.0,
+            lock_per_record: self.mode == RetryMode::Enforce && self.lock.per_record,
         }
     }
 }

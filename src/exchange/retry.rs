@@ -28,11 +28,13 @@ pub struct RetrySettings {
     pub lock_attempts: u32,
     /// Its repetitions in thousandths of the calls made.
     pub lock_budget: u16,
+    /// Whether only the records that were locked are sent again, where a request is not all or none.
+    pub lock_per_record: bool,
 }
 
 impl Default for RetrySettings {
     fn default() -> Self {
-        Self { attempts: 3, budget: 100, lock_attempts: 5, lock_budget: 300 }
+        Self { attempts: 3, budget: 100, lock_attempts: 5, lock_budget: 300, lock_per_record: false }
     }
 }
 

@@ -27,6 +27,7 @@ use crate::salesforce::soap_usage;
 use crate::salesforce::taxonomy::{Limit, classify, said};
 use crate::stages::admit::Fare;
 use crate::stages::changes::Changing;
+use crate::stages::parts::Counting;
 
 /// This much of a body is looked at; what is sought stands at the front.
 const LOOKED_AT: usize = 16 * 1024;
@@ -42,6 +43,8 @@ pub enum Answer {
     Resumed(Box<Resumed>),
     /// Passed on while Salesforce may still be changing what it was asked to change.
     Changing(Box<Changing>),
+    /// Passed on while it is looked through for what failed inside.
+    Counting(Box<Counting>),
 }
 
 /// A body whose beginning has been read already.
@@ -119,8 +122,9 @@ impl std::fmt::Debug for Prefix {
     }
 }
 
+/// How a body is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Coding {
+pub(super) enum Coding {
     Identity,
     Gzip,
     Deflate,
@@ -172,16 +176,7 @@ pub async fn gather(mut body: ReplyBody<Answer>, limit: usize) -> Gathered {
 
 /// The plain bytes of a whole body, at most `limit` of them; `None` if there are more, or its coding is unknown or broken.
 pub fn plain<'a>(headers: &HeaderMap, body: &'a Bytes, limit: usize) -> Option<Cow<'a, [u8]>> {
-    let mut inflated = Vec::new();
-    let most = limit as u64 + 1;
-    match Coding::of(headers) {
-        Coding::Identity => return Some(Cow::Borrowed(body)),
-        Coding::Unknown => return None,
-        Coding::Gzip => GzDecoder::new(body.as_ref()).take(most).read_to_end(&mut inflated),
-        Coding::Deflate => ZlibDecoder::new(body.as_ref()).take(most).read_to_end(&mut inflated),
-    }
-    .ok()?;
-    (inflated.len() <= limit).then_some(Cow::Owned(inflated))
+    Coding::of(headers).plain(body, limit)
 }
 
 impl Resumed {
@@ -309,13 +304,27 @@ impl Prefix {
 }
 
 impl Coding {
-    fn of(headers: &HeaderMap) -> Self {
+    pub(super) fn of(headers: &HeaderMap) -> Self {
         match headers.get(CONTENT_ENCODING).map(http::HeaderValue::as_bytes) {
             None => Self::Identity,
             Some(name) if name.eq_ignore_ascii_case(b"gzip") => Self::Gzip,
             Some(name) if name.eq_ignore_ascii_case(b"deflate") => Self::Deflate,
             Some(_) => Self::Unknown,
         }
+    }
+
+    /// The plain bytes of a whole body, at most `limit` of them; `None` if there are more, or it is broken.
+    pub(super) fn plain(self, body: &[u8], limit: usize) -> Option<Cow<'_, [u8]>> {
+        let mut inflated = Vec::new();
+        let most = limit as u64 + 1;
+        match self {
+            Self::Identity => return Some(Cow::Borrowed(body)),
+            Self::Unknown => return None,
+            Self::Gzip => GzDecoder::new(body).take(most).read_to_end(&mut inflated),
+            Self::Deflate => ZlibDecoder::new(body).take(most).read_to_end(&mut inflated),
+        }
+        .ok()?;
+        (inflated.len() <= limit).then_some(Cow::Owned(inflated))
     }
 
     /// As much of the plain bytes as can be had; what is cut off or broken ends early.
@@ -342,6 +351,7 @@ impl Body for Answer {
             Self::Learning(learning) => learning.poll_frame(cx),
             Self::Resumed(resumed) => resumed.poll_frame(cx),
             Self::Changing(changing) => changing.poll_frame(cx),
+            Self::Counting(counting) => counting.poll_frame(cx),
         }
     }
 
@@ -351,6 +361,7 @@ impl Body for Answer {
             Self::Learning(learning) => learning.body.is_end_stream(),
             Self::Resumed(resumed) => resumed.read.is_empty() && resumed.rest.as_ref().is_ok_and(Body::is_end_stream),
             Self::Changing(changing) => changing.is_end_stream(),
+            Self::Counting(counting) => counting.is_end_stream(),
         }
     }
 
@@ -365,6 +376,7 @@ impl Body for Answer {
                 rest.map_or_else(SizeHint::default, |rest| SizeHint::with_exact(rest + ahead as u64))
             }
             Self::Changing(changing) => changing.size_hint(),
+            Self::Counting(counting) => counting.size_hint(),
         }
     }
 }

@@ -18,13 +18,13 @@ pub(super) enum Concern {
 }
 
 impl Concern {
-    /// Decided from what is known of every call; most are done after a comparison or two.
-    pub(super) fn of(meaning: &Meaning, rows: bool) -> Self {
+    /// Decided from what is known of every call; most are done after a comparison or two. `rows` are kept, or only `followed`.
+    pub(super) fn of(meaning: &Meaning, rows: bool, followed: bool) -> Self {
         if meaning.idempotency == Idempotency::Safe {
             return match meaning.operation {
                 Operation::Describe | Operation::Limits => Kind::of(meaning).map_or(Self::Nothing, Self::Question),
                 Operation::Read | Operation::Query if rows => Kind::of(meaning).map_or(Self::Nothing, Self::Question),
-                Operation::Job if rows && meaning.family == Family::Bulk2 => Self::Job,
+                Operation::Job if followed && meaning.family == Family::Bulk2 => Self::Job,
                 _ => Self::Nothing,
             };
         }
@@ -33,7 +33,7 @@ impl Concern {
             Family::Versions | Family::Cometd | Family::Oauth => Self::Nothing,
             Family::Soap if meaning.idempotency == Idempotency::Idempotent && has_log_out(meaning) => Self::Farewell,
             Family::Bulk1 | Family::Bulk2 if meaning.operation == Operation::Job => {
-                if rows {
+                if followed {
                     Self::Job
                 } else {
                     Self::Nothing

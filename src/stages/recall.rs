@@ -87,7 +87,7 @@ where
 
     fn call(&mut self, passage: Box<Passage>) -> Self::Future {
         let Some(cache) = &passage.live.cache else { return Way::onward(self.inner.call(passage)) };
-        match Concern::of(&passage.call.meaning, cache.rules.keeps_rows()) {
+        match Concern::of(&passage.call.meaning, cache.rules.keeps_rows(), cache.rules.follows_rows()) {
             Concern::Nothing => self.unkept(passage),
             Concern::Question(kind) => self.question(kind, passage),
             Concern::Change => {

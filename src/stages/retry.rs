@@ -22,20 +22,21 @@ use crate::call::{Call, Class, Family, Idempotency, Meaning, Operation};
 use crate::clock::Clock;
 use crate::exchange::retry::{Decision, Wish, decide};
 use crate::exchange::{Cause, Sent};
-use crate::outcome::{Failures, Outcome, Purse, Record, RequestId, RetryResult};
+use crate::outcome::{Outcome, Purse, Record, RequestId, RetryResult};
 use crate::refusal::{Reason, Refusal};
-use crate::salesforce::taxonomy::{Kind, Partial, Verdict, retry_after, scan};
+use crate::salesforce::taxonomy::{Kind, Partial, Verdict, retry_after};
 use crate::salesforce::understand;
-use crate::stages::answer::{Gathered, gather, plain, unmeasured};
+use crate::stages::answer::{Gathered, gather, unmeasured};
 use crate::stages::back::{Back, Left, Places};
 use crate::stages::breakers::{Leave, Said, Told};
+use crate::stages::mend::{self, Apart, Mending};
+use crate::stages::parts::{LONGEST_PARTS, Seeks};
 use crate::stages::way::Waiting;
-use crate::stages::{Passage, Reply};
+use crate::stages::{Passage, Reply, parts, remember};
+use crate::tasks::Tasks;
 
 /// Errors of Salesforce are shorter than this; of a longer one the beginning is judged as it passes.
 const LONGEST_ERROR: usize = 16 * 1_024;
-/// An answer that holds those of several parts is looked through up to this length.
-const LONGEST_PARTS: usize = 1_024 * 1_024;
 /// Salesforce may ask for a longer pause; nobody waits that long here.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// Before the first repetition of what failed on the way, and at most before any.
@@ -54,13 +55,16 @@ pub struct RetryLayer {
     pub clock: Clock,
     /// Where the bytes of answers are taken from while they are looked through.
     pub buffers: ByteBudget,
+    /// What looks through long answers.
+    pub tasks: Tasks,
 }
 
 impl<S> Layer<S> for RetryLayer {
     type Service = Retry<S>;
 
     fn layer(&self, inner: S) -> Retry<S> {
-        let desk = Desk { clock: self.clock, buffers: self.buffers.clone(), places: Places::default() };
+        let (buffers, tasks) = (self.buffers.clone(), self.tasks.clone());
+        let desk = Desk { clock: self.clock, buffers, tasks, places: Places::default() };
         Retry { inner, desk: Arc::new(desk) }
     }
 }
@@ -82,7 +86,20 @@ impl<S> std::fmt::Debug for Retry<S> {
 struct Desk {
     clock: Clock,
     buffers: ByteBudget,
+    tasks: Tasks,
     places: Places,
+}
+
+impl Desk {
+    /// The answer to who asked, looked through while it passes if that was not done yet.
+    fn passed(&self, result: Result<Reply, Refusal>, seeks: Seeks, record: &Record) -> Result<Reply, Refusal> {
+        match seeks {
+            Seeks::Passing(passing) => {
+                result.map(|reply| parts::watched(reply, passing, record, &self.buffers, &self.tasks))
+            }
+            Seeks::Nothing | Seeks::Parts => result,
+        }
+    }
 }
 
 impl<S> Service<Box<Passage>> for Retry<S>
@@ -99,21 +116,27 @@ where
     }
 
     fn call(&mut self, mut passage: Box<Passage>) -> Self::Future {
+        let may_be_left = may_be_left(&passage);
+        if may_be_left && let Some(reply) = remember::answer(&passage) {
+            return Retrying::Ended { result: Some(Ok(reply)) };
+        }
         let mut leave = None;
         if let Some(org) = passage.live.org(passage.call.org) {
             org.retries.count();
-            let told = org.breakers.ask(&passage.call, self.desk.clock, passage.now);
-            match told {
+            match org.breakers.ask(&passage.call, self.desk.clock, passage.now) {
                 None => {}
                 Some(Told::Probe(good)) if org.breakers.enforces() => {
                     return Retrying::Slow { waiting: Box::pin(self.clone().find_out(passage, good)) };
                 }
                 Some(Told::Go(good) | Told::Probe(good)) => leave = Some(good),
                 Some(Told::Shut(refusal)) if org.breakers.enforces() => {
-                    return Retrying::Ended { refusal: Some(refusal) };
+                    return Retrying::Ended { result: Some(Err(refusal)) };
                 }
                 Some(Told::Shut(_)) => passage.record.lock().would_refuse = Some(Reason::CircuitOpen),
             }
+        }
+        if !may_be_left && leave.is_none() {
+            return Retrying::Onward { inner: self.inner.call(passage) };
         }
         let again = self.again(&mut passage, leave);
         Retrying::First { inner: self.inner.call(passage), again: Some(again) }
@@ -128,9 +151,10 @@ where
     /// What a further attempt needs.
     fn again(&self, passage: &mut Passage, leave: Option<Leave>) -> Again<S> {
         let back = may_be_left(passage).then(|| self.desk.places.place());
+        let seeks = if back.is_some() { parts::sought(passage) } else { Seeks::Nothing };
         passage.back.clone_from(&back);
         passage.permit = leave.as_ref().and_then(Leave::permit);
-        Again { record: passage.record.clone(), parts: has_parts(&passage.call), back, leave, stage: self.clone() }
+        Again { record: passage.record.clone(), seeks, back, leave, stage: self.clone() }
     }
 
     /// The first call after a pause: sent if something that costs nothing is answered.
@@ -189,20 +213,11 @@ fn may_be_left(passage: &Passage) -> bool {
     !exempt && !matches!(passage.payload, Payload::Stream(_))
 }
 
-/// Whether its answer may hold failures of its parts.
-pub(super) fn has_parts(call: &Call) -> bool {
-    let several = matches!(
-        call.meaning.family,
-        Family::Composite | Family::Collections | Family::Tree | Family::Graph | Family::Batch
-    );
-    several && call.meaning.idempotency != Idempotency::Safe
-}
-
 /// A further attempt, should it be needed.
 pub struct Again<S> {
     record: Record,
     back: Option<Back>,
-    parts: bool,
+    seeks: Seeks,
     leave: Option<Leave>,
     stage: Retry<S>,
 }
@@ -215,9 +230,14 @@ where
     /// Whether a result is worth a look.
     fn concerns(&self, result: &Result<Reply, Refusal>) -> bool {
         match result {
-            Ok(reply) => self.parts || reply.status().is_client_error() || reply.status().is_server_error(),
+            Ok(reply) => self.has_parts() || reply.status().is_client_error() || reply.status().is_server_error(),
             Err(_) => true,
         }
+    }
+
+    /// Whether its answer is read whole, for what failed of its parts.
+    fn has_parts(&self) -> bool {
+        matches!(self.seeks, Seeks::Parts)
     }
 
     /// Makes the call again as long as it fails in a way that may pass, and may be made again.
@@ -227,20 +247,27 @@ where
         let mut made = 1;
         // The last repetition's purse; and whether an attempt before the last may have written something.
         let (mut purse, mut doubt) = (None, false);
+        // An answer of which a part is asked again.
+        let mut mending: Option<Mending> = None;
         loop {
-            let seen =
-                look(result, self.back.as_ref().and_then(Back::take), self.parts, &self.stage.desk.buffers, &record)
-                    .await;
+            let (mut left, mut over) = (self.back.as_ref().and_then(Back::take), false);
+            if let Some(mending) = mending.take() {
+                let mended = mending.mended(result, left, &record, &self.stage.desk.tasks).await;
+                (result, left, over) = (Ok(mended.reply), mended.left, mended.over);
+                doubt |= mended.unknown;
+            }
+            let seen = look(result, left, self.has_parts(), &self.stage.desk, &record).await;
             result = seen.result;
             if let Some(leave) = self.leave.take() {
                 leave.report(seen.said);
             }
             let (well, unknown) = (seen.well, seen.unknown);
-            let Some((trouble, mut passage)) = seen.trouble else {
+            let Some((trouble, mut passage)) = seen.trouble.filter(|_| !over) else {
                 if let Some(purse) = purse {
                     let became = if well { RetryResult::Succeeded } else { RetryResult::Failed };
                     record.lock().retried = Some((purse, became));
                 }
+                let result = self.stage.desk.passed(result, self.seeks, &record);
                 return told(result, &record, unknown || (doubt && !well));
             };
             let live = Arc::clone(&passage.live);
@@ -261,20 +288,37 @@ where
                     return told(result, &record, unknown || doubt);
                 }
                 Decision::Again(wait) => {
+                    match (seen.apart, result) {
+                        (Some(apart), Ok(reply)) => mending = Some(apart.begin(reply, &mut passage)),
+                        // Nothing of the failed attempt is held while the next one waits.
+                        (_, result) => drop(result),
+                    }
                     tokio::time::sleep(wait).await;
                 }
             }
             passage.now = clock.now();
-            match org.breakers.ask(&passage.call, clock, passage.now) {
-                Some(Told::Go(leave)) => self.leave = Some(leave),
-                // Somebody who comes anew finds out.
-                Some(Told::Probe(_) | Told::Shut(_)) if org.breakers.enforces() => {
-                    record.lock().retried = Some((trouble.purse, RetryResult::Failed));
-                    return told(result, &record, unknown || doubt);
+            let shut = match org.breakers.ask(&passage.call, clock, passage.now) {
+                Some(Told::Probe(leave)) if org.breakers.enforces() && !self.stage.is_answered(&passage).await => {
+                    Some(leave.probe_failed())
                 }
-                Some(Told::Probe(_) | Told::Shut(_)) | None => {}
-            }
+                Some(Told::Go(leave) | Told::Probe(leave)) => {
+                    self.leave = Some(leave);
+                    None
+                }
+                Some(Told::Shut(refusal)) if org.breakers.enforces() => Some(refusal),
+                Some(Told::Shut(_)) | None => None,
+            };
             (purse, doubt) = (Some(trouble.purse), doubt || unknown);
+            if let Some(refusal) = shut {
+                record.lock().retried = Some((trouble.purse, RetryResult::Failed));
+                let result = match mending.take() {
+                    Some(mending) => {
+                        Ok(mending.mended(Err(refusal), None, &record, &self.stage.desk.tasks).await.reply)
+                    }
+                    None => Err(refusal),
+                };
+                return told(result, &record, doubt);
+            }
             made += 1;
             passage.permit = self.leave.as_ref().and_then(Leave::permit);
             passage.back.clone_from(&self.back);
@@ -288,7 +332,7 @@ async fn look(
     result: Result<Reply, Refusal>,
     left: Option<Left>,
     has_parts: bool,
-    buffers: &ByteBudget,
+    desk: &Desk,
     record: &Record,
 ) -> Seen {
     let reply = match result {
@@ -298,7 +342,7 @@ async fn look(
             let cause = left.as_ref().and_then(|left| left.failure).map(|(cause, _)| cause);
             let said = Said::without_answer(cause);
             let trouble = left.and_then(|Left { passage, failure }| Some((lost(&passage.call, failure?)?, passage)));
-            return Seen { result: Err(refusal), trouble, well: false, unknown, said };
+            return Seen { result: Err(refusal), trouble, well: false, unknown, said, apart: None };
         }
     };
     let status = reply.status();
@@ -306,37 +350,54 @@ async fn look(
     let limit = if well { LONGEST_PARTS } else { LONGEST_ERROR };
     let known = reply.body().size_hint().exact();
     let expected = known.map_or(limit, |length| usize::try_from(length).unwrap_or(usize::MAX));
-    let mut hold = buffers.hold();
-    let passed = |reply| Seen { result: Ok(reply), trouble: None, well, unknown: false, said: Said::Unseen(status) };
+    let mut hold = desk.buffers.hold();
+    let unseen = Said::Unseen(status);
+    let passed = |reply| Seen { result: Ok(reply), trouble: None, well, unknown: false, said: unseen, apart: None };
     let Some(Left { passage, .. }) = left else { return passed(reply) };
+    let watched = |reply| match parts::of_parts(&passage.call.meaning).filter(|_| has_parts) {
+        Some(passing) => parts::watched(reply, passing, record, &desk.buffers, &desk.tasks),
+        None => reply,
+    };
     if (well && !has_parts) || expected > limit || !hold.grow(expected) {
-        return passed(reply);
+        return passed(watched(reply));
     }
     let (head, body) = reply.into_parts();
     let (body, whole) = match gather(body, limit).await {
         Gathered::Whole(whole) if known.is_some() => (ReplyBody::Whole(whole.clone()), Some(whole)),
         Gathered::Whole(whole) => (unmeasured(whole.clone()), Some(whole)),
+        Gathered::Longer(body) if well => return passed(watched(Response::from_parts(head, body))),
         Gathered::Longer(body) => (body, None),
     };
     drop(hold);
     let meaning = &passage.call.meaning;
-    let whole = whole.filter(|_| has_parts);
-    let parts = whole.and_then(|whole| scan(meaning.family, &plain(&head.headers, &whole, LONGEST_PARTS)?));
-    let locked = parts.as_ref().is_some_and(Partial::is_locked);
-    if let Some(parts) = parts {
-        record.lock().failures = failures(parts, meaning);
+    let found = match whole.as_ref().filter(|_| has_parts) {
+        Some(whole) => parts::scanned(meaning.family, &head.headers, whole, &desk.tasks).await,
+        None => None,
+    };
+    let locked = found.as_ref().is_some_and(Partial::is_locked);
+    let mut apart = None;
+    if let (Some(found), Some(whole)) = (found, &whole) {
+        let wanted = passage.live.org(passage.call.org).is_some_and(|org| org.retry.lock_per_record);
+        if wanted && well && !locked {
+            apart = mend::apart(&passage, &head.headers, whole, &found, &desk.buffers, &desk.tasks).await;
+        }
+        record.lock().failures = parts::failures(found, meaning);
     }
     // The body has passed: what it says is written down.
     let verdict = if well { None } else { record.lock().exchanges.last().and_then(|exchange| exchange.verdict) };
+    if let (Some(verdict), Some(whole)) = (verdict, &whole) {
+        remember::note(&passage, &head, whole, verdict);
+    }
     let unknown = verdict.is_some_and(|verdict| verdict.is_outcome_unknown(meaning.idempotency));
-    let judged = verdict.map_or(Said::Unseen(status), Said::by);
-    let trouble = if locked {
+    let judged = verdict.map_or(unseen, Said::by);
+    let trouble = if locked || apart.is_some() {
         Some(Trouble { purse: Purse::Lock, waits: LOCKED, told: None })
     } else {
         verdict.and_then(|verdict| said(verdict, meaning, &head.headers))
     };
     let trouble = trouble.map(|trouble| (trouble, passage));
-    Seen { result: Ok(Response::from_parts(head, body)), trouble, well: well && !locked, unknown, said: judged }
+    let well = well && !locked && apart.is_none();
+    Seen { result: Ok(Response::from_parts(head, body)), trouble, well, unknown, said: judged, apart }
 }
 
 /// What one attempt came to.
@@ -349,6 +410,8 @@ struct Seen {
     unknown: bool,
     /// What it says of how Salesforce is.
     said: Said,
+    /// Only this part of it is to be sent again.
+    apart: Option<Apart>,
 }
 
 /// A failure that may pass.
@@ -374,29 +437,26 @@ fn lost(call: &Call, (cause, sent): (Cause, Sent)) -> Option<Trouble> {
 /// An answer that says that it failed.
 fn said(verdict: Verdict, meaning: &Meaning, headers: &HeaderMap) -> Option<Trouble> {
     let told = headers.get(RETRY_AFTER).and_then(|value| retry_after(value.as_bytes(), LONGEST_PAUSE));
-    // Nobody knows when a rate is free again, unless it is said.
-    let passes = verdict.may_pass() || (verdict.kind == Kind::LimitFamily && told.is_some());
-    let safe = verdict.is_safe(meaning.idempotency) || repeats(meaning);
     let purse = if verdict.kind == Kind::Lock { Purse::Lock } else { Purse::Usual };
-    (passes && safe).then_some(Trouble { purse, waits: verdict.waits(), told })
+    is_repeated(verdict, meaning, told.is_some()).then_some(Trouble { purse, waits: verdict.waits(), told })
+}
+
+/// Whether a call that failed like this is made once more, if there is time and budget for it; `told` says whether
+/// Salesforce said when.
+pub fn is_repeated(verdict: Verdict, meaning: &Meaning, told: bool) -> bool {
+    // Nobody knows when a rate is free again, unless it is said.
+    let passes = verdict.may_pass() || (verdict.kind == Kind::LimitFamily && told);
+    passes && (verdict.is_safe(meaning.idempotency) || repeats(meaning))
 }
 
 /// Whether doing it twice is like doing it once, also for who writes the same in between: reads, and upserts by a key of
-/// their own.
-fn repeats(meaning: &Meaning) -> bool {
+/// their own. Such a call is made once more also if its answer was lost.
+pub fn repeats(meaning: &Meaning) -> bool {
     match meaning.idempotency {
         Idempotency::Safe => true,
         Idempotency::Idempotent => meaning.operation == Operation::Upsert,
         Idempotency::Unsafe => false,
     }
-}
-
-fn failures(parts: Partial, meaning: &Meaning) -> Option<Box<Failures>> {
-    (parts.failed > 0).then(|| {
-        let objects = meaning.parts.iter().map(|part| part.object.clone());
-        let objects = if meaning.parts.len() == parts.total as usize { objects.collect() } else { Vec::new() };
-        Box::new(Failures { total: parts.total, failed: parts.failed, list: parts.list, objects })
-    })
 }
 
 /// Says so where nobody knows whether a write was done.
@@ -413,8 +473,10 @@ pin_project! {
     #[project = Projection]
     #[expect(missing_docs, reason = "the macro takes no documentation on fields of variants")]
     pub enum Retrying<F, S> {
-        /// It is held back.
-        Ended { refusal: Option<Refusal> },
+        /// It cannot be sent twice.
+        Onward { #[pin] inner: F },
+        /// It is held back, or what Salesforce would say is known.
+        Ended { result: Option<Result<Reply, Refusal>> },
         /// The first attempt.
         First { #[pin] inner: F, again: Option<Again<S>> },
         /// Further ones, and what they wait for.
@@ -432,21 +494,21 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (result, again) = match self.as_mut().project() {
-            Projection::Ended { refusal } => {
-                return refusal.take().map_or(Poll::Pending, |refusal| Poll::Ready(Err(refusal)));
-            }
+            Projection::Onward { inner } => return inner.poll(cx),
+            Projection::Ended { result } => return result.take().map_or(Poll::Pending, Poll::Ready),
             Projection::Slow { waiting } => return waiting.as_mut().poll(cx),
             Projection::First { inner, again } => {
                 let result = ready!(inner.poll(cx));
-                let Some(mut again) = again.take() else { return Poll::Ready(result) };
+                let Some(again) = again.take() else { return Poll::Ready(result) };
                 if !again.concerns(&result) {
-                    if let Some(leave) = again.leave.take() {
+                    let Again { record, back, seeks, leave, stage } = again;
+                    if let Some(leave) = leave {
                         leave.report(Said::Well);
                     }
-                    if let Some(back) = again.back {
-                        again.stage.desk.places.take_back(back);
+                    if let Some(back) = back {
+                        stage.desk.places.take_back(back);
                     }
-                    return Poll::Ready(result);
+                    return Poll::Ready(stage.desk.passed(result, seeks, &record));
                 }
                 (result, again)
             }

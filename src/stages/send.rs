@@ -23,7 +23,7 @@ use crate::stack::Local;
 use crate::stages::admit::{self, Fare};
 use crate::stages::answer::{Answer, Learning, Session, Sought};
 use crate::stages::way::Waiting;
-use crate::stages::{Passage, Reply, retry};
+use crate::stages::{Passage, Reply, parts};
 
 /// Says what the org has used (facts 1.7).
 const LIMIT_INFO: &str = "sforce-limit-info";
@@ -132,7 +132,7 @@ async fn send(upstream: Upstream<Inbound>, passage: Box<Passage>) -> Result<Repl
 /// Whether nobody will want to send the request again.
 fn is_well(response: &Response<UpstreamBody>, call: &Call) -> bool {
     let status = response.status();
-    !status.is_client_error() && !status.is_server_error() && !retry::has_parts(call)
+    !status.is_client_error() && !status.is_server_error() && !parts::has_parts(call)
 }
 
 /// The body once more, should it have to be sent again. The hold goes with it, for its bytes stay as long as it does.

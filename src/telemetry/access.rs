@@ -64,6 +64,9 @@ pub(super) fn write(
     if let Some(result) = outcome.cache {
         line.word(key!("cache"), result.as_str());
     }
+    if let Some(result) = outcome.remembered {
+        line.word(key!("remembered"), result.as_str());
+    }
     if let Some(errand) = outcome.errand {
         line.word(key!("errand"), errand.as_str());
     }

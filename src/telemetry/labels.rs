@@ -116,9 +116,32 @@ fn is_plausible_object(word: &str) -> bool {
     form && !like_an_id
 }
 
-/// `[A-Z_]{3,60}`.
+/// Error codes of APIs that write theirs otherwise: Bulk API 1.0 (facts 2.5) and GraphQL (facts 2.1).
+const OTHERWISE: [&str; 18] = [
+    "ClientInputError",
+    "DataFetchingException",
+    "ExceededQuota",
+    "ExecutionAborted",
+    "FeatureNotEnabled",
+    "InvalidBatch",
+    "InvalidJob",
+    "InvalidJobState",
+    "InvalidOperation",
+    "InvalidSessionId",
+    "InvalidSyntax",
+    "InvalidUrl",
+    "InvalidUser",
+    "InvalidXML",
+    "OperationNotSupported",
+    "Timeout",
+    "TooManyLockFailure",
+    "ValidationError",
+];
+
+/// `[A-Z_]{3,60}`, or one of the few that are written otherwise.
 fn is_plausible_error_code(word: &str) -> bool {
-    (3..=60).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+    OTHERWISE.contains(&word)
+        || (3..=60).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
 }
 
 /// Writes a version as Salesforce does; one that no org serves is `other`, so that paths cannot invent labels.
@@ -225,6 +248,8 @@ mod tests {
         assert_eq!(codes.id("unable", true), WordId::OTHER);
         assert_eq!(codes.id("AB", true), WordId::OTHER);
         assert_eq!(codes.id("CODE 7", true), WordId::OTHER);
+        assert_ne!(codes.id("DataFetchingException", true), WordId::OTHER);
+        assert_eq!(codes.id("SomebodysName", true), WordId::OTHER);
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub use super::results::{ConnectResult, ConnectionState, LoginResult, RefreshRes
 use crate::admission::Hurry;
 use crate::call::{Class, Family, Operation};
 use crate::exchange::vault::State;
-use crate::outcome::{CacheResult, Errand, FailureKind, PollResult, Purse, RetryResult, Source};
+use crate::outcome::{CacheResult, Errand, FailureKind, PollResult, Purse, Remembered, RetryResult, Source};
 use crate::refusal::Reason;
 
 /// Declares a struct of metrics; describes and collects them in the order they stand.
@@ -93,6 +93,10 @@ labels! {
 labels! {
     /// Of `retries_total`.
     RetryLabels { org: SmolStr, reason: Purse, result: RetryResult }
+}
+labels! {
+    /// Of `remembered_failures_total`.
+    RememberedLabels { org: SmolStr, result: Remembered }
 }
 labels! {
     /// Of `record_failures_total`.
@@ -202,7 +206,7 @@ metrics! {
         requests_total: Counters<RequestLabels>,
         /// API calls Salesforce charged, as far as the answers say.
         api_calls_spent_total: Counters<UseLabels>,
-        /// API calls that were not made, because the answer was in memory (cache, stale) or another request was just asking the same (joined).
+        /// API calls that were not made, because the answer was in memory (cache, stale, remembered) or another request was just asking the same (joined).
         api_calls_saved_total: Counters<SavedLabels>,
         /// Requests the cache has to do with, by what it made of them.
         cache_events_total: Counters<CacheLabels>,
@@ -219,6 +223,9 @@ metrics! {
         /// Requests that failed in a way that may pass: repeated and answered well (succeeded), repeated in vain (failed), or not
         /// repeated for want of budget or time.
         retries_total: Counters<RetryLabels>,
+        /// Requests that fail the same permanent way again and again: answered from memory (given), or would be if that were not only
+        /// observed (`would_give`); and those whose failure was one too many (learnt).
+        remembered_failures_total: Counters<RememberedLabels>,
         /// Records and parts that failed inside of answers that were none of a failure, by object and Salesforce's error code.
         record_failures_total: Counters<RecordFailureLabels>,
         /// Requests by the API version in their path.
@@ -410,6 +417,7 @@ closed_list_labels!(
     CacheResult,
     Errand,
     Purse,
+    Remembered,
     RetryResult
 );
 

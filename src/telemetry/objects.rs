@@ -40,14 +40,15 @@ impl Shared {
             matches!(operation, Operation::Read | Operation::Query | Operation::Describe | Operation::Limits)
         };
         self.metrics.requests_total.visit(|l, requests| {
-            if !reads(l.operation) || l.source == Source::Gateway {
+            // A failure that is remembered is no answer about an object.
+            if !reads(l.operation) || matches!(l.source, Source::Gateway | Source::Remembered) {
                 return;
             }
             let one = all.entry((l.org.clone(), l.object.clone())).or_default();
             match l.source {
                 Source::Cache | Source::Stale => one.from_memory += requests,
                 Source::Joined => one.joined += requests,
-                Source::Upstream | Source::Gateway => one.asked += requests,
+                Source::Upstream | Source::Gateway | Source::Remembered => one.asked += requests,
             }
         });
         for (key, (bytes, answers)) in self.rooms(&snapshot.cache.objects) {

@@ -16,8 +16,8 @@ use super::cells::{Counter, Histogram};
 use super::labels::{self, WordId};
 use super::metrics::{
     CacheLabels, CallerLabels, ErrandLabels, OrgLabels, OverheadBuckets, QueueLabels, RecordFailureLabels,
-    RefusalLabels, RequestBuckets, RequestLabels, RetryLabels, SavedLabels, Status, UpstreamErrorLabels, UseLabels,
-    VersionLabels,
+    RefusalLabels, RememberedLabels, RequestBuckets, RequestLabels, RetryLabels, SavedLabels, Status,
+    UpstreamErrorLabels, UseLabels, VersionLabels,
 };
 use super::names::Names;
 use super::recent::{Trouble as Lately, Whose};
@@ -25,7 +25,9 @@ use super::spenders::Client;
 use super::{Finish, Shared};
 use crate::admission::Minute;
 use crate::call::{Class, Family, ObjectName, Operation};
-use crate::outcome::{CacheResult, Ending, Errand, Exchange, Failures, Outcome, Purse, RetryResult, Source, Trouble};
+use crate::outcome::{
+    CacheResult, Ending, Errand, Exchange, Failures, Outcome, Purse, Remembered, RetryResult, Source, Trouble,
+};
 use crate::refusal::Reason;
 
 /// Label sets one recorder remembers; beyond, it forgets all and begins anew.
@@ -72,6 +74,7 @@ enum Rare {
     Saved(Source),
     Errand(Errand),
     Retried(Purse, RetryResult),
+    Remembered(Remembered),
     Error(Family, Trouble, WordId),
 }
 
@@ -126,6 +129,9 @@ impl Counting {
         }
         if let Some((purse, result)) = outcome.retried {
             cache.rare(&self.shared, outcome, Rare::Retried(purse, result)).add(1);
+        }
+        if let Some(result) = outcome.remembered {
+            cache.rare(&self.shared, outcome, Rare::Remembered(result)).add(1);
         }
         if let Some(failures) = &outcome.failures {
             cache.record_failures(&self.shared, outcome, failures, ended);
@@ -241,7 +247,11 @@ impl Cache {
         let metrics = &shared.metrics;
         let (org, caller) = (self.names.org(outcome.org), self.names.caller(outcome.caller));
         for failed in &failures.list {
-            let object = failures.objects.get(failed.at as usize).and_then(Option::as_ref).or(outcome.object.as_ref());
+            let object = match failures.objects.as_slice() {
+                [all] => all.as_ref(),
+                each => each.get(failed.at as usize).and_then(Option::as_ref),
+            };
+            let object = object.or(outcome.object.as_ref());
             let object = object.map_or(WordId::NONE, |object| shared.objects.id(object, false));
             let code = if failed.code.is_empty() { WordId::NONE } else { shared.error_codes.id(&failed.code, true) };
             let partial = Lately::Partial { object: shared.objects.word(object), code: shared.error_codes.word(code) };
@@ -253,7 +263,8 @@ impl Cache {
                 error_code: shared.error_codes.word(code),
             };
             let cell = metrics.record_failures_total.cell_below(shared.max_series, labels(object, code));
-            cell.unwrap_or_else(|| metrics.record_failures_total.cell(labels(WordId::OTHER, WordId::OTHER))).add(1);
+            cell.unwrap_or_else(|| metrics.record_failures_total.cell(labels(WordId::OTHER, WordId::OTHER)))
+                .add(u64::from(failures.each));
         }
     }
 
@@ -374,11 +385,12 @@ impl Rare {
             Self::Errand(errand) => (6, errand.index(), 0),
             // Counted by org only.
             Self::Retried(purse, result) => (7, purse.index() * RetryResult::ALL.len() + result.index(), 0),
+            Self::Remembered(result) => (8, result.index(), 0),
             Self::Error(family, trouble, code) => (3, family.index() * 32 + trouble.index(), code.index()),
         };
         let caller = if kind == 3 { u64::from(word) } else { u64::from(place(outcome.caller.map(|caller| caller.0))) };
         let org = u64::from(place(outcome.org.map(|org| org.0)));
-        (((org << 17 | caller) << 16 | member as u64) << 3) | kind
+        (((org << 17 | caller) << 16 | member as u64) << 4) | kind
     }
 
     #[cold]
@@ -394,6 +406,7 @@ impl Rare {
             Self::Errand(errand) => metrics.cache_errands_total.cell(ErrandLabels { org, caller, errand }),
             Self::UnknownOutcome => metrics.unknown_outcomes_total.cell(CallerLabels { org, caller }),
             Self::Retried(reason, result) => metrics.retries_total.cell(RetryLabels { org, reason, result }),
+            Self::Remembered(result) => metrics.remembered_failures_total.cell(RememberedLabels { org, result }),
             Self::Error(family, trouble, code) => {
                 let kind = trouble.as_str();
                 let error_code = shared.error_codes.word(code);

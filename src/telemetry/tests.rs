@@ -15,8 +15,8 @@ use crate::config::{BreakerMode, DailyMode, PaceMode, SlotMode};
 use crate::exchange::breaker::BreakerState;
 use crate::exchange::vault::{State, Trouble};
 use crate::outcome::{
-    CacheResult, Ending, Errand, Exchange, FailureKind, Failures, PollResult, Purse, Queued, RequestId, RetryResult,
-    Source as AnswerSource,
+    CacheResult, Ending, Errand, Exchange, FailureKind, Failures, PollResult, Purse, Queued, Remembered, RequestId,
+    RetryResult, Source as AnswerSource,
 };
 use crate::refusal::Reason;
 use crate::salesforce::taxonomy;
@@ -364,12 +364,14 @@ fn every_metric_has_help_type_and_valid_samples() {
     outcome.queued = Some(Queued { wait: Duration::from_secs(3), position: 2 });
     outcome.cache = Some(CacheResult::Stale);
     outcome.errand = Some(Errand::Revalidate);
+    outcome.remembered = Some(Remembered::WouldGive);
     (outcome.source, outcome.saved) = (AnswerSource::Stale, 2);
     outcome.paced = Duration::from_millis(30);
     outcome.retried = Some((Purse::Lock, RetryResult::Budget));
     let body = br#"[{"success":false,"errors":[{"statusCode":"UNABLE_TO_LOCK_ROW"}]}]"#;
     let found = taxonomy::scan(Family::Collections, body).unwrap();
-    let failures = Failures { total: found.total, failed: found.failed, list: found.list, objects: Vec::new() };
+    let failures =
+        Failures { total: found.total, failed: found.failed, list: found.list, each: 1, objects: Vec::new() };
     outcome.failures = Some(Box::new(failures));
     outcome.exchanges[0].failure = Some(FailureKind::Timeout);
     world.recorder.finish(&outcome, &world.finish());

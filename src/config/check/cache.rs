@@ -4,13 +4,18 @@ use std::time::Duration;
 
 use super::{At, Check};
 use crate::call::{CallerId, Family, Operation, OrgId};
-use crate::config::cache::{Cache, CacheEntry, CacheEntryFile, CacheFile, CacheMode};
+use crate::config::cache::{
+    Cache, CacheEntry, CacheEntryFile, CacheFile, CacheMode, FailuresFile, FailuresMode, RememberedFailures,
+};
 use crate::config::file::{ConfigFile, MatchFile};
 use crate::config::problem::Fault;
 use crate::config::value::{ApiName, Name, Text};
 
 /// How long what an org has used may be given out at most (facts 3.9).
 const LONGEST_LIMITS: Duration = Duration::from_mins(5);
+
+/// How long a failure may be remembered at most.
+const LONGEST_FAILURE: Duration = Duration::from_secs(30);
 
 /// Descriptions the gateway itself may ask for in an hour at most.
 const MOST_DESCRIBES: usize = 10_000;
@@ -74,8 +79,19 @@ impl Check<'_> {
             also_invalidates,
             same_rights,
             harmless_headers,
+            failures: self.failures(&at.key("failures"), &written.failures),
         };
         (written.mode == CacheMode::Enforce).then_some(cache)
+    }
+
+    fn failures(&mut self, at: &At, written: &FailuresFile) -> Option<RememberedFailures> {
+        let lasts = self.positive(&at.key("for"), written.lasts);
+        if lasts > LONGEST_FAILURE {
+            let fault = Fault::new("what is wrong may be mended at any time");
+            self.wrong(&at.key("for"), fault.hint("at most 30s"));
+        }
+        let (answers, writes) = (written.mode == FailuresMode::Enforce, written.writes);
+        (written.mode != FailuresMode::Off).then_some(RememberedFailures { answers, writes, lasts })
     }
 
     fn cache_entry(&mut self, at: &At, written: &CacheEntryFile, file: &ConfigFile) -> Option<CacheEntry> {

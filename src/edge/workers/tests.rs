@@ -48,7 +48,7 @@ fn ask(address: SocketAddr, request: &str) -> String {
 const LAST: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(work).await.unwrap()
+    crate::tasks::Tasks::new().work(work).await.unwrap()
 }
 
 async fn until(what: impl Fn() -> bool) {

@@ -2,11 +2,16 @@
 //!
 //! [`classify`] judges an error answer by its status, its API and what [`said`] hears in the beginning of its body;
 //! [`scan`] looks for what failed inside an answer that is none, because Salesforce says 200 to a request of which half
-//! failed (facts 3.6, 3.7). Both are tables and a walk over bytes: they allocate next to nothing, never fail, and say
-//! unknown where they do not know. What they do not know is passed on as it came, and never repeated if it could write.
+//! failed (facts 3.6, 3.7); [`Stream`], [`Envelope`] and [`progress`] do so while an answer passes, for SOAP, and for bulk
+//! jobs. All are tables and walks over bytes: they allocate next to nothing, never fail, and say unknown where they do not
+//! know. What they do not know is passed on as it came, and never repeated if it could write.
 
+mod bulk;
+mod envelope;
+mod mend;
 mod partial;
 mod said;
+mod stream;
 mod table;
 mod walk;
 
@@ -14,8 +19,12 @@ use std::time::Duration;
 
 use memchr::memmem;
 
+pub use bulk::{Progress, progress};
+pub use envelope::Envelope;
+pub use mend::{locked, merged, only, only_ids};
 pub use partial::{Failed, Partial, scan};
 pub use said::{Said, Shape, said};
+pub use stream::Stream;
 
 use crate::call::{Family, Idempotency, closed_list};
 use table::Row;

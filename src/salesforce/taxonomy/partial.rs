@@ -49,9 +49,14 @@ impl Partial {
     }
 
     fn note(&mut self, family: Family, status: u16, said: &Said<'_>) {
+        let verdict = classify(family, status, said);
+        self.add(Failed { at: self.total, code: SmolStr::new(said.code), verdict });
+    }
+
+    /// One part failed.
+    pub(super) fn add(&mut self, failed: Failed) {
         if self.list.len() < MOST {
-            let verdict = classify(family, status, said);
-            self.list.push(Failed { at: self.total, code: SmolStr::new(said.code), verdict });
+            self.list.push(failed);
         }
         self.failed += 1;
     }
@@ -145,10 +150,7 @@ fn subrequest(walk: &mut Walk<'_>, family: Family, found: &mut Partial) -> Optio
         let mut inside = Partial::default();
         let _ = body.items(|walk| record(walk, family, &mut inside));
         if let Some(first) = inside.list.into_iter().next() {
-            if found.list.len() < MOST {
-                found.list.push(Failed { at: found.total, ..first });
-            }
-            found.failed += 1;
+            found.add(Failed { at: found.total, ..first });
         }
     }
     found.total += 1;

@@ -109,7 +109,7 @@ fn from_xml(body: &[u8]) -> Said<'_> {
 }
 
 /// The text of the first element of this name, with whatever prefix.
-fn element<'a>(body: &'a [u8], name: &str) -> Option<&'a [u8]> {
+pub(super) fn element<'a>(body: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let mut from = 0;
     while let Some(at) = memmem::find(body.get(from..)?, name.as_bytes()) {
         let at = from + at;
@@ -124,7 +124,7 @@ fn element<'a>(body: &'a [u8], name: &str) -> Option<&'a [u8]> {
     None
 }
 
-fn plausible(code: &[u8]) -> Option<&str> {
+pub(super) fn plausible(code: &[u8]) -> Option<&str> {
     let fine = !code.is_empty()
         && code.len() <= LONGEST_CODE
         && code.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');

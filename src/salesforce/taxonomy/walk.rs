@@ -53,6 +53,19 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Where it has come to.
+    pub(super) fn place(&self) -> usize {
+        self.at
+    }
+
+    /// Where one value stands.
+    pub(super) fn span(&mut self) -> Option<std::ops::Range<usize>> {
+        self.peek()?;
+        let from = self.at;
+        self.skip()?;
+        Some(from..self.at)
+    }
+
     /// One value as it is written.
     pub(super) fn value(&mut self) -> Option<&'a [u8]> {
         self.peek()?;

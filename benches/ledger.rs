@@ -1,10 +1,11 @@
-//! What a decision costs: reserve and spend with 10,000 callers, alone and with a second thread at it.
+//! What a decision costs: reserve and spend with 10,000 callers, alone and with a second thread at it on another core.
 #![allow(missing_docs, clippy::unwrap_used, reason = "a bench")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use tokio::time::Instant;
 use weirkeeper::admission::{Blind, Funding, Ledger, Mode, OrgSettings, PerMille, Reading, Share, Timeline};
 use weirkeeper::call::{ApiCalls, CallerId, Class};
@@ -35,6 +36,15 @@ fn one_call(ledger: &Ledger, now: Instant, random: &mut fastrand::Rng) {
     drop(reservation.spend(now).unwrap());
 }
 
+/// Keeps the thread on one core, if there is such a core: two threads on one core take turns and never contend.
+fn pin(core: usize) {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    if let Err(error) = sched_setaffinity(None, &cores) {
+        eprintln!("not on core {core}: {error}");
+    }
+}
+
 fn benches(criterion: &mut Criterion) {
     let clock = Clock::at(Duration::from_secs(1_760_000_000));
 
@@ -43,15 +53,19 @@ fn benches(criterion: &mut Criterion) {
     let mut random = fastrand::Rng::with_seed(1);
     criterion.bench_function("reserve_and_spend/alone", |bench| bench.iter(|| one_call(&books, now, &mut random)));
 
+    // Each has a handle of its own, as the gateway's threads have.
     let books = ledger(clock);
+    let others = books.apart();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            pin(1);
             let mut random = fastrand::Rng::with_seed(2);
             while !stop.load(Ordering::Relaxed) {
-                one_call(&books, now, &mut random);
+                one_call(&others, now, &mut random);
             }
         });
+        pin(0);
         let mut random = fastrand::Rng::with_seed(3);
         criterion
             .bench_function("reserve_and_spend/two_threads", |bench| bench.iter(|| one_call(&books, now, &mut random)));

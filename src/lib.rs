@@ -22,7 +22,7 @@
 //!
 //! | module | what it decides |
 //! |---|---|
-//! | [`call`], [`hold`], [`outcome`], [`refusal`], [`body`], [`written`], [`clock`], [`tasks`], [`http1`] | the words every stage shares |
+//! | [`call`], [`hold`], [`outcome`], [`refusal`], [`body`], [`written`], [`clock`], [`tasks`], [`per_thread`], [`http1`] | the words every stage shares |
 //! | [`edge`] | how a caller's connection is read, who is calling, how the gateway's own answers look |
 //! | [`salesforce`] | what a request means and costs: pure knowledge, no I/O |
 //! | [`stages`] | the Tower layers: thin, each around a pure core |
@@ -63,6 +63,7 @@ pub mod http1;
 pub mod ledgers;
 pub mod live;
 pub mod outcome;
+pub mod per_thread;
 pub mod refusal;
 pub mod salesforce;
 #[cfg(feature = "demo")]

@@ -37,6 +37,7 @@ use crate::exchange::retry::{Budget as RetryBudget, RetrySettings};
 use crate::exchange::vault::Identity;
 use crate::exchange::{self, Connector, Limits, MemoryDial, Origin, Target, Timeouts, TlsSettings};
 use crate::ledgers::{self, Ledgers, POLLER};
+use crate::per_thread::PerThread;
 use crate::salesforce::{Costs, PrincipalKey};
 use crate::stages::admit::Waiting;
 use crate::stages::pace::Pace;
@@ -98,7 +99,7 @@ pub struct LiveOrg {
     /// What undocumented answers cost.
     pub costs: Costs,
     /// Who used what, and who may.
-    pub ledger: Ledger,
+    pub ledger: PerThread<Ledger>,
     /// The account of each caller with it, in the order of callers; then that of the poller, if it asks.
     accounts: Vec<AccountId>,
     /// How the gateway itself asks what is used, if it may: as [`Live::poller`].
@@ -262,7 +263,7 @@ impl Live {
                 name: org.name.clone(),
                 origin,
                 costs: costs(org),
-                ledger,
+                ledger: PerThread::of(|| ledger.apart()),
                 accounts: Vec::new(),
                 poll: org.daily.poll,
                 paces: Vec::new(),

@@ -332,6 +332,8 @@ pub struct Outcome {
     pub remote: Option<IpAddr>,
     /// In which form its caller wants to be refused.
     pub wants: Wants,
+    /// Its body holds several parts.
+    pub multipart: bool,
     /// Which HTTP the caller speaks.
     pub http: http::Version,
     /// Status the caller got; 499 if it left first.
@@ -402,6 +404,7 @@ impl Outcome {
             agent: None,
             remote: None,
             wants: Wants::default(),
+            multipart: false,
             http: http::Version::HTTP_11,
             status: 0,
             source: Source::Gateway,

@@ -39,16 +39,24 @@ struct Crowd {
     stop: Arc<AtomicBool>,
     served: Arc<AtomicU64>,
     refused: Arc<AtomicU64>,
+    /// Calls that were sent and got no answer: they were in flight when the gateway was killed.
+    unanswered: Arc<AtomicU64>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Crowd {
     fn of(size: usize, at: &Arc<Mutex<SocketAddr>>, pause: Duration) -> Self {
-        let (stop, served, refused) = (Arc::default(), Arc::default(), Arc::default());
-        let mut crowd = Self { stop, served, refused, threads: Vec::new() };
+        let mut crowd = Self {
+            stop: Arc::default(),
+            served: Arc::default(),
+            refused: Arc::default(),
+            unanswered: Arc::default(),
+            threads: Vec::new(),
+        };
         for _ in 0..size {
             let (stop, at) = (Arc::clone(&crowd.stop), Arc::clone(at));
             let (served, refused) = (Arc::clone(&crowd.served), Arc::clone(&crowd.refused));
+            let unanswered = Arc::clone(&crowd.unanswered);
             crowd.threads.push(std::thread::spawn(move || {
                 let bearer = bearer();
                 let mut line = None;
@@ -59,12 +67,15 @@ impl Crowd {
                         continue;
                     };
                     let answer = client.ask("GET", "/services/data/v62.0/limits", &[("authorization", &bearer)], b"");
-                    // Without an answer the gateway was killed: the next one is asked.
-                    if let Ok(answer) = answer {
-                        let count = if answer.status == 200 { &served } else { &refused };
-                        count.fetch_add(1, Ordering::Relaxed);
-                        line = Some(client);
-                    }
+                    let count = match answer {
+                        Ok(answer) => {
+                            line = Some(client);
+                            if answer.status == 200 { &served } else { &refused }
+                        }
+                        // The gateway was killed: the next one is asked.
+                        Err(_) => &unanswered,
+                    };
+                    count.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(pause);
                 }
             }));
@@ -132,7 +143,7 @@ fn ten_kills(daily: &str, share: &str) {
     let begin = clock.now();
     let crowd = Crowd::of(8, &at, Duration::from_millis(120));
     for _ in 0..KILLS {
-        std::thread::sleep(Duration::from_millis(900));
+        std::thread::sleep(Duration::from_secs(1));
         gateway.process.signal(Signal::KILL);
         let _killed = gateway.process.ended();
         gateway = setup.serve();
@@ -144,17 +155,20 @@ fn ten_kills(daily: &str, share: &str) {
         std::thread::sleep(Duration::from_millis(500));
         (crowd.refused.load(Ordering::Relaxed) >= before + 8).then_some(())
     });
+    let unanswered = Arc::clone(&crowd.unanswered);
     let (served, refused) = crowd.ends();
+    let in_flight = unanswered.load(Ordering::Relaxed);
     let budget = gateway.admin("/api/v1/budget").unwrap().json();
     let lost = budget["orgs"][0]["lost_leases"].as_u64().unwrap();
     let charged = charged(&simulator);
     println!(
-        "{charged} of {CEILING} charged, {served} served, {refused} refused, {lost} lost with leases, {KILLS} kills in {paced:?}"
+        "{charged} of {CEILING} charged, {served} served, {refused} refused, {lost} lost with leases, {in_flight} in \
+         flight at {KILLS} kills in {paced:?}"
     );
-    assert!(paced >= Duration::from_secs(9), "{paced:?}");
+    assert!(paced >= Duration::from_secs(10), "{paced:?}");
     assert!(charged <= CEILING, "{charged}");
-    // What may be missing: leases that were lost, and what was in the air at the kills, one call of each caller.
-    assert!(charged + lost + KILLS as u64 * 8 >= CEILING, "{charged}");
+    // What may be missing: what the lost leases held, and calls that were counted and in flight at a kill.
+    assert!(charged + lost + in_flight >= CEILING, "{charged} charged, {lost} lost, {in_flight} in flight");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench gateway                        CPU per proxied call, beside nginx if it is installed
 //! cargo bench --bench gateway -- instructions        user-space instructions per proxied call (valgrind)
+//! cargo bench --bench gateway -- ledger              the ledger's share of them
 //! cargo bench --bench gateway -- syscalls            system calls per proxied call (strace)
 //! cargo bench --bench gateway -- speed --memory      CPU per answer from memory, beside nginx's cache
 //! cargo bench --bench gateway -- kept                memory that kept answers take, beside their bound
@@ -27,6 +28,7 @@ mod load;
 mod measure;
 mod origin;
 mod report;
+mod share;
 mod speed;
 mod stream;
 mod target;
@@ -74,6 +76,8 @@ enum What {
     Speed(speed::Options),
     /// User-space instructions per call.
     Instructions(counts::InstructionOptions),
+    /// The ledger's share of the instructions.
+    Ledger(share::Options),
     /// System calls per call at saturation.
     Syscalls(counts::SyscallOptions),
     /// Memory that kept answers take.
@@ -87,6 +91,9 @@ enum What {
     /// The origin's own process.
     #[command(hide = true)]
     Origin(origin::Options),
+    /// Calls of the ledger alone, in their own process.
+    #[command(hide = true)]
+    LedgerCalls(share::Calls),
     /// Becomes another program on one core, with as many open files as allowed.
     #[command(hide = true)]
     Pinned(target::Pinned),
@@ -96,6 +103,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.what {
         Some(What::Origin(options)) => origin::serve(&options).map(|()| true),
+        Some(What::LedgerCalls(calls)) => share::make(&calls).map(|()| true),
         Some(What::Pinned(command)) => Err(target::become_pinned(&command)),
         _ if !cli.bench => {
             println!("nothing measured: run `cargo bench --bench gateway`");
@@ -103,6 +111,7 @@ fn main() -> ExitCode {
         }
         what => prepare().and_then(|()| match what {
             Some(What::Instructions(options)) => counts::instructions(&cli.common, &options),
+            Some(What::Ledger(options)) => share::run(&options),
             Some(What::Syscalls(options)) => counts::syscalls(&cli.common, &options),
             Some(What::Kept(options)) => kept::run(&cli.common, &options),
             Some(What::Entries(options)) => kept::entries(&cli.common, &options),

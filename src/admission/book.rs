@@ -2,8 +2,8 @@
 //!
 //! Everything here happens under the ledger's short lock. Two facts keep it right:
 //!
-//! - Calls come back only in a *sweep*, which releases account after account and the org's total last. Until a
-//!   sweep is through, the org's total is too high, never too low. Whoever would be refused sweeps first.
+//! - Calls come back only in a *sweep* (`sweep`). Until one is through, the org's total is too high, never too low.
+//!   Whoever would be refused sweeps first.
 //! - A borrowed call is admitted only if org used + reserved + what is held for unspent floors stays within the
 //!   ceiling. A call below its caller's floor moves one from *held* to *reserved*, so it always has its place,
 //!   unless Salesforce's own numbers took it away.
@@ -62,18 +62,38 @@ struct Ask {
     guaranteed: bool,
 }
 
+/// What every call changes stands first: with the byte of the lock before it, it fills one cache line. What calls only read
+/// stands behind it, so that a thread takes one line from the thread before it, and its caller's account.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Book {
-    pub(super) settings: OrgSettings,
-    pub(super) accounts: Vec<Account>,
-    pub(super) now: Minute,
-    /// When that minute is over, so that most decisions need not find out which one it is.
-    minute_ends: Option<Instant>,
-    /// All calls of ours, by minute.
-    pub(super) own: Ring,
+    /// Calls reserved and not yet sent.
     pub(super) reserved: u64,
+    /// Calls of floors that nobody may borrow.
+    pub(super) held: u64,
+    /// Calls sent in the running minute and not yet posted; see [`Self::post`].
+    unposted: u64,
     /// Calls of the common lease in `reserved`.
     pub(super) leased: u64,
+    pub(super) lease: Lease,
+    // The second line begins here.
+    pub(super) now: Minute,
+    pub(super) stopping: bool,
+    pub(super) paused_classes: [bool; 3],
+    /// When that minute is over, so that most decisions need not find out which one it is.
+    minute_ends: Option<Instant>,
+    pub(super) accounts: Vec<Account>,
+    pub(super) ceiling: Option<u64>,
+    /// Calls below the ceiling that only looks may use.
+    kept_for_looks: u64,
+    pub(super) settings: OrgSettings,
+    pub(super) truth: Truth,
+    pub(super) steps: Steps,
+    /// Borrowed calls each unit of weight may hold, times [`FAIR_UNIT`]; `None` while there is enough for all.
+    pub(super) fair: Option<u64>,
+    pub(super) gate: Gate,
+    /// All calls of ours, by minute.
+    pub(super) own: Ring,
     /// Calls of callers' own leases in `reserved`.
     pub(super) allotted_out: u64,
     /// Calls left in callers' own leases.
@@ -83,26 +103,13 @@ pub(super) struct Book {
     pub(super) common: Common,
     /// Calls counted as spent that may never have been sent.
     pub(super) unproven: u64,
-    /// Calls of floors that nobody may borrow.
-    pub(super) held: u64,
-    pub(super) truth: Truth,
-    pub(super) ceiling: Option<u64>,
-    /// Calls below the ceiling that only looks may use.
-    kept_for_looks: u64,
-    pub(super) steps: Steps,
-    /// Borrowed calls each unit of weight may hold, times [`FAIR_UNIT`]; `None` while there is enough for all.
-    pub(super) fair: Option<u64>,
     /// Floors are scaled by this, where the pool is smaller than all of them.
     pub(super) floor_scale: Option<(u64, u64)>,
-    pub(super) gate: Gate,
-    pub(super) lease: Lease,
     /// Largest cost that found the lease empty since the bank was last asked.
     pub(super) needed: u64,
     pub(super) dirty: Vec<u32>,
-    pub(super) paused_classes: [bool; 3],
     /// Pauses changed since the bank was last told.
     pub(super) pauses_changed: bool,
-    pub(super) stopping: bool,
     pub(super) misread: [u64; 2],
     /// Calls spent since the bank was last asked.
     pub(super) spent_lately: u64,
@@ -113,11 +120,11 @@ pub(super) struct Book {
     lent: (Minute, u64, u64),
     looked: Minute,
     /// Since the last reading a call was refused because the org has nothing left.
-    silenced: bool,
+    pub(super) silenced: bool,
     /// The minute up to which everything has been released, and the account at which the sweep of a later one stands.
-    swept: Minute,
+    pub(super) swept: Minute,
     pub(super) cursor: usize,
-    sweeping: Minute,
+    pub(super) sweeping: Minute,
 }
 
 impl Book {
@@ -130,6 +137,7 @@ impl Book {
             minute_ends: None,
             own: Ring::new(now),
             reserved: 0,
+            unposted: 0,
             leased: 0,
             allotted_out: 0,
             allotted: 0,
@@ -180,15 +188,28 @@ impl Book {
         if now == self.now {
             return;
         }
+        self.post();
         self.now = now;
         if now.0 - self.own.first().0 >= WINDOW_MINUTES + SWEEP_AFTER_MINUTES {
             self.sweep_all();
         }
     }
 
+    /// Posts what was sent in the running minute to where it can be read. Until then it counts as what is reserved does,
+    /// so that no decision depends on when that is; whoever reads anything else posts first.
+    pub(super) fn post(&mut self) {
+        let calls = std::mem::take(&mut self.unposted);
+        if calls > 0 {
+            self.own.extend(self.now);
+            self.own.add(self.now, u32::try_from(calls).unwrap_or(u32::MAX));
+            self.truth.spent(calls);
+            self.spent_lately += calls;
+        }
+    }
+
     /// Calls used or about to be, ours and others'.
     pub(super) fn used(&self) -> u64 {
-        self.truth.used(self.own.sum()) + self.reserved
+        self.truth.used(self.own.sum()) + self.unposted + self.reserved
     }
 
     /// Admits a call or says why not; in observe mode it admits and says what it would have said.
@@ -293,7 +314,7 @@ impl Book {
             self.rehold(slot);
         }
         if self.truth.footing() == Footing::Awaiting
-            && self.truth.spent_unread() + self.reserved + cost > self.settings.before_reading
+            && self.truth.spent_unread() + self.unposted + self.reserved + cost > self.settings.before_reading
         {
             return Err((Cause::AwaitReading, 0));
         }
@@ -474,11 +495,8 @@ impl Book {
         self.unreserve(pass);
         let slot = pass.slot as usize;
         self.accounts[slot].spend(pass.class, pass.cost, self.now);
-        self.own.extend(self.now);
-        self.own.add(self.now, pass.cost);
+        self.unposted += u64::from(pass.cost);
         self.soil(slot, self.now);
-        self.truth.spent(u64::from(pass.cost));
-        self.spent_lately += u64::from(pass.cost);
         Some(self.now)
     }
 
@@ -531,62 +549,5 @@ impl Book {
         // Nobody has to look at what only we use; and no more is kept than a day of looks can use.
         let looks_a_day = u64::from(WINDOW_MINUTES / self.settings.look_every.max(1));
         self.kept_for_looks = ceiling.map_or(0, |ceiling| looks_a_day.min(self.truth.dark() / 10).min(ceiling / 100));
-    }
-
-    pub(super) fn sweep_due(&self) -> bool {
-        self.swept < self.now
-    }
-
-    /// Begins the sweep again, for the running minute.
-    pub(super) fn sweep_all(&mut self) {
-        self.cursor = 0;
-        self.swept = Minute(0);
-        self.sweep(usize::MAX);
-    }
-
-    /// Releases what has left the window in up to `accounts` accounts; says whether everything is released.
-    pub(super) fn sweep(&mut self, accounts: usize) -> bool {
-        if !self.sweep_due() {
-            return true;
-        }
-        if self.cursor == 0 {
-            self.sweeping = self.now;
-            self.floor_scale = self.scale();
-        }
-        let idle_after = self.settings.lending.map(|lending| lending.idle_after.max(WINDOW_MINUTES - 1));
-        let until = self.cursor.saturating_add(accounts).min(self.accounts.len());
-        for slot in self.cursor..until {
-            let scale = self.floor_scale;
-            let account = &mut self.accounts[slot];
-            let lost = account.lost();
-            account.release(self.sweeping);
-            self.unproven = self.unproven + account.lost() - lost;
-            account.rest(idle_after, self.sweeping);
-            account.floor = match scale {
-                Some((pool, floors)) => (u128::from(account.floor_set) * u128::from(pool) / u128::from(floors)) as u64,
-                None => account.floor_set,
-            };
-            self.rehold(slot);
-        }
-        self.cursor = until;
-        if until < self.accounts.len() {
-            return false;
-        }
-        self.cursor = 0;
-        self.own.release(self.sweeping);
-        self.truth.elapse(&self.own, self.silenced, self.sweeping);
-        self.swept = self.sweeping;
-        self.set_ceiling();
-        self.fair = self.level_of_borrowing();
-        // It may have been a sweep begun in an earlier minute.
-        !self.sweep_due()
-    }
-
-    /// The pool that floors share, if it is smaller than all floors together: the pool and the floors' sum.
-    fn scale(&self) -> Option<(u64, u64)> {
-        let floors: u64 = self.accounts.iter().map(|account| account.floor_set).sum();
-        let foreign = self.truth.used(self.own.sum()) - self.own.sum();
-        let pool = self.spendable()?.saturating_sub(foreign);
-        (floors > pool).then_some((pool, floors))
     }
 }

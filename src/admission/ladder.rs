@@ -64,8 +64,12 @@ impl Steps {
         while level > 0 && used < self.enter[level - 1] && used < self.leave[level - 1] {
             level -= 1;
         }
-        self.level = Level::ALL[level];
-        self.level
+        let level = Level::ALL[level];
+        // Nearly always it stays, and what is only read stays with every thread.
+        if level != self.level {
+            self.level = level;
+        }
+        level
     }
 
     pub(super) fn level(&self) -> Level {

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::MutexGuard;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use super::bank::{Lease, Past, Statement};
 use super::book::{Book, Pass};
 use super::denied::{Cause, Denied};
+use super::latch::{Apart, Latch};
 use super::lease::{Lease as Leased, OnLoss};
 use super::settings::{AccountId, OrgSettings, Share};
 use super::terms::Terms;
@@ -39,15 +40,15 @@ pub enum Funding {
     Leased,
 }
 
-/// One org's ledger. Cloning is one reference count.
+/// One org's ledger. Cloning is one reference count, which [`Self::apart`] keeps from other threads.
 #[derive(Clone)]
 pub struct Ledger {
-    shared: Arc<Shared>,
+    shared: Arc<Apart<Arc<Shared>>>,
 }
 
 struct Shared {
     timeline: Timeline,
-    book: Mutex<Book>,
+    book: Latch<Book>,
     /// Calls that wait should ask again.
     changed: Notify,
     /// The lease wants filling up.
@@ -71,7 +72,23 @@ impl Ledger {
         };
         let book = Book::open(settings, shares, lease, timeline.minute(now));
         let (changed, refill) = (Notify::new(), Notify::new());
-        Self { shared: Arc::new(Shared { timeline, book: Mutex::new(book), changed, refill }) }
+        let inner = Shared { timeline, book: Latch::new(book), changed, refill };
+        Self { shared: Arc::new(Apart(Arc::new(inner))) }
+    }
+
+    /// The same ledger with a reference count of its own: every call counts twice, and threads that do so in one place take
+    /// its cache line from each other.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self { shared: Arc::new(Apart(Arc::clone(&self.shared.0))) }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.shared.0
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.shared().book.lock()
     }
 
     /// Reserves `cost` calls for a call about to be dispatched. A denial that [`Cause::waits`] is answered by
@@ -83,8 +100,8 @@ impl Ledger {
         cost: ApiCalls,
         now: Instant,
     ) -> Result<Reservation, Denied> {
-        let mut book = self.shared.book.lock();
-        book.touch(now, &self.shared.timeline);
+        let mut book = self.book();
+        book.touch(now, &self.shared().timeline);
         let pass = book.reserve(account.into(), class, cost);
         let refill = match &pass {
             Ok(pass) => book.is_low(pass),
@@ -92,7 +109,7 @@ impl Ledger {
         };
         drop(book);
         if refill {
-            self.shared.refill.notify_one();
+            self.shared().refill.notify_one();
         }
         pass.map(|pass| Reservation { held: Some((self.clone(), pass)) })
     }
@@ -101,7 +118,7 @@ impl Ledger {
     pub fn read(&self, reading: Reading, now: Instant) -> Result<(), Misread> {
         let changed = self.with(now, |book| book.read(reading))?;
         if changed {
-            self.shared.changed.notify_waiters();
+            self.shared().changed.notify_waiters();
         }
         Ok(())
     }
@@ -110,8 +127,8 @@ impl Ledger {
     /// where decisions do not bind. `false` if there is no such caller.
     pub fn pause_caller(&self, caller: &str, paused: bool, now: Instant) -> bool {
         let known = self.with(now, |book| book.pause_caller(caller, paused));
-        self.shared.changed.notify_waiters();
-        self.shared.refill.notify_one();
+        self.shared().changed.notify_waiters();
+        self.shared().refill.notify_one();
         known
     }
 
@@ -121,15 +138,15 @@ impl Ledger {
             book.paused_classes[class.index()] = paused;
             book.pauses_changed = true;
         });
-        self.shared.changed.notify_waiters();
-        self.shared.refill.notify_one();
+        self.shared().changed.notify_waiters();
+        self.shared().refill.notify_one();
     }
 
     /// Puts new rules and shares in force. Use is kept by the callers' names; calls under way stay with whom they
     /// were reserved for. Returns the accounts of `shares`, in their order.
     pub fn reconfigure(&self, settings: OrgSettings, shares: &[Share], now: Instant) -> Vec<AccountId> {
         let accounts = self.with(now, |book| book.reconfigure(settings, shares));
-        self.shared.changed.notify_waiters();
+        self.shared().changed.notify_waiters();
         accounts
     }
 
@@ -137,14 +154,14 @@ impl Ledger {
     /// calls come back only when somebody would be refused for want of them: late, never early.
     pub fn tick(&self, now: Instant) {
         loop {
-            let mut book = self.shared.book.lock();
-            book.touch(now, &self.shared.timeline);
+            let mut book = self.book();
+            book.touch(now, &self.shared().timeline);
             let was = book.truth.footing();
             let done = book.sweep(SWEPT_AT_ONCE);
             let changed = was != book.truth.footing();
             drop(book);
             if changed {
-                self.shared.changed.notify_waiters();
+                self.shared().changed.notify_waiters();
             }
             if done {
                 return;
@@ -158,19 +175,19 @@ impl Ledger {
             book.stopping = true;
             book.lease.give_up();
         });
-        self.shared.changed.notify_waiters();
-        self.shared.refill.notify_one();
+        self.shared().changed.notify_waiters();
+        self.shared().refill.notify_one();
     }
 
     /// Resolves when a call that was told to wait should ask again. Create it before asking, so that a change in
     /// between is not missed.
     pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
-        self.shared.changed.notified()
+        self.shared().changed.notified()
     }
 
     /// When a denied call makes sense again; `None` if no time can be named.
     pub fn retry_after(&self, denied: Denied, account: impl Into<AccountId>, now: Instant) -> Option<Duration> {
-        let time = self.shared.timeline.at(now);
+        let time = self.shared().timeline.at(now);
         match denied.cause {
             Cause::AwaitProbe | Cause::AwaitReading | Cause::AwaitLease | Cause::Stopping => {
                 return Some(Duration::from_secs(2));
@@ -191,21 +208,21 @@ impl Ledger {
 
     /// The ledger's time.
     pub fn timeline(&self) -> &Timeline {
-        &self.shared.timeline
+        &self.shared().timeline
     }
 
     /// Resolves when the lease wants filling up.
     pub(super) fn refill(&self) -> tokio::sync::futures::Notified<'_> {
-        self.shared.refill.notified()
+        self.shared().refill.notified()
     }
 
     pub(super) fn wake(&self) {
-        self.shared.changed.notify_waiters();
+        self.shared().changed.notify_waiters();
     }
 
     /// What the bank has to know; `None` if there is nothing new or no bank.
     pub(super) fn statement(&self, now: Instant) -> Option<Statement> {
-        let at = self.shared.timeline.at(now);
+        let at = self.shared().timeline.at(now);
         self.with(now, |book| book.statement(at))
     }
 
@@ -223,8 +240,9 @@ impl Ledger {
 
     /// Runs `work` on the books at `now`.
     pub(super) fn with<T>(&self, now: Instant, work: impl FnOnce(&mut Book) -> T) -> T {
-        let mut book = self.shared.book.lock();
-        book.touch(now, &self.shared.timeline);
+        let mut book = self.book();
+        book.touch(now, &self.shared().timeline);
+        book.post();
         work(&mut book)
     }
 }
@@ -252,7 +270,11 @@ impl Reservation {
     /// connection gives it back unsent, [`Spent::unsent`] undoes it.
     pub fn spend(mut self, now: Instant) -> Result<Spent, LeaseEnded> {
         let Some((ledger, pass)) = self.held.take() else { return Err(LeaseEnded) };
-        let Some(minute) = ledger.with(now, |book| book.spend(&pass)) else {
+        let mut book = ledger.book();
+        book.touch(now, &ledger.shared().timeline);
+        let minute = book.spend(&pass);
+        drop(book);
+        let Some(minute) = minute else {
             self.held = Some((ledger, pass));
             return Err(LeaseEnded);
         };
@@ -278,7 +300,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some((ledger, pass)) = self.held.take() {
-            ledger.shared.book.lock().refund(&pass);
+            ledger.book().refund(&pass);
             if pass.probe {
                 ledger.wake();
             }
@@ -346,7 +368,7 @@ impl Spent {
 impl Drop for Spent {
     fn drop(&mut self) {
         if self.open && self.pass.probe {
-            self.ledger.shared.book.lock().gate.unresolved();
+            self.ledger.book().gate.unresolved();
             self.ledger.wake();
         }
     }

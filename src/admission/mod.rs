@@ -8,8 +8,9 @@
 //! | file | decides |
 //! |---|---|
 //! | `ledger` | the door: reserve, spend, refund, settle |
-//! | `book` | the decision about one call, under the lock |
+//! | `book` | the decision about one call, under the lock (`latch`) |
 //! | `ring` | what counts: 1,441 one-minute buckets |
+//! | `sweep` | how calls come back |
 //! | `account` | one caller's calls and what is held for it |
 //! | `usage` | what the org used, from Salesforce's readings |
 //! | `gate` | closing and careful reopening after Salesforce refused |
@@ -31,6 +32,7 @@ mod fair;
 mod forecast;
 mod gate;
 mod ladder;
+mod latch;
 mod lease;
 mod ledger;
 mod pace;
@@ -40,6 +42,7 @@ pub mod slots;
 mod snapshot;
 mod spending;
 mod statement;
+mod sweep;
 mod terms;
 #[cfg(test)]
 mod tests;

@@ -95,6 +95,13 @@ impl<'a> Facts<'a> {
         Wants::of(self.accept, self.content_type)
     }
 
+    /// Whether the body holds several parts, for example a Bulk job and its data (facts 4.1).
+    pub fn multipart(&self) -> bool {
+        let start = b"multipart/";
+        let kind = self.content_type.and_then(|kind| kind.as_bytes().get(..start.len()));
+        kind.is_some_and(|kind| kind.eq_ignore_ascii_case(start))
+    }
+
     /// The client name the caller gave itself in `Sforce-Call-Options`; `headers` are those these facts are of.
     pub fn client(&self, headers: &'a HeaderMap) -> Option<&'a str> {
         self.call_options.first.and_then(|_| headers::client_of(headers))
@@ -176,5 +183,14 @@ mod tests {
         let xml = map(&[("accept", "text/xml")]);
         assert_eq!(Facts::of(&xml).wants(), Wants::of(xml.get("accept"), None));
         assert_ne!(Facts::of(&xml).wants(), Wants::default());
+    }
+
+    #[test]
+    fn a_body_of_several_parts_is_told_from_others() {
+        for (kind, parts) in [("Multipart/form-data; boundary=b", true), ("application/json", false), ("multi", false)]
+        {
+            assert_eq!(Facts::of(&map(&[("content-type", kind)])).multipart(), parts, "{kind}");
+        }
+        assert!(!Facts::of(&HeaderMap::new()).multipart());
     }
 }

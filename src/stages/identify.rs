@@ -186,6 +186,7 @@ pub(super) fn find(
     let mut outcome = seen.record.lock();
     outcome.org = Some(org);
     outcome.wants = facts.wants();
+    outcome.multipart = facts.multipart();
     outcome.remote = Some(address);
     outcome.client = client.map(Into::into);
     outcome.trace = facts.traceparent.and_then(headers::trace_id);

@@ -171,11 +171,13 @@ impl Counting {
 }
 
 /// The Bulk batches a request made (facts 1.9): each batch that a job of 1.0 was given, and, as far as can be told from
-/// outside, each upload to an ingest job of 2.0, which Salesforce itself splits. Queries of 2.0 make none.
+/// outside, each upload to an ingest job of 2.0, which Salesforce itself splits; an upload may come with the job, as one
+/// body of several parts (facts 4.1). Queries of 2.0 make none.
 fn bulk_batches(outcome: &Outcome) -> u32 {
     let makes = match outcome.template {
         "/services/async/{version}/job/{job}/batch" => outcome.method == http::Method::POST,
         "/services/data/{version}/jobs/ingest/{job}/batches" => outcome.method == http::Method::PUT,
+        "/services/data/{version}/jobs/ingest" => outcome.multipart && outcome.method == http::Method::POST,
         _ => false,
     };
     let accepted = |exchange: &&Exchange| exchange.status.is_some_and(|status| (200..300).contains(&status));

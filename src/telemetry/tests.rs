@@ -9,7 +9,7 @@ use smol_str::SmolStr;
 use super::snapshot::BudgetSnapshot;
 use super::*;
 use crate::admission::slots::{SlotSettings, Slots};
-use crate::admission::{Funding, Hurry, Ledger, OrgSettings, PaceBudget, Reading, Share, Timeline};
+use crate::admission::{Funding, Hurry, Ledger, Minute, OrgSettings, PaceBudget, Reading, Share, Timeline};
 use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgId, Principal};
 use crate::config::{DailyMode, PaceMode, SlotMode};
 use crate::exchange::vault::{State, Trouble};
@@ -167,6 +167,27 @@ fn refusals_failures_and_lost_writes_are_counted_by_their_names() {
     assert_eq!(line["refusal"], "outcome_unknown");
     assert_eq!(line["would_refuse"], "forbidden");
     assert_eq!((&line["attempts"], &line["charged"], &line["failure"]), (&2.into(), &4.into(), &"reset".into()));
+}
+
+#[test]
+fn an_ingest_job_that_comes_with_its_data_is_a_bulk_batch() {
+    let world = World::new(TelemetryOptions::default());
+    let create = |template: &'static str, multipart: bool, status: u16| {
+        let mut outcome = world.read();
+        outcome.method = http::Method::POST;
+        outcome.family = Family::Bulk2;
+        outcome.template = template;
+        outcome.multipart = multipart;
+        outcome.exchanges[0].status = Some(status);
+        world.recorder.finish(&outcome, &world.finish());
+        let now = Minute::containing(world.clock.wall(world.clock.now()));
+        world.names.spenders(Some(OrgId(0))).unwrap().batches(now).used
+    };
+    let (ingest, query) = ("/services/data/{version}/jobs/ingest", "/services/data/{version}/jobs/query");
+    assert_eq!(create(ingest, false, 200), 0, "its data is still to come");
+    assert_eq!(create(ingest, true, 400), 0, "refused");
+    assert_eq!(create(query, true, 200), 0, "a query makes none");
+    assert_eq!(create(ingest, true, 200), 1);
 }
 
 #[test]

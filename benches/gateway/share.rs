@@ -1,6 +1,6 @@
 //! What the ledger alone costs each call: reserve, hand over, settle, and read what Salesforce says is used, with leases of a
 //! bank on disk, as the gateway does it. Counted in user-space instructions by callgrind over all threads, so that the bank's
-//! work in the background is part of it.
+//! work in the background is part of it: some rows a second and for each refill, however many calls there are.
 
 use std::error::Error;
 use std::process::{Command, Stdio};
@@ -21,7 +21,6 @@ use weirkeeper::salesforce::LimitInfo;
 use crate::target::installed;
 use crate::{Outcome, counts, report};
 
-const CALLERS: u16 = 100;
 /// How long a call waits for a lease, on a machine that is slowed down.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The bank's turn comes at least after so many calls.
@@ -45,6 +44,9 @@ pub struct Options {
 #[derive(Args)]
 pub struct Calls {
     calls: u64,
+    /// All the same but for the ledger: what this costs is not its share.
+    #[arg(long)]
+    without: bool,
 }
 
 /// User-space instructions of the ledger per call.
@@ -56,12 +58,13 @@ pub fn run(options: &Options) -> Outcome<bool> {
         return Err("--more must be above --fewer".into());
     }
     let folder = TempDir::new()?;
-    let count = |calls: u64| {
+    let count = |calls: u64, without: bool| {
         let profile = folder.path().join("callgrind.out");
         let mut command = Command::new("valgrind");
         command.args(["--tool=callgrind", "--fair-sched=try"]);
         command.arg(format!("--callgrind-out-file={}", profile.display()));
         command.arg(std::env::current_exe()?).args(["ledger-calls", &calls.to_string()]);
+        command.args(without.then_some("--without"));
         let status = command.stderr(Stdio::null()).status()?;
         if status.success() {
             counts::total_of(&profile)
@@ -69,8 +72,11 @@ pub fn run(options: &Options) -> Outcome<bool> {
             Err(format!("{calls} calls ended with {status}").into())
         }
     };
-    let (fewer, more) = (count(options.fewer)?, count(options.more)?);
-    let figure = more.saturating_sub(fewer) as f64 / (options.more - options.fewer) as f64;
+    let each = |without: bool| -> Outcome<f64> {
+        let more = count(options.more, without)?.saturating_sub(count(options.fewer, without)?);
+        Ok(more as f64 / (options.more - options.fewer) as f64)
+    };
+    let figure = each(false)? - each(true)?;
     report::table(
         &["the ledger's share", "user instructions per call"],
         &[vec!["reserve, spend, settle, read".to_owned(), format!("{figure:.0}")]],
@@ -80,38 +86,39 @@ pub fn run(options: &Options) -> Outcome<bool> {
 
 /// Makes the calls, on a thread that has nothing else to do.
 pub fn make(calls: &Calls) -> Outcome<()> {
-    tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(make_all(calls.calls))
+    tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(make_all(calls))
 }
 
-async fn make_all(calls: u64) -> Outcome<()> {
+async fn make_all(&Calls { calls, without }: &Calls) -> Outcome<()> {
     let folder = TempDir::new()?;
     let clock = Clock::start();
     let bank = Arc::new(SqliteBank::open(folder.path(), Present::from(clock.wall(clock.now())))?);
     let past = bank.open("org").await?;
-    // Every second caller has a floor, every third a ceiling, and so a lease of its own.
-    let share = |n: u16| Share {
-        floor: if n.is_multiple_of(2) { 10_000 } else { 0 },
-        ceiling: n.is_multiple_of(3).then_some(10_000_000),
-        ..Share::borrower(format!("caller {n}"))
-    };
-    let shares: Vec<Share> = (0..CALLERS).map(share).collect();
+    // One has a lease of its own, the other spends from what all share.
+    let storefront = Share { floor: 10_000, ceiling: Some(1_000_000), ..Share::borrower("storefront".to_owned()) };
+    let shares = [storefront, Share::borrower("anyone".to_owned())];
     let ledger = Ledger::resume(OrgSettings::default(), &shares, &past, clock, clock.now());
-    ledger.read(Reading { used: 0, limit: 900_000_000 }, clock.now()).map_err(|misread| format!("{misread:?}"))?;
+    ledger.read(Reading { used: 0, limit: 5_000_000 }, clock.now()).map_err(|misread| format!("{misread:?}"))?;
     let handles = PerThread::of(|| ledger.apart());
     let (stop, stopped) = tokio::sync::oneshot::channel();
     let stopped = async {
         let _ = stopped.await;
     };
     let work = async {
-        let mut said = *b"api-usage=00000000/900000000";
+        let mut said = *b"api-usage=000000/5000000";
         for call in 0..calls {
             if call.is_multiple_of(CALLS_IN_A_ROW) {
                 tokio::task::yield_now().await;
             }
-            count_up(&mut said[10..18]);
-            let ledger = Ledger::clone(&handles);
-            let (caller, class) = (CallerId((call % u64::from(CALLERS)) as u16), Class::ALL[(call % 3) as usize]);
+            count_up(&mut said[10..16]);
+            let (caller, class) =
+                if call.is_multiple_of(2) { (CallerId(0), Class::Interactive) } else { (CallerId(1), Class::Standard) };
             let now = clock.now();
+            if without {
+                std::hint::black_box((&said, caller, class, now));
+                continue;
+            }
+            let ledger = Ledger::clone(&handles);
             let reservation = match ledger.reserve(caller, class, ApiCalls(1), now) {
                 Err(denied) if denied.cause.waits() => wait(&ledger, caller, class, clock).await?,
                 reserved => reserved.map_err(|denied| format!("{denied:?}"))?,
@@ -126,7 +133,11 @@ async fn make_all(calls: u64) -> Outcome<()> {
     let (done, ()) = tokio::join!(work, kept);
     done?;
     let own = ledger.org(clock.now()).own;
-    if own == calls { Ok(()) } else { Err(format!("{own} of {calls} calls are on the books").into()) }
+    if own == if without { 0 } else { calls } {
+        Ok(())
+    } else {
+        Err(format!("{own} of {calls} calls are on the books").into())
+    }
 }
 
 /// A call that finds the lease empty waits for the bank.

@@ -70,20 +70,20 @@ impl LimitInfo {
 
 /// What nearly every answer says: `api-usage=18/5000`, and nothing else.
 fn only_org(value: &[u8]) -> Option<Usage> {
-    let mut pair = [0_u32; 2];
-    let mut at = 0;
-    for byte in value.strip_prefix(b"api-usage=")? {
-        let place = pair.get_mut(at)?;
-        match byte {
-            // Ten digits could overflow, and are absurd.
-            b'0'..=b'9' if *place < ABSURD / 10 => *place = *place * 10 + u32::from(byte - b'0'),
-            b'/' => at += 1,
-            _ => return None,
-        }
+    let (used, rest) = leading(value.strip_prefix(b"api-usage=")?)?;
+    let (limit, rest) = leading(rest.strip_prefix(b"/")?)?;
+    if rest.is_empty() { Usage::new(used, limit) } else { None }
+}
+
+/// The number at the beginning of `text`, and what follows it. Ten digits could overflow, and are absurd.
+fn leading(text: &[u8]) -> Option<(u32, &[u8])> {
+    let digit = |byte: &u8| Some(u32::from(byte.wrapping_sub(b'0'))).filter(|digit| *digit < 10);
+    let (mut number, mut length) = (0_u32, 0);
+    for digit in text.iter().take(9).map_while(digit) {
+        number = number * 10 + digit;
+        length += 1;
     }
-    let digits = |text: &[u8]| text.first().is_some_and(u8::is_ascii_digit);
-    let (used, limit) = split_once(value.get(10..)?, b'/')?;
-    if at == 1 && digits(used) && digits(limit) { Usage::new(pair[0], pair[1]) } else { None }
+    (length > 0).then_some((number, text.get(length..)?))
 }
 
 type Reading = (Usage, Option<SmolStr>);

@@ -54,6 +54,9 @@ const fn of_refusal(reason: Reason) -> &'static str {
             "Look at the oldest calls: their callers ask for too much at once. Bulk API 2.0 holds no slot."
         }
         Reason::CallsInFlight => "Have the app send fewer calls at a time, or raise its in_flight.",
+        Reason::CircuitOpen => {
+            "Salesforce fails, or somebody has opened the breaker: see `weirkeeper breaker show`; what Salesforce ails ends by itself."
+        }
         Reason::QueueFull => "More is asked than can go: pause batch work, or raise the queue's places.",
         Reason::LoginLimited => "Correct the key the app logs in with, and have it keep its token.",
         Reason::IdentityUnavailable => "Look at the identity below: its token endpoint does not answer.",

@@ -10,10 +10,12 @@ use super::words::{counted, grouped, remedy};
 use crate::admission::{Door, Footing, Level, OrgBudget, Warning};
 use crate::call::closed_list;
 use crate::config::{DailyMode, SlotMode};
+use crate::exchange::breaker::BreakerState;
 use crate::exchange::vault::State;
 use crate::refusal::Reason;
 use crate::telemetry::{
-    BudgetSnapshot, IdentitySnapshot, ListenerSnapshot, LogCounts, RecentTrouble, SlotsSnapshot, Snapshot, Trouble,
+    BreakersSnapshot, BudgetSnapshot, IdentitySnapshot, ListenerSnapshot, LogCounts, RecentTrouble, SlotsSnapshot,
+    Snapshot, Trouble,
 };
 
 /// Sentences about troubles of callers, at most.
@@ -88,6 +90,10 @@ pub(super) fn concerns(
     for slots in &snapshot.slots {
         concerns.org = Some(slots.org.clone());
         long_calls(&mut concerns, slots);
+    }
+    for breakers in &snapshot.breakers {
+        concerns.org = Some(breakers.org.clone());
+        held_back(&mut concerns, breakers);
     }
     for identity in &snapshot.identities {
         concerns.org = Some(identity.org.clone());
@@ -313,6 +319,19 @@ fn long_calls(concerns: &mut Concerns, snapshot: &SlotsSnapshot) {
             ),
             look,
         );
+    }
+}
+
+fn held_back(concerns: &mut Concerns, snapshot: &BreakersSnapshot) {
+    for one in snapshot.families.iter().filter(|one| one.state != BreakerState::Closed) {
+        let (severity, remedy) = match (one.by_hand, one.state) {
+            (true, _) => (Severity::Warning, "An operator ordered it: `weirkeeper breaker close` when they may go on."),
+            (_, BreakerState::Open) => {
+                (Severity::Urgent, "Salesforce fails; see its status page. It is asked by itself.")
+            }
+            _ => (Severity::Warning, "Salesforce answers again; more and more is let through."),
+        };
+        concerns.add(severity, format!("Calls to the API {} are held back.", one.family), remedy);
     }
 }
 

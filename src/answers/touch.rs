@@ -6,6 +6,19 @@ use smol_str::{SmolStr, StrExt as _};
 /// An object's name in lower case.
 pub type Lower = SmolStr;
 
+/// Letters and digits by their code, in lower case; 0 for everything else.
+const PLAIN: [u8; 256] = {
+    let mut plain = [0; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() {
+            plain[byte as usize] = byte.to_ascii_lowercase();
+        }
+        byte += 1;
+    }
+    plain
+};
+
 /// The first 15 characters of a record id, in lower case. Ids that differ by case alone are one here, which makes too much
 /// old and never too little.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,14 +27,15 @@ pub struct RowId([u8; 15]);
 impl RowId {
     /// The id `text` stands for: 15 or 18 letters and digits (facts 7.5).
     pub fn parse(text: &str) -> Option<Self> {
-        let (id, check) = text.as_bytes().split_first_chunk::<15>()?;
-        // All of them, without a branch for each: most are ids.
-        let plain = id.iter().fold(true, |so_far, byte| so_far & byte.is_ascii_alphanumeric());
-        if !plain || !matches!(check.len(), 0 | 3) || !check.iter().all(u8::is_ascii_alphanumeric) {
+        let (long, check) = text.as_bytes().split_first_chunk::<15>()?;
+        let (mut id, mut odd) = ([0; 15], false);
+        for (to, byte) in id.iter_mut().zip(long) {
+            *to = PLAIN[usize::from(*byte)];
+            odd |= *to == 0;
+        }
+        if odd || !matches!(check.len(), 0 | 3) || !check.iter().all(u8::is_ascii_alphanumeric) {
             return None;
         }
-        let mut id = *id;
-        id.make_ascii_lowercase();
         Some(Self(id))
     }
 }

@@ -361,3 +361,42 @@ async fn what_only_observes_holds_nothing_back() {
     client.get("sobjects/Account").await.is_refusal(503, "circuit_open", "SERVER_UNAVAILABLE");
     world.close().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_nobody_acts_on_opens_a_breaker_after_a_minute() {
+    let world = World::new(ENFORCED);
+    let refuse = FaultAction::Error {
+        status: 403,
+        code: "REQUEST_LIMIT_EXCEEDED".into(),
+        message: "TotalRequests Limit exceeded.".into(),
+    };
+    let (mut client, mut minutes) = (world.client(), Vec::new());
+    for _ in 0..600 {
+        assert_eq!(client.query("SELECT Id FROM Account LIMIT 1").await.code(), 200);
+        sleep(Duration::from_millis(100)).await;
+    }
+    world.sim.script().fault(Fault { action: refuse, ..Fault::default() });
+    let mut refused = 0;
+    for _ in 0..4 {
+        let before = world.sim.counts().requests;
+        for _ in 0..600 {
+            refused += u64::from(client.query("SELECT Id FROM Account LIMIT 1").await.code() == 503);
+            sleep(Duration::from_millis(100)).await;
+        }
+        minutes.push(world.sim.counts().requests - before);
+    }
+    println!("calls that reached Salesforce in each minute, of 600: {minutes:?}; {refused} held back");
+    assert!(minutes[0] > 550, "the ledger has a minute, and only observes: {minutes:?}");
+    assert!(minutes[2] + minutes[3] < 60 && refused > 1_100, "{minutes:?}");
+    world.sim.script().clear_faults();
+    sleep(Duration::from_mins(1)).await;
+    let mut well = 0;
+    for call in 0..1_200 {
+        let answer = client.query("SELECT Id FROM Account LIMIT 1").await;
+        well += u64::from(call >= 600 && answer.code() == 200);
+        sleep(Duration::from_millis(100)).await;
+    }
+    assert!(well > 540, "{well} of 600 two minutes later");
+    charges_less(&world);
+    world.close().await;
+}

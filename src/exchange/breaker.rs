@@ -64,13 +64,6 @@ pub struct Ticket {
     probe: bool,
 }
 
-impl Ticket {
-    /// Whether its call finds out how Salesforce is.
-    pub const fn is_probe(self) -> bool {
-        self.probe
-    }
-}
-
 /// What a call is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pass {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -28,6 +28,10 @@ const MOST_USERS: usize = 4_096;
 /// Failures that open a user's own: a quota that is used up does not fail now and then.
 const USERS_MINIMUM: u32 = 5;
 
+/// How long the ledger and the slots have to act on a limit before refusals for it count as failures. Each of them is the
+/// first anew if nothing was refused for as long as that, and as a breaker stays open.
+const LIMITS_TAKE: Duration = Duration::from_mins(1);
+
 /// The breakers of one org, as one configuration wants them.
 #[derive(Debug)]
 pub struct Breakers {
@@ -46,6 +50,38 @@ struct Own {
     users: Mutex<Users>,
     /// How many users have one, so that nobody looks while there is none.
     known: AtomicUsize,
+    limits: Limits,
+}
+
+/// How long Salesforce has been refusing everything for a limit that the ledger or the slots act on.
+#[derive(Debug, Default)]
+struct Limits {
+    /// Whether it does, so that nobody looks while it does not.
+    seen: AtomicBool,
+    /// The first and the last such answer.
+    run: Mutex<Option<(Instant, Instant)>>,
+}
+
+impl Limits {
+    /// One more such answer: whether they go on although there was time to act.
+    fn go_on(&self, open_max: Duration, now: Instant) -> bool {
+        let mut run = self.run.lock();
+        let first = match *run {
+            Some((first, last)) if now.saturating_duration_since(last) < LIMITS_TAKE + open_max => first,
+            _ => now,
+        };
+        *run = Some((first, now));
+        self.seen.store(true, Ordering::Relaxed);
+        now.saturating_duration_since(first) >= LIMITS_TAKE
+    }
+
+    /// Something was answered otherwise.
+    fn over(&self) {
+        if self.seen.load(Ordering::Relaxed) {
+            *self.run.lock() = None;
+            self.seen.store(false, Ordering::Relaxed);
+        }
+    }
 }
 
 type Users = HashMap<(Principal, Family), Arc<Breaker>, ahash::RandomState>;
@@ -103,7 +139,12 @@ impl Breakers {
         let own = before.map_or_else(
             || {
                 let families = Family::ALL.iter().map(|_| Breaker::new(settings, now)).collect();
-                Arc::new(Own { families, users: Mutex::default(), known: AtomicUsize::new(0) })
+                Arc::new(Own {
+                    families,
+                    users: Mutex::default(),
+                    known: AtomicUsize::new(0),
+                    limits: Limits::default(),
+                })
             },
             |before| Arc::clone(&before.own),
         );
@@ -290,12 +331,18 @@ impl Leave {
         let clock = self.clock;
         let said = if let Said::Unseen(status) = said { Said::by_status(self.family, status) } else { said };
         let (family, user) = match said {
-            Said::Well => (Sample::Well, Sample::Well),
+            Said::Well => {
+                self.breakers.own.limits.over();
+                (Sample::Well, Sample::Well)
+            }
             // The API has answered; it is this user who may not.
             Said::Ill(Scope::Principal) => (Sample::Well, Sample::Ill),
             Said::Ill(_) => (Sample::Ill, Sample::Nothing),
-            Said::Limited if self.ticket.is_some_and(Ticket::is_probe) => (Sample::Well, Sample::Nothing),
-            Said::Limited | Said::Nothing | Said::Unseen(_) => (Sample::Nothing, Sample::Nothing),
+            Said::Limited if self.breakers.own.limits.go_on(self.breakers.settings.open_max, clock.now()) => {
+                (Sample::Ill, Sample::Nothing)
+            }
+            Said::Limited => (Sample::Well, Sample::Nothing),
+            Said::Nothing | Said::Unseen(_) => (Sample::Nothing, Sample::Nothing),
         };
         if let (Some(ticket), Some(breaker)) = (self.ticket.take(), self.breakers.own.families.get(self.family.index()))
         {
@@ -338,7 +385,7 @@ pub enum Said {
     Well,
     /// It is not, for as many.
     Ill(Scope),
-    /// It is well enough to refuse it, for a limit that the ledger or the slots act on.
+    /// It is well enough to refuse it, for a limit that the ledger or the slots act on: a failure only if that goes on.
     Limited,
     /// This, and nobody has looked behind it.
     Unseen(StatusCode),
@@ -378,6 +425,18 @@ impl Said {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn refusals_for_a_limit_count_only_if_they_go_on_after_there_was_time_to_act() {
+        let (limits, start) = (Limits::default(), Instant::now());
+        let at = |seconds| limits.go_on(Duration::from_secs(60), start + Duration::from_secs(seconds));
+        assert!(!at(0) && !at(40) && !at(59));
+        assert!(at(60) && at(179));
+        limits.over();
+        assert!(!at(180) && !at(239), "something was answered between");
+        assert!(!at(400) && !at(459), "there were none for a while");
+        assert!(at(460));
+    }
 
     #[test]
     fn what_an_answer_says_of_salesforce_is_what_it_means() {

@@ -163,15 +163,15 @@ impl Counting {
     /// Counts what only some requests are asked for: who sent it in nobody's name, and the Bulk batches it made.
     fn spenders(&self, outcome: &Outcome, charged: u64, ended: Instant, names: &Names) {
         let Some(spenders) = names.spenders(outcome.org) else { return };
-        let now = Minute::containing(self.shared.clock.wall(ended));
+        let now = || Minute::containing(self.shared.clock.wall(ended));
         if let Some(agent) = outcome.agent.as_deref().filter(|_| charged > 0) {
             let [a, b, c, d, ..] = outcome.principal.0;
             let name = outcome.client.as_deref().unwrap_or_default();
-            spenders.spent(&Client { name, agent, principal: [a, b, c, d] }, charged, now);
+            spenders.spent(&Client { name, agent, principal: [a, b, c, d] }, charged, now());
         }
         let batches = bulk_batches(outcome);
         if batches > 0 {
-            spenders.made(batches, now);
+            spenders.made(batches, now());
         }
     }
 }

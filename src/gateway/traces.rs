@@ -38,8 +38,16 @@ const ALL: usize = 10_000;
 /// Why a batch was not taken.
 struct Refused {
     why: String,
-    /// It may be taken later: after this time, if the collector said so.
-    again: Option<Option<Duration>>,
+    again: Again,
+}
+
+/// Whether a batch may be taken later.
+enum Again {
+    Never,
+    /// After the usual pause.
+    Soon,
+    /// After the time that the collector asks for.
+    After(Duration),
 }
 
 /// Sends spans for as long as the process lives.
@@ -91,17 +99,19 @@ async fn send(upstream: &Upstream<Inbound>, traces: &LiveTraces, body: &Bytes, c
             Ok(rejected) => return Ok(rejected),
             Err(refused) => refused,
         };
-        match refused.again {
-            Some(told) if made < ATTEMPTS => tokio::time::sleep(told.unwrap_or(pause).min(LONGEST_PAUSE)).await,
+        let wait = match refused.again {
+            Again::Soon if made < ATTEMPTS => pause,
+            Again::After(told) if made < ATTEMPTS => told.min(LONGEST_PAUSE),
             _ => return Err(refused.why),
-        }
+        };
+        tokio::time::sleep(wait).await;
         made += 1;
         pause *= 2;
     }
 }
 
 async fn post(upstream: &Upstream<Inbound>, traces: &LiveTraces, body: Bytes, clock: Clock) -> Result<usize, Refused> {
-    let for_good = |why: String| Refused { why, again: None };
+    let for_good = |why: String| Refused { why, again: Again::Never };
     let json = HeaderValue::from_static("application/json");
     let mut request = Request::builder()
         .method(Method::POST)
@@ -125,10 +135,14 @@ async fn post(upstream: &Upstream<Inbound>, traces: &LiveTraces, body: Bytes, cl
     };
     let record = Record::new(Outcome::new(RequestId::default(), now, Method::POST));
     let answer = upstream.send(request, &plan, &record).await;
-    let answer = answer.map_err(|failure| Refused { why: failure.detail.into_string(), again: Some(None) })?;
+    let answer = answer.map_err(|failure| Refused { why: failure.detail.into_string(), again: Again::Soon })?;
     let status = answer.status();
     if !status.is_success() {
-        let again = may_pass(status).then(|| told(answer.headers()));
+        let again = match told(answer.headers()) {
+            _ if !may_pass(status) => Again::Never,
+            Some(told) => Again::After(told),
+            None => Again::Soon,
+        };
         return Err(Refused { why: format!("the collector answered {status}"), again });
     }
     let body = Limited::new(answer.into_body(), LARGEST).collect().await;

@@ -83,6 +83,10 @@ fn breakers_are_opened_and_closed_by_http_and_by_command() {
     let held = json!({"family": "query", "state": "open", "by_hand": true, "opened": 1, "finds_out_in_seconds": null});
     assert_eq!(shown(&gateway, "query"), held);
     assert_eq!(gateway.count("weirkeeper_breaker_state", &["family=\"query\""]), 2);
+    let retries = gateway.admin("/api/v1/breakers").unwrap().json()["orgs"][0]["retries"].clone();
+    let full = |reason| json!({"reason": reason, "allowed": 100, "left": 100});
+    assert_eq!(retries, json!([full("usual"), full("lock")]), "the floor of both budgets");
+    assert_eq!(gateway.count("weirkeeper_retry_budget_left", &["reason=\"lock\""]), 100);
     let order = event(&gateway, "breaker_opened");
     assert_eq!((&order["org"], &order["family"], &order["for_seconds"]), (&json!("prod"), &json!("query"), &json!(0)));
     let change = event(&gateway, "breaker");

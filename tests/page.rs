@@ -201,6 +201,56 @@ fn a_caller_is_paused_by_keyboard_alone_and_the_key_stays_where_it_was_typed() {
 }
 
 #[test]
+fn breakers_are_opened_and_closed_by_keyboard_alone() {
+    let (_demo, page, key) = demo();
+    let mut browser = Browser::start();
+    browser.open("light", page);
+    browser.until("#upstream-facts", "May be repeated *[0-9]+ of [0-9]+ failed calls");
+    assert_eq!(browser.until("#breakers-words", "."), "All APIs are let through.");
+    browser.reach("breaker");
+    browser.press(&["Enter"]);
+    browser.until("#dialog-title", "^Hold calls back or let them pass$");
+    assert_eq!(browser.say("focused", json!({})), "order-switch");
+    // The API by its first letters, the time by one step down.
+    browser.press(&["Tab"]);
+    browser.write("query");
+    browser.press(&["Tab", "ArrowDown", "Tab"]);
+    assert_eq!(browser.say("focused", json!({})), "key");
+    browser.write("not the key");
+    browser.press(&["Enter"]);
+    browser.until("#dialog-problem", "^This is not the admin key.$");
+    assert_eq!(browser.until("#breakers-words", "."), "All APIs are let through.");
+    assert_eq!(browser.say("axe", json!({})), json!([]));
+    browser.shot("breaker-order.png", false);
+    browser.press(&["Control+a"]);
+    browser.write(&key);
+    browser.press(&["Enter"]);
+    browser.until("#toast", "^Calls to query are held back.$");
+    browser.until("#breakers-words", "because an operator ordered it");
+    browser.until("#breakers-list", "query: held back, next try in 1[45] min");
+    browser.until("#concerns", "Calls to the API query are held back.");
+    browser.until("#recent", "Refused: circuit open");
+    assert_eq!(browser.say("axe", json!({})), json!([]));
+    for look in ["phone", "dark", "light"] {
+        browser.open(look, page);
+        browser.until("#breakers-list", "query: held back");
+        browser.is_content(look);
+        let wide = browser.evaluate("document.documentElement.scrollWidth - innerWidth");
+        assert_eq!(wide, 0, "{look}: nothing is wider than the window");
+        browser.shot(&format!("breaker-{look}.png"), true);
+    }
+
+    browser.reach("Let pass calls to query");
+    browser.press(&["Enter"]);
+    browser.until("#dialog-title", "^Let calls to query pass.$");
+    browser.write(&key);
+    browser.press(&["Enter"]);
+    browser.until("#toast", "^Calls to query pass.$");
+    browser.until("#breakers-words", "^All APIs are let through.");
+    browser.until("#breakers-list", "query: let through, was open 1 time");
+}
+
+#[test]
 fn the_page_says_that_the_gateway_is_gone_and_comes_back_with_it() {
     let simulator = Simulator::start();
     let page = free_address();

@@ -325,7 +325,7 @@ fn long_calls(concerns: &mut Concerns, snapshot: &SlotsSnapshot) {
 fn held_back(concerns: &mut Concerns, snapshot: &BreakersSnapshot) {
     for one in snapshot.families.iter().filter(|one| one.state != BreakerState::Closed) {
         let (severity, remedy) = match (one.by_hand, one.state) {
-            (true, _) => (Severity::Warning, "An operator ordered it: `weirkeeper breaker close` when they may go on."),
+            (true, _) => (Severity::Warning, "An operator ordered it: close the breaker below when they may go on."),
             (_, BreakerState::Open) => {
                 (Severity::Urgent, "Salesforce fails; see its status page. It is asked by itself.")
             }
@@ -417,8 +417,8 @@ fn act(line: &RecentTrouble) -> Option<Severity> {
             | Reason::IdentityRefused
             | Reason::IdentityUnavailable
             | Reason::BudgetUnready => Some(Severity::Warning),
-            // Said with the unknown outcome itself.
-            Reason::OutcomeUnknown | Reason::Paused | Reason::Draining => None,
+            // Said with the unknown outcome and the breaker themselves.
+            Reason::OutcomeUnknown | Reason::CircuitOpen | Reason::Paused | Reason::Draining => None,
             _ => Some(Severity::Note),
         },
         Trouble::UnknownOutcome | Trouble::Partial { .. } => Some(Severity::Warning),

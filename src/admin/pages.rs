@@ -43,7 +43,7 @@ closed_list! {
         Live = "/api/v1/live",
         /// Every org's slots for calls that run long, and who waits.
         Slots = "/api/v1/slots",
-        /// Every org's circuit breakers.
+        /// Every org's circuit breakers, and what may still be made once more.
         Breakers = "/api/v1/breakers",
         /// POST: hold breakers of an org open.
         OpenBreakers = "/api/v1/breakers/open",
@@ -95,7 +95,9 @@ impl Page {
             Self::Recent => "refusals and failures of the last 24 hours by caller, and what to do about them",
             Self::Live => "what the page for people shows, as server-sent events; ?org=... chooses the org",
             Self::Slots => "every org's slots: which calls run long, whose, since when; and who waits",
-            Self::Breakers => "every org's circuit breakers: which hold calls back, and until when",
+            Self::Breakers => {
+                "every org's circuit breakers: which hold calls back, and until when; and how many failed calls may still be made once more"
+            }
             Self::OpenBreakers => {
                 "POST ?org=... and perhaps &family=... and &for=...: calls are held back until they are closed, or for so long; needs the key"
             }

@@ -9,8 +9,8 @@ use crate::admission::{CallerBudget, Level, OrgBudget};
 use crate::config::DailyMode;
 use crate::exchange::vault::IdentitySnapshot;
 use crate::telemetry::{
-    BudgetSnapshot, BulkBatches, CacheSummary, ConfigSnapshot, LogCounts, RecentTrouble, SlotsSnapshot, Snapshot,
-    SpendingSnapshot, TopClient, UpstreamSnapshot, VERSION,
+    BreakersSnapshot, BudgetSnapshot, BulkBatches, CacheSummary, ConfigSnapshot, LogCounts, RecentTrouble,
+    SlotsSnapshot, Snapshot, SpendingSnapshot, TopClient, UpstreamSnapshot, VERSION,
 };
 
 /// Callers in the table; further ones are summed up.
@@ -74,6 +74,7 @@ struct OrgView {
     spending: Option<SpendingSnapshot>,
     slots: Option<SlotsSnapshot>,
     upstream: Option<UpstreamSnapshot>,
+    breakers: Option<BreakersSnapshot>,
     identities: Vec<IdentitySnapshot>,
     bulk_batches: BulkBatches,
     /// Who spends in nobody's name, by what it calls itself.
@@ -150,6 +151,7 @@ impl OrgView {
             slots
         });
         let upstream = snapshot.upstreams.iter().find(|upstream| of(&upstream.org)).cloned();
+        let breakers = snapshot.breakers.iter().find(|breakers| of(&breakers.org)).cloned();
         let identities = snapshot.identities.iter().filter(|identity| of(&identity.org)).cloned().collect();
         let mut unnamed = budget.top_clients.by_client;
         if unnamed.iter().all(|client| client.name == "none") {
@@ -179,6 +181,7 @@ impl OrgView {
             spending,
             slots,
             upstream,
+            breakers,
             identities,
             bulk_batches: budget.bulk_batches,
             unnamed,

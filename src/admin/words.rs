@@ -55,7 +55,7 @@ const fn of_refusal(reason: Reason) -> &'static str {
         }
         Reason::CallsInFlight => "Have the app send fewer calls at a time, or raise its in_flight.",
         Reason::CircuitOpen => {
-            "Salesforce fails, or somebody has opened the breaker: see `weirkeeper breaker show`; what Salesforce ails ends by itself."
+            "Salesforce fails, or somebody has opened the breaker: see the circuit breakers on the page; it ends by itself once Salesforce is well."
         }
         Reason::QueueFull => "More is asked than can go: pause batch work, or raise the queue's places.",
         Reason::LoginLimited => "Correct the key the app logs in with, and have it keep its token.",

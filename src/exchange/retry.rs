@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::outcome::{Purse, RetryResult};
@@ -102,6 +102,17 @@ fn wait(wish: &Wish, chance: f64) -> Duration {
     wish.told.unwrap_or_default() + jitter
 }
 
+/// What one budget still allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Which.
+    pub purse: Purse,
+    /// Repetitions it allows in a window of ten seconds.
+    pub allowed: u64,
+    /// Those of them that are left.
+    pub left: u64,
+}
+
 /// How many calls of one org were made, and how many of them were repetitions, in the last seconds.
 #[derive(Debug)]
 pub struct Budget {
@@ -140,26 +151,45 @@ impl Budget {
 
     /// Takes one repetition, if there is one left: `share` thousandths of the calls, and never fewer than the floor.
     fn take(&self, purse: Purse, share: u64, now: Instant) -> bool {
-        let mut books = self.books.lock();
-        let calls = u64::from(self.calls.swap(0, Ordering::Relaxed));
-        books.note(calls, now);
-        let at = books.second(now);
-        let recent = books.seconds.iter().filter(|second| second.at + WINDOW_SECONDS as u64 > at);
-        let (made, repeated) = recent.fold((0, 0), |(made, repeated), second| {
-            (made + second.calls, repeated + second.repeated.get(purse.index()).copied().unwrap_or_default())
-        });
-        let allowed = (made * share / 1_000).max(FLOOR_PER_SECOND * WINDOW_SECONDS as u64);
-        if repeated >= allowed {
+        let mut books = self.books(now);
+        if books.left(purse, share, now).left == 0 {
             return false;
         }
+        let at = books.second(now);
         if let Some(count) = books.at(at).repeated.get_mut(purse.index()) {
             *count += 1;
         }
         true
     }
+
+    /// What is left at `now` of each budget from which something may be repeated at all.
+    pub fn left(&self, settings: RetrySettings, now: Instant) -> Vec<Left> {
+        let books = self.books(now);
+        let used = Purse::ALL.iter().filter(|purse| settings.attempts(**purse) > 1);
+        used.map(|purse| books.left(*purse, settings.share(*purse), now)).collect()
+    }
+
+    /// The books, with the calls since the last look in them.
+    fn books(&self, now: Instant) -> MutexGuard<'_, Books> {
+        let mut books = self.books.lock();
+        let calls = u64::from(self.calls.swap(0, Ordering::Relaxed));
+        books.note(calls, now);
+        books
+    }
 }
 
 impl Books {
+    /// What `share` thousandths of the recent calls, and never fewer than the floor, allow.
+    fn left(&self, purse: Purse, share: u64, now: Instant) -> Left {
+        let at = self.second(now);
+        let recent = self.seconds.iter().filter(|second| second.at + WINDOW_SECONDS as u64 > at);
+        let (made, repeated) = recent.fold((0, 0), |(made, repeated), second| {
+            (made + second.calls, repeated + second.repeated.get(purse.index()).copied().unwrap_or_default())
+        });
+        let allowed = (made * share / 1_000).max(FLOOR_PER_SECOND * WINDOW_SECONDS as u64);
+        Left { purse, allowed, left: allowed.saturating_sub(repeated) }
+    }
+
     fn second(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.start).as_secs()
     }
@@ -233,6 +263,21 @@ mod tests {
         assert_eq!(taken(Purse::Lock, 300), 1_500);
         assert!(!budget.take(Purse::Usual, 100, now + 9 * SECOND));
         assert!(budget.take(Purse::Usual, 100, now + 10 * SECOND), "what is old does not count");
+    }
+
+    #[test]
+    fn what_is_left_is_said_of_each_purse_that_is_used() {
+        let now = Clock::start().now();
+        let budget = Budget::new(now);
+        (0..5_000).for_each(|_| budget.count());
+        assert!((0..20).all(|_| budget.take(Purse::Lock, 300, now)));
+        let settings = RetrySettings::default();
+        let usual = Left { purse: Purse::Usual, allowed: 500, left: 500 };
+        let lock = Left { purse: Purse::Lock, allowed: 1_500, left: 1_480 };
+        assert_eq!(budget.left(settings, now), [usual, lock]);
+        assert_eq!(budget.left(RetrySettings { attempts: 1, ..settings }, now), [lock]);
+        let later = budget.left(settings, now + 10 * SECOND);
+        assert!(later.iter().all(|left| (left.allowed, left.left) == (100, 100)), "the floor: {later:?}");
     }
 
     #[test]

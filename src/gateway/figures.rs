@@ -17,13 +17,14 @@ use crate::call::{CallerId, OrgId};
 use crate::clock::Clock;
 use crate::config::{Caller, Org};
 use crate::edge::Counts;
+use crate::exchange::retry::Left;
 use crate::live::{InForce, Live, LiveOrg};
 use crate::outcome::FailureKind;
 use crate::refusal::Reason;
 use crate::telemetry::{
     BreakerSnapshot, BreakersSnapshot, BudgetSnapshot, BufferedBytes, BulkBatches, CacheSnapshot, ConfigSnapshot,
-    ListenerSnapshot, ObjectRoom, PaceSnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot, SpendingSnapshot,
-    SpendingSteps, Telemetry, TopClients, UNKNOWN, UpstreamSnapshot,
+    ListenerSnapshot, ObjectRoom, PaceSnapshot, RetrySnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot,
+    SpendingSnapshot, SpendingSteps, Telemetry, TopClients, UNKNOWN, UpstreamSnapshot,
 };
 
 /// What came of the reloads so far.
@@ -241,9 +242,14 @@ pub fn breakers(live: &Live, now: Instant) -> Vec<BreakersSnapshot> {
             mode: live.config.breaker.mode,
             families: families.collect(),
             users_held_back: users as u64,
+            retries: org.retries.left(org.retry, now).into_iter().map(retries).collect(),
         }
     };
     live.orgs().iter().map(one).collect()
+}
+
+fn retries(budget: Left) -> RetrySnapshot {
+    RetrySnapshot { reason: budget.purse, allowed: budget.allowed, left: budget.left }
 }
 
 /// The slots and the queue of every org at `now`.

@@ -1,19 +1,22 @@
-//! The metrics of circuit breakers.
+//! The metrics of circuit breakers and of the budgets for repetitions.
 
 use smol_str::SmolStr;
 
 use super::BreakersSnapshot;
-use super::metrics::{BreakerLabels, Gauges, OrgLabels};
+use super::metrics::{BreakerLabels, Gauges, OrgLabels, PurseLabels};
 use crate::config::BreakerMode;
 use crate::exchange::breaker::BreakerState;
 
 impl Gauges {
-    /// Adds one org's breakers.
+    /// Adds those of one org.
     pub(super) fn add_breakers(&mut self, snapshot: &BreakersSnapshot) {
+        let org = SmolStr::from(&snapshot.org);
+        for budget in &snapshot.retries {
+            self.retry_budget_left.set(PurseLabels { org: org.clone(), reason: budget.reason }, budget.left as f64);
+        }
         if snapshot.mode == BreakerMode::Off {
             return;
         }
-        let org = SmolStr::from(&snapshot.org);
         for breaker in &snapshot.families {
             let labels = BreakerLabels { org: org.clone(), family: breaker.family };
             let state = match breaker.state {

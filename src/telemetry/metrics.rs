@@ -95,6 +95,10 @@ labels! {
     RetryLabels { org: SmolStr, reason: Purse, result: RetryResult }
 }
 labels! {
+    /// Of `retry_budget_left`.
+    PurseLabels { org: SmolStr, reason: Purse }
+}
+labels! {
     /// Of `remembered_failures_total`.
     RememberedLabels { org: SmolStr, result: Remembered }
 }
@@ -292,6 +296,8 @@ metrics! {
         breaker_opened_total: Scraped<BreakerLabels, IsCounter>,
         /// Users whose own breakers hold back their calls to one API, because their quota is used up.
         breaker_users_held_back: Scraped<OrgLabels, IsGauge>,
+        /// Repetitions of failed calls that are still allowed in these ten seconds, by the budget they are taken from.
+        retry_budget_left: Scraped<PurseLabels, IsGauge>,
         /// Calls that wait for their turn.
         queue_depth: Scraped<QueueLabels, IsGauge>,
         /// Bulk batches made through this process in the trailing 24 hours; Salesforce allows an org 15,000.

@@ -15,7 +15,7 @@ use crate::config::{BreakerMode, DailyMode, PaceMode, SlotMode};
 pub use crate::edge::facade::FacadeSnapshot;
 use crate::exchange::breaker::BreakerState;
 pub use crate::exchange::vault::IdentitySnapshot;
-use crate::outcome::FailureKind;
+use crate::outcome::{FailureKind, Purse};
 
 /// Figures of all parts, read at one scrape.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -129,6 +129,19 @@ pub struct BreakersSnapshot {
     pub families: Vec<BreakerSnapshot>,
     /// Users of one API each whose own breakers are not closed.
     pub users_held_back: u64,
+    /// What may still be made once more; nothing if nothing is.
+    pub retries: Vec<RetrySnapshot>,
+}
+
+/// One budget for calls that are made once more.
+#[derive(Debug, Clone, Serialize)]
+pub struct RetrySnapshot {
+    /// For which failures: `usual`, or `lock` for records that somebody else changes.
+    pub reason: Purse,
+    /// Repetitions it allows in ten seconds.
+    pub allowed: u64,
+    /// Those of them that are left now.
+    pub left: u64,
 }
 
 /// One circuit breaker.

@@ -297,7 +297,8 @@ fn filled(snapshot: &mut Snapshot) {
         finds_out_in_seconds: None,
     };
     let (mode, families) = (BreakerMode::Enforce, vec![breaker]);
-    snapshot.breakers.push(BreakersSnapshot { org: "prod".into(), mode, families, users_held_back: 1 });
+    let retries = vec![RetrySnapshot { reason: Purse::Lock, allowed: 100, left: 60 }];
+    snapshot.breakers.push(BreakersSnapshot { org: "prod".into(), mode, families, users_held_back: 1, retries });
     snapshot.listeners.push(ListenerSnapshot {
         listener: "0.0.0.0:8443".into(),
         tls: true,

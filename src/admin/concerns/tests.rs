@@ -103,6 +103,7 @@ fn troubles_of_the_gateway_come_one_by_one_and_the_apps_own_together() {
         line("etl", Trouble::Failed { kind: "schema", code: "INVALID_FIELD".into() }, 5),
         refused("etl", Reason::UpstreamUnreachable, 3),
         refused("etl", Reason::Paused, 900),
+        refused("etl", Reason::CircuitOpen, 900),
         line("etl", Trouble::Partial { object: "Account".into(), code: "UNABLE_TO_LOCK_ROW".into() }, 40),
         refused("quiet", Reason::Internal, 0),
     ];

@@ -15,7 +15,6 @@ let view = null;
 let range = null;
 let link = { state: "waiting", failures: 0 };
 let received = 0;
-let pages = null;
 let again = () => {};
 
 const chosen = () => new URLSearchParams(location.hash.slice(1)).get("org") ?? "";
@@ -32,7 +31,7 @@ function show() {
   panels.spending(view, shown);
   panels.callers(view, (caller) => orders.pauseCaller(view.org.name, caller));
   panels.slots(view);
-  panels.upstream(view);
+  panels.upstream(view, (family) => orders.closeBreaker(view.org.name, family));
   panels.cache(view);
   panels.recent(view);
   panels.configuration(view);
@@ -66,14 +65,9 @@ async function look() {
     const answer = await fetch(path, { headers: orders.credentials(), cache: "no-store" }).catch(() => null);
     return answer?.ok ? answer.json().catch(() => null) : null;
   };
-  if (link.state !== "live" || document.hidden) return;
-  pages ??= (await get("/api/v1"))?.pages.map((page) => page.path) ?? null;
-  // Not every version has them.
-  if (pages?.includes("/api/v1/breakers")) panels.breakers(await get("/api/v1/breakers"), view?.org?.name);
-  if (byId("config-details").open) {
-    const config = await get("/api/v1/config");
-    if (config) say(byId("config-text"), panels.yaml(config));
-  }
+  if (link.state !== "live" || document.hidden || !byId("config-details").open) return;
+  const config = await get("/api/v1/config");
+  if (config) say(byId("config-text"), panels.yaml(config));
 }
 
 function locked(problem) {
@@ -88,6 +82,10 @@ function locked(problem) {
 byId("range-day").addEventListener("click", () => { range = "day"; show(); });
 byId("range-hour").addEventListener("click", () => { range = "hour"; show(); });
 byId("pause-other").addEventListener("click", () => view?.org && orders.pauseOther(view.org.name));
+byId("breaker").addEventListener("click", () => {
+  const of = view?.org?.breakers;
+  if (of) orders.switchBreakers(view.org.name, of.families.map((one) => one.family));
+});
 byId("purge").addEventListener("click", () => view?.org && orders.purge(view.org.name));
 byId("config-details").addEventListener("toggle", look);
 byId("org").addEventListener("change", (event) => {
@@ -117,9 +115,7 @@ again = listen({
   heard: (data) => {
     view = data;
     received = Date.now();
-    const first = pages === null;
     show();
-    if (first) look();
   },
   told: (next) => {
     link = next;

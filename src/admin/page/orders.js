@@ -2,6 +2,7 @@
 
 import { byId, make, say } from "./dom.js";
 import { refusal } from "./stream.js";
+import { plain } from "./words.js";
 
 let key = "";
 let submit = null;
@@ -128,6 +129,43 @@ export function purge(org) {
       const name = object.value.trim();
       await give("/api/v1/cache/purge", name ? { org, object: name } : { org });
       return name ? `Answers about ${name} are forgotten.` : "All kept answers are forgotten.";
+    },
+  });
+}
+
+/** Asks whether to let the calls to one API pass again. */
+export function closeBreaker(org, family) {
+  confirm({
+    title: `Let calls to ${plain(family)} pass?`,
+    words: `They are all sent to ${org} again at once, whatever the breaker found out. If Salesforce is not well it opens again by itself.`,
+    yes: "Let them pass",
+    act: async () => {
+      await give("/api/v1/breakers/close", { org, family });
+      return `Calls to ${plain(family)} pass.`;
+    },
+  });
+}
+
+/** Asks which breakers to open or close, of those of `families`. */
+export function switchBreakers(org, families) {
+  const what = make("select", {}, [option("open", "Hold calls back"), option("close", "Let calls pass")]);
+  const which = make("select", {}, [option("", "all APIs"), ...families.map((name) => option(name, plain(name)))]);
+  const length = make("select", {}, [["", "until they are let pass"], ["15m", "15 minutes"], ["1h", "an hour"], ["4h", "4 hours"]]
+    .map(([value, text]) => option(value, text)));
+  what.addEventListener("change", () => {
+    length.closest("p").hidden = what.value !== "open";
+  });
+  confirm({
+    title: "Hold calls back or let them pass",
+    words: `What is held back is answered from memory where that is allowed, else refused at once with 503. Org: ${org}.`,
+    yes: "Do it",
+    danger: true,
+    fields: [field("order-switch", "Order", what), field("order-family", "Which API", which), field("order-length", "For how long", length)],
+    act: async () => {
+      const open = what.value === "open";
+      const family = which.value ? { family: which.value } : {};
+      await give(`/api/v1/breakers/${what.value}`, { org, ...family, ...(open && length.value ? { for: length.value } : {}) });
+      return `${which.value ? `Calls to ${plain(which.value)}` : "All calls"} ${open ? "are held back" : "pass"}.`;
     },
   });
 }

@@ -204,7 +204,9 @@ export function slots(view) {
     });
 }
 
-export function upstream(view) {
+/** `order` is called with the API whose breaker is to be closed. */
+export function upstream(view, order) {
+  breakers(view.org?.breakers, order);
   const of = view.org?.upstream;
   if (!of) return;
   const lately = view.recent.filter((line) => line.what === "failed" && line.lately).reduce((sum, line) => sum + line.lately, 0);
@@ -213,6 +215,7 @@ export function upstream(view) {
     ["Connections", `${number(of.busy)} busy, ${number(of.idle)} idle`],
     ["Failed lately", lately ? counted(lately, "call", "calls") : "none"],
     ["Could not connect", failed ? `${failed} since the start` : "never"],
+    ["May be repeated", repeated(view.org.breakers?.retries ?? [])],
     ["Sent again unsent", of.resent ? counted(of.resent, "message", "messages") : ""],
     ["Caller left", of.abandoned ? `${counted(of.abandoned, "call goes", "calls go")} on without one` : ""],
   ]);
@@ -224,21 +227,36 @@ export function upstream(view) {
   });
 }
 
-/** What `/api/v1/breakers` says; nothing if there is no such thing. */
-export function breakers(answer, org) {
-  const of = answer?.orgs?.find((one) => one.org === org);
+/** How many failed calls may still be made once more. */
+function repeated(retries) {
+  const of = { usual: "failed calls", lock: "locked records" };
+  const said = retries.map((one) => `${number(one.left)} of ${number(one.allowed)} ${of[one.reason] ?? plain(one.reason)}`);
+  return said.length ? `${said.join(", ")} in 10 s` : "";
+}
+
+function breakers(of, order) {
   const panel = byId("breakers");
   panel.hidden = !of || of.mode === "off";
   if (panel.hidden) return;
   const shown = of.families.filter((one) => one.state !== "closed" || one.opened > 0);
   const users = of.users_held_back ? ` ${counted(of.users_held_back, "user is", "users are")} held back.` : "";
-  const calm = of.families.every((one) => one.state === "closed");
-  say(byId("breakers-words"), (calm ? "All APIs are let through." : "Calls to some APIs are held back while Salesforce is not well.") + users);
+  const shut = of.families.filter((one) => one.state !== "closed");
+  const why = shut.every((one) => one.by_hand) ? "because an operator ordered it" : "while Salesforce is not well";
+  const state = shut.length === 0 ? "All APIs are let through."
+    : of.mode === "observe" ? "Only watched: calls to some APIs would be held back." : `Calls to some APIs are held back ${why}.`;
+  say(byId("breakers-words"), state + users);
   const words = { closed: "let through", open: "held back", half_open: "being tried" };
-  each(byId("breakers-list"), shown, (one) => one.family, () => make("li"), (chip, one) => {
+  each(byId("breakers-list"), shown, (one) => one.family, (one) => {
+    const close = make("button", { type: "button", class: "quiet small", text: "Let pass", on: () => order(one.family) });
+    mark(close, "aria-label", `Let pass calls to ${plain(one.family)}`);
+    return make("li", {}, [make("span"), close]);
+  }, (chip, one) => {
     mark(chip, "class", `chip ${one.state === "closed" ? "good" : "bad"}`);
-    const next = one.finds_out_in_seconds === null ? "" : `, next try in ${span(one.finds_out_in_seconds)}`;
-    say(chip, `${plain(one.family)}: ${words[one.state] ?? plain(one.state)}${next}`);
+    const next = one.finds_out_in_seconds !== null ? `, next try in ${span(one.finds_out_in_seconds)}`
+      : one.by_hand ? " until an operator closes it" : "";
+    const often = one.state === "closed" ? `, was open ${counted(one.opened, "time", "times")}` : "";
+    say(chip.firstElementChild, `${plain(one.family)}: ${words[one.state] ?? plain(one.state)}${next}${often}`);
+    chip.lastElementChild.hidden = one.state === "closed";
   });
 }
 

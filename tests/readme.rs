@@ -3,12 +3,22 @@
 use weirkeeper::refusal::Reason;
 use weirkeeper::telemetry::metrics;
 
+use crate::process::run;
+
 const README: &str = include_str!("../README.md");
+const METRICS: &str = include_str!("../config/metrics.md");
+const CONFIGURATION: &str = include_str!("../config/reference.md");
 
 #[test]
-fn the_metrics_table_is_the_one_the_code_makes() {
+fn the_references_are_the_ones_the_code_makes() {
     let reference = metrics::reference();
-    assert!(README.contains(reference.trim()), "put this into README.md under \"Metrics\":\n{reference}");
+    let (_, table) = METRICS.split_once("\n\n| metric").unwrap();
+    assert_eq!(format!("| metric{table}").trim(), reference.trim(), "put this into config/metrics.md:\n{reference}");
+    let made = run(&["schema", "--markdown"]).out;
+    assert_eq!(CONFIGURATION, made, "weirkeeper schema --markdown > config/reference.md");
+    for reference in ["config/metrics.md", "config/reference.md"] {
+        assert!(README.contains(&format!("]({reference})")), "{reference}");
+    }
 }
 
 #[test]

@@ -67,7 +67,11 @@ enum Verb {
         json: bool,
     },
     /// Print the JSON Schema of the configuration.
-    Schema,
+    Schema {
+        /// Print a reference for people instead.
+        #[arg(long)]
+        markdown: bool,
+    },
     /// Print the version and how this binary was built.
     Version,
 }
@@ -131,8 +135,13 @@ pub fn run() -> ExitCode {
         Verb::Cache(arguments) => cache::run(&arguments),
         Verb::Ready(admin) => ready(&admin),
         Verb::Key { json } => make_key(json),
-        Verb::Schema => {
-            say(&serde_json::to_string_pretty(&config::schema()).unwrap_or_default());
+        Verb::Schema { markdown } => {
+            let schema = config::schema();
+            if markdown {
+                say(config::reference(&schema).trim_end());
+            } else {
+                say(&serde_json::to_string_pretty(&schema).unwrap_or_default());
+            }
             ExitCode::SUCCESS
         }
         Verb::Version => {

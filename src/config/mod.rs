@@ -20,6 +20,7 @@ mod outside;
 mod pace;
 mod problem;
 mod read;
+mod reference;
 mod retry;
 mod schema;
 mod secret;
@@ -46,6 +47,7 @@ pub use model::{
 pub use outside::{Outside, System};
 pub use pace::{Pace, PaceMode};
 pub use problem::{Place, Problem, Problems};
+pub use reference::reference;
 pub use retry::Retry;
 pub use schema::schema;
 pub use secret::Secret;

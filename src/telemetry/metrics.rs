@@ -1,5 +1,5 @@
 //! Every metric of the gateway: a field's name is the metric's name, its doc comment is the help text, its type says what
-//! it counts and by which labels. This file is part of the public contract; the README's table is made from it.
+//! it counts and by which labels. This file is part of the public contract; `config/metrics.md` is made from it.
 //!
 //! What requests count is in [`Metrics`]; what is read at each scrape is in [`Gauges`] and [`ProcessMetrics`].
 

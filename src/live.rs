@@ -6,6 +6,7 @@
 mod classes;
 mod identities;
 mod paces;
+mod traces;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use ipnet::IpNet;
 use smol_str::SmolStr;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
+
+pub use self::traces::LiveTraces;
 
 pub use classes::Classes;
 
@@ -84,6 +87,8 @@ pub struct Live {
     pub targets_epoch: u64,
     /// What may be answered from memory; `None`: nothing is.
     pub cache: Option<LiveCache>,
+    /// Which requests are traced; `None`: none is.
+    pub traces: Option<Arc<LiveTraces>>,
     /// The names of orgs and callers, for the telemetry.
     pub names: Arc<Names>,
     orgs: Vec<LiveOrg>,
@@ -250,6 +255,7 @@ impl Live {
     /// Arranges `config`; `earlier` is what it replaces.
     pub fn new(config: Arc<Config>, lasting: &Lasting, earlier: Option<&Self>) -> Result<Self, Unusable> {
         let connector = connector(&config.upstream, lasting.dial.as_ref())?;
+        let traces = LiveTraces::new(&config)?.map(Arc::new);
         let limits = Limits {
             connections: config.upstream.connections_per_runtime,
             age: config.upstream.connection_age,
@@ -346,6 +352,8 @@ impl Live {
             }
         }
         let cache = cache(&config, lasting, earlier, &orgs);
+        #[cfg(feature = "otlp")]
+        lasting.telemetry.spans().keep(traces.as_ref().map_or((0, 0), |traces| (traces.queue, traces.batch)));
         Ok(Self {
             generation,
             cache,
@@ -369,6 +377,7 @@ impl Live {
             by_caller: config.callers.iter().map(|caller| LiveCaller::new(caller, config.rate_limit_headers)).collect(),
             orgs,
             targets,
+            traces,
             names,
             config,
         })

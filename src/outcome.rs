@@ -308,6 +308,19 @@ pub struct Failures {
     pub objects: Vec<Option<ObjectName>>,
 }
 
+/// The part that a traced request plays in its trace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Its own id; never 0.
+    pub id: u64,
+    /// The span that sent it, if a caller's did.
+    pub parent: Option<u64>,
+    /// Whether it is recorded.
+    pub sampled: bool,
+    /// What others on the way have added to the trace.
+    pub state: Option<Box<str>>,
+}
+
 /// Everything decided and measured about one request.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -315,8 +328,10 @@ pub struct Outcome {
     pub id: RequestId,
     /// [`Self::id`] as a header's value, once it was needed.
     header: Option<HeaderValue>,
-    /// The caller's own trace, if it is in one: then that is what Salesforce's event logs name.
+    /// The trace it is in, if it is in one: then that is what Salesforce's event logs name.
     pub trace: Option<RequestId>,
+    /// Its part in that, where requests are traced.
+    pub span: Option<Box<Span>>,
     /// When its head had arrived.
     pub started: Instant,
     /// The org it was for, once known.
@@ -407,6 +422,7 @@ impl Outcome {
             id,
             header: None,
             trace: None,
+            span: None,
             started,
             org: None,
             caller: None,

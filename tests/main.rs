@@ -52,6 +52,7 @@ mod shim;
 mod slots;
 mod state;
 mod tools;
+mod traces;
 mod transparency;
 mod upstream_tls;
 mod world;

@@ -15,7 +15,7 @@ fn the_references_are_the_ones_the_code_makes() {
     let (_, table) = METRICS.split_once("\n\n| metric").unwrap();
     assert_eq!(format!("| metric{table}").trim(), reference.trim(), "put this into config/metrics.md:\n{reference}");
     let made = run(&["schema", "--markdown"]).out;
-    assert_eq!(CONFIGURATION, made, "weirkeeper schema --markdown > config/reference.md");
+    assert!(CONFIGURATION.trim() == made.trim(), "weirkeeper schema --markdown > config/reference.md");
     for reference in ["config/metrics.md", "config/reference.md"] {
         assert!(README.contains(&format!("]({reference})")), "{reference}");
     }

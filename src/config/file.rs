@@ -24,6 +24,7 @@ use super::pace::PaceFile;
 use super::retry::RetryFile;
 use super::secret::SecretRef;
 use super::slots::{ClassRuleFile, LongRunningFile, QueueFile};
+use super::telling::{LogFile, MetricsFile, TracesFile};
 use super::value::{ApiName, Count, HostName, Name, OneOrMany, Period, Phrase, ProxyUrl, Size, Text, WebUrl};
 use crate::call::{Class, Family, Operation};
 
@@ -71,6 +72,8 @@ pub struct ConfigFile {
     pub log: LogFile,
     /// Bounds on metric labels.
     pub metrics: MetricsFile,
+    /// Spans of requests, for a collector of traces. Off at first.
+    pub traces: TracesFile,
     /// Worker runtimes, each on its own thread; default: one for each processor core. Changing it takes effect
     /// after a restart.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -104,6 +107,7 @@ impl Default for ConfigFile {
             state: None,
             log: LogFile::default(),
             metrics: MetricsFile::default(),
+            traces: TracesFile::default(),
             runtimes: None,
             principal_key: None,
             gateway_tokens: GatewayTokensFile::default(),
@@ -515,53 +519,6 @@ pub enum PolicyMode {
     /// They refuse what they do not allow.
     #[default]
     Enforce,
-}
-
-/// The access log.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct LogFile {
-    /// Where lines go.
-    pub access: AccessTo<Text<Phrase>>,
-    /// Lines that may wait to be written; beyond it they are dropped and counted.
-    pub buffer_bytes: Text<Size>,
-}
-
-impl Default for LogFile {
-    fn default() -> Self {
-        Self { access: AccessTo::Stdout, buffer_bytes: kib(1024) }
-    }
-}
-
-/// Where the access log goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(rename = "AccessTo")]
-pub enum AccessTo<P> {
-    /// Standard output.
-    Stdout,
-    /// Standard error.
-    Stderr,
-    /// Nowhere.
-    Off,
-    /// Appended to this file, relative to the configuration's directory.
-    File(P),
-}
-
-/// How many different values a metric label may take before further ones are called `other`.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct MetricsFile {
-    /// Object names.
-    pub max_objects: Count<1, 10_000>,
-    /// Caller names.
-    pub max_callers: Count<1, 10_000>,
-}
-
-impl Default for MetricsFile {
-    fn default() -> Self {
-        Self { max_objects: Count(200), max_callers: Count(500) }
-    }
 }
 
 impl ConfigFile {

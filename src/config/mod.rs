@@ -25,6 +25,7 @@ mod retry;
 mod schema;
 mod secret;
 mod slots;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -37,12 +38,11 @@ use std::path::Path;
 pub use breaker::{Breaker, BreakerMode};
 pub use cache::{Cache, CacheEntry, RememberedFailures};
 pub use daily::{DailyMode, OnLoss};
-pub use file::{AccessTo, PolicyMode, Roots};
+pub use file::{PolicyMode, Roots};
 pub use key::KeyDigest;
 pub use model::{
     Admin, Allow, Caller, CertificateName, Config, Costs, Daily, EgressProxy, Flow, GatewayTokens, Identity, Jwks,
-    JwtMatch, KeyPair, Ladder, Limits, Listener, Log, Match, MetricCaps, Org, Origin, Poll, ServerTls, Share, State,
-    Totals, Upstream,
+    JwtMatch, KeyPair, Ladder, Limits, Listener, Match, Org, Origin, Poll, ServerTls, Share, State, Totals, Upstream,
 };
 pub use outside::{Outside, System};
 pub use pace::{Pace, PaceMode};
@@ -52,6 +52,7 @@ pub use retry::Retry;
 pub use schema::schema;
 pub use secret::Secret;
 pub use slots::{Apex, ClassRule, Hours, LongRunning, MOST_HOURS, Queue, SlotMode};
+pub use telling::{AccessTo, Log, MetricCaps, Traces};
 
 use check::{Rejected, check};
 use file::ConfigFile;

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +17,13 @@ use smol_str::SmolStr;
 use super::breaker::Breaker;
 use super::cache::Cache;
 use super::daily::{DailyMode, OnLoss};
-use super::file::{AccessTo, ConfigFile, PolicyMode, Roots};
+use super::file::{ConfigFile, PolicyMode, Roots};
 use super::key::KeyDigest;
 use super::pace::Pace;
 use super::retry::Retry;
 use super::secret::Secret;
 use super::slots::{ClassRule, LongRunning, Queue};
+use super::telling::{Log, MetricCaps, Traces};
 use crate::call::{ApiCalls, CallerId, Class, Family, ObjectName, Operation, OrgId};
 
 /// A configuration without mistakes. Share it by `Arc`; a reload makes a new one.
@@ -66,6 +67,8 @@ pub struct Config {
     pub log: Log,
     /// Bounds on metric labels.
     pub metrics: MetricCaps,
+    /// Which requests are traced; `None`: none is.
+    pub traces: Option<Traces>,
     /// Worker runtimes; at least 1.
     pub runtimes: usize,
     /// Keys the hash that turns a token into a principal. If absent, the process makes one up at start and keeps
@@ -568,32 +571,4 @@ impl Allow {
     pub fn is_everything(&self) -> bool {
         self.families.is_none() && self.objects.is_none() && self.operations.is_none()
     }
-}
-
-/// The access log.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
-    /// Where lines go.
-    pub access: AccessTo<PathBuf>,
-    /// Bytes of lines that may wait to be written; more are dropped and counted.
-    pub buffer_bytes: usize,
-}
-
-impl Log {
-    /// The file that is written to, if it is one.
-    pub fn file(&self) -> Option<&Path> {
-        match &self.access {
-            AccessTo::File(path) => Some(path),
-            AccessTo::Stdout | AccessTo::Stderr | AccessTo::Off => None,
-        }
-    }
-}
-
-/// How many different values a metric label may take before further ones are called `other`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MetricCaps {
-    /// Object names.
-    pub max_objects: usize,
-    /// Caller names.
-    pub max_callers: usize,
 }

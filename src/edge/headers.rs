@@ -4,8 +4,6 @@ use bytes::{BufMut, BytesMut};
 use http::header::{self, Entry, HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
-use crate::outcome::RequestId;
-
 /// `Sforce-Call-Options`: the client's name in Salesforce's event logs (facts 3.5).
 const CALL_OPTIONS: HeaderName = HeaderName::from_static("sforce-call-options");
 /// `X-SFDC-REQUEST-ID`: the request's id in Salesforce's event logs.
@@ -151,22 +149,9 @@ pub fn set_host(headers: &mut HeaderMap, host: &HeaderValue) {
     headers.insert(header::HOST, host.clone());
 }
 
-/// Sets `X-SFDC-REQUEST-ID`, whatever the caller sent.
+/// Sets `X-SFDC-REQUEST-ID`, unless the caller sent one of its own: that is what it will look for in Salesforce's event logs.
 pub fn stamp_request_id(headers: &mut HeaderMap, id: HeaderValue) {
-    headers.insert(SFDC_REQUEST_ID, id);
-}
-
-/// The trace id in the value of a W3C `traceparent`, if that is valid.
-pub fn trace_id(traceparent: &HeaderValue) -> Option<RequestId> {
-    let text = traceparent.to_str().ok()?;
-    let mut fields = text.split('-');
-    let (version, trace, parent) = (fields.next()?, fields.next()?, fields.next()?);
-    let lower_hex = |field: &str| field.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let formed = version.len() == 2 && version != "ff" && trace.len() == 32 && parent.len() == 16;
-    if !formed || ![version, trace, parent].into_iter().all(lower_hex) {
-        return None;
-    }
-    u128::from_str_radix(trace, 16).ok().filter(|id| *id != 0).map(RequestId)
+    headers.entry(SFDC_REQUEST_ID).or_insert(id);
 }
 
 /// Sets `client=<caller>` in `Sforce-Call-Options`, keeping the other options (`defaultNamespace`, for example).
@@ -330,10 +315,12 @@ mod tests {
     }
 
     #[test]
-    fn the_request_id_is_ours() {
-        let mut headers = map(&[("x-sfdc-request-id", "forged")]);
-        stamp_request_id(&mut headers, HeaderValue::from_static("ours"));
-        assert_eq!(headers.get_all(SFDC_REQUEST_ID).iter().collect::<Vec<_>>(), ["ours"]);
+    fn the_request_id_is_ours_unless_the_caller_has_one() {
+        for (sent, id) in [(&[][..], "ours"), (&[("x-sfdc-request-id", "its own")], "its own")] {
+            let mut headers = map(sent);
+            stamp_request_id(&mut headers, HeaderValue::from_static("ours"));
+            assert_eq!(headers.get_all(SFDC_REQUEST_ID).iter().collect::<Vec<_>>(), [id]);
+        }
     }
 
     proptest! {

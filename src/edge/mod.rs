@@ -27,6 +27,7 @@ mod room;
 pub mod serve;
 pub mod target;
 pub mod tls;
+pub mod trace;
 mod wire;
 pub mod workers;
 

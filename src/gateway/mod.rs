@@ -41,6 +41,8 @@ mod issuers;
 pub mod panics;
 pub mod poll;
 mod signals;
+#[cfg(feature = "otlp")]
+mod traces;
 
 use doors::{Door, Renewal};
 
@@ -218,6 +220,8 @@ impl Gateway {
             },
         );
         issuers::keep(Arc::clone(&in_force), clock, &tasks, telemetry.log().clone());
+        #[cfg(feature = "otlp")]
+        traces::keep(Arc::clone(&in_force), clock, &tasks, telemetry.clone());
 
         let gateway = Self {
             in_force,
@@ -288,6 +292,8 @@ impl Gateway {
         let left = self.workers.finished().await;
         // What is spent until now is written down, and what was leased is given back.
         self.lasting.ledgers.close().await;
+        #[cfg(feature = "otlp")]
+        self.telemetry.spans().finish(LAST_LINES).await;
         let level = if left == 0 { Level::Info } else { Level::Warn };
         log.event(level, "stopped", &[("requests_cut", (left as u64).into())]);
         log.flush(LAST_LINES);

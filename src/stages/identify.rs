@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
@@ -15,9 +15,11 @@ use crate::config::key::{self, Shape};
 use crate::edge::callers::{Evidence, Proof, Stranger};
 use crate::edge::facade::token::is_gateway_token;
 use crate::edge::facts::{Facts, Sole};
-use crate::edge::headers::{self, Foreign};
+use crate::edge::headers::Foreign;
+use crate::edge::trace::{self, Parent, TRACESTATE};
 use crate::edge::{proxies, target};
-use crate::live::LiveOrg;
+use crate::live::{LiveOrg, LiveTraces};
+use crate::outcome::{Outcome, Span};
 use crate::refusal::{Reason, Refusal};
 use crate::salesforce;
 use crate::stages::facade::{self, Desk};
@@ -189,7 +191,11 @@ pub(super) fn find(
     outcome.multipart = facts.multipart();
     outcome.remote = Some(address);
     outcome.client = client.map(Into::into);
-    outcome.trace = facts.traceparent.and_then(headers::trace_id);
+    let parent = facts.traceparent.and_then(Parent::read);
+    outcome.trace = parent.map(|parent| parent.trace);
+    if let Some(traces) = &live.traces {
+        traced(traces, parent, &seen.head.headers, &mut outcome);
+    }
     let caller = match found {
         Ok(caller) => caller,
         Err(stranger) => return Err(unknown(stranger)),
@@ -212,6 +218,19 @@ pub(super) fn find(
         None => Session::Other,
     };
     Ok(Findings { org, caller, class, deadline, secure, meaning, session, foreign: facts.foreign })
+}
+
+/// Gives the request its part in a trace: that of its caller, or one of its own.
+#[cold]
+fn traced(traces: &LiveTraces, parent: Option<Parent>, headers: &HeaderMap, outcome: &mut Outcome) {
+    let sampled = parent.map_or_else(|| traces.draw(), |parent| parent.sampled);
+    // Without a trace that can be understood, what was added to it means nothing.
+    let state = parent.and_then(|_| trace::state(headers.get_all(TRACESTATE).iter()));
+    let parent = parent.map(|parent| parent.span);
+    outcome.span = Some(Box::new(Span { id: fastrand::u64(1..), parent, sampled, state }));
+    if sampled {
+        outcome.trace.get_or_insert(outcome.id);
+    }
 }
 
 /// What the key or token in the request proves; remembered for the connection, so that a key is hashed and a token

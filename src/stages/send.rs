@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::edge::facade::through::at_login_host;
 use crate::edge::headers;
 use crate::edge::inbound::Inbound;
+use crate::edge::trace::{Parent, TRACEPARENT, TRACESTATE};
 use crate::exchange::{OrgStats, Plan, Upstream, UpstreamBody};
 use crate::live::{Live, LiveOrg};
 use crate::outcome::Record;
@@ -155,7 +156,17 @@ fn outgoing(head: &mut http::request::Parts, call: &Call, live: &Live, record: &
         Some(trace) => trace.header(),
         None => outcome.id_header(),
     };
+    let parent = outcome.span.as_deref().map(|span| {
+        let trace = outcome.trace.unwrap_or(outcome.id);
+        (Parent { trace, span: span.id, sampled: span.sampled }.write(), span.parent.is_some())
+    });
     drop(outcome);
+    if let Some((parent, continued)) = parent {
+        head.headers.insert(TRACEPARENT, parent);
+        if !continued {
+            head.headers.remove(TRACESTATE);
+        }
+    }
     headers::stamp_request_id(&mut head.headers, id);
 }
 

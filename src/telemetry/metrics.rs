@@ -195,6 +195,10 @@ labels! {
     PollLabels { org: SmolStr, result: PollResult }
 }
 labels! {
+    /// Of `trace_spans_total`.
+    SpanLabels { result: &'static str }
+}
+labels! {
     /// Of `config_reloads_total`.
     ReloadLabels { result: ReloadResult }
 }
@@ -354,6 +358,9 @@ metrics! {
         log_lines_total: Scraped<NoLabels, IsCounter>,
         /// Log lines lost, because the output did not keep up or failed.
         log_lines_dropped_total: Scraped<NoLabels, IsCounter>,
+        /// Spans of traced requests: taken by the collector (sent), not taken by it or not reachable for long (failed), or lost for
+        /// want of room (dropped).
+        trace_spans_total: Scraped<SpanLabels, IsCounter>,
         /// Whether the last attempt to load the configuration succeeded (1) or failed (0).
         config_last_reload_successful: Scraped<NoLabels, IsGauge>,
         /// When the configuration was last loaded or tried, in seconds since the Unix epoch.

@@ -23,6 +23,8 @@ mod render;
 mod results;
 mod slots;
 mod snapshot;
+#[cfg(feature = "otlp")]
+pub mod spans;
 mod spenders;
 mod status;
 
@@ -97,6 +99,8 @@ struct Shared {
     occupancies: Mutex<HashMap<SmolStr, Arc<OrgOccupancy>>>,
     sources: RwLock<Vec<Source>>,
     recent: Recent,
+    #[cfg(feature = "otlp")]
+    spans: spans::Spans,
 }
 
 /// Fills in one part's figures.
@@ -124,6 +128,8 @@ impl Telemetry {
             occupancies: Mutex::default(),
             sources: RwLock::default(),
             recent: Recent::default(),
+            #[cfg(feature = "otlp")]
+            spans: spans::Spans::default(),
         }))
     }
 
@@ -216,7 +222,18 @@ impl Telemetry {
             }
         }
         drop(occupancies);
+        #[cfg(feature = "otlp")]
+        {
+            let spans::SpanCounts { sent, dropped, failed } = self.0.spans.counts();
+            snapshot.spans = vec![("sent", sent), ("dropped", dropped), ("failed", failed)];
+        }
         snapshot
+    }
+
+    /// The spans that wait for the collector.
+    #[cfg(feature = "otlp")]
+    pub fn spans(&self) -> &spans::Spans {
+        &self.0.spans
     }
 
     /// The log.
@@ -260,6 +277,10 @@ impl Recorder {
     /// Counts and logs a request that ended. Exactly once for each.
     pub fn finish(&self, outcome: &Outcome, finish: &Finish<'_>) {
         self.counting.request(outcome, finish, |words| {
+            #[cfg(feature = "otlp")]
+            if let Some(span) = outcome.span.as_deref() {
+                self.shared.trace(span, outcome, words, finish);
+            }
             if let Some(access) = &self.access {
                 let wall = self.shared.clock.wall(outcome.ended.unwrap_or(finish.now));
                 access.append(|out, stamp| access::write(out, stamp, wall, outcome, words, finish));

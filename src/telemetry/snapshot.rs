@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub identities: Vec<IdentitySnapshot>,
     /// Every org's own log-in.
     pub facades: Vec<FacadeSnapshot>,
+    /// Spans of traced requests, by what became of them.
+    pub spans: Vec<(&'static str, u64)>,
 }
 
 /// One org's daily budget. Numbers are API calls; minutes are counted from the Unix epoch.

@@ -12,6 +12,7 @@ mod files;
 mod identities;
 mod orgs;
 mod slots;
+mod telling;
 mod upstream;
 
 use std::collections::HashMap;
@@ -21,11 +22,12 @@ use std::time::Duration;
 
 use smol_str::SmolStr;
 
-use super::file::{AccessTo, ConfigFile, LogFile};
-use super::model::{Config, Log, MetricCaps};
+use super::file::ConfigFile;
+use super::model::Config;
 use super::outside::Outside;
 use super::problem::{Fault, Place, Problem};
 use super::read::speaks_of;
+use super::telling::MetricCaps;
 use super::tree::{Step, Tree};
 use super::value::{Name, Period, Phrase, Size, Text, Written as _};
 
@@ -58,6 +60,7 @@ pub fn check(
     let state = check.state(&top.key("state"), file.state.as_ref(), &orgs);
     let gateway_tokens = check.gateway_tokens(&top.key("gateway_tokens"), &file.gateway_tokens);
     let log = check.log(&top.key("log"), &file.log);
+    let traces = check.traces(&top.key("traces"), &file.traces);
     let principal_key = file.principal_key.as_ref().and_then(|reference| {
         let at = top.key("principal_key");
         let secret = check.secret(&at, reference)?;
@@ -95,6 +98,7 @@ pub fn check(
             max_objects: file.metrics.max_objects.as_usize(),
             max_callers: file.metrics.max_callers.as_usize(),
         },
+        traces,
         runtimes: file.runtimes.map_or_else(processor_cores, super::value::Count::as_usize),
         principal_key,
         gateway_tokens,
@@ -228,16 +232,5 @@ impl Check<'_> {
 
     fn path(&self, written: &Text<Phrase>) -> PathBuf {
         self.base.join(written.0.0.as_str())
-    }
-
-    fn log(&mut self, at: &At, log: &LogFile) -> Log {
-        let access = match &log.access {
-            AccessTo::Stdout => AccessTo::Stdout,
-            AccessTo::Stderr => AccessTo::Stderr,
-            AccessTo::Off => AccessTo::Off,
-            AccessTo::File(path) => AccessTo::File(self.path(path)),
-        };
-        let buffer_bytes = self.length(&at.key("buffer_bytes"), log.buffer_bytes, 64 << 10, 1 << 30);
-        Log { access, buffer_bytes }
     }
 }

@@ -13,7 +13,7 @@ use smol_str::SmolStr;
 use super::key::KeyDigest;
 use super::problem::Fault;
 
-pub use net::{HostName, ProxyUrl, WebUrl};
+pub use net::{CollectorUrl, HostName, ProxyUrl, WebUrl};
 pub use units::{Percent, Period, Size, TimeOfDay};
 
 /// A type with a written form.
@@ -222,7 +222,7 @@ impl Written for ApiName {
 }
 
 /// The name of a header field.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FieldName(pub SmolStr);
 
 impl Written for FieldName {

@@ -207,6 +207,42 @@ impl Written for WebUrl {
     }
 }
 
+/// Where a collector of traces takes them: `http` or `https`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CollectorUrl {
+    /// The URL.
+    pub uri: http::Uri,
+    private: bool,
+}
+
+impl CollectorUrl {
+    /// Whether what is sent there can be read on the way by nobody: by TLS, or because there is no way.
+    pub fn is_private(&self) -> bool {
+        self.private
+    }
+}
+
+impl Written for CollectorUrl {
+    const NAME: &'static str = "CollectorUrl";
+    const DESCRIPTION: &'static str = "An http or https URL with a path: http://collector:4318/v1/traces.";
+    const PATTERN: &'static str = "^https?://[^/?#@]+/[^#]*$";
+
+    fn read(text: &str) -> Result<Self, Fault> {
+        let hint = "write it like http://collector:4318/v1/traces";
+        let (https, (authority, path)) = absolute(text, hint)?;
+        if matches!(path.as_str(), "" | "/") {
+            return Err(Fault::new("the path is missing").hint(hint));
+        }
+        let private = https || Origin::new(false, authority, 80).is_loopback();
+        let uri = text.parse().map_err(|_| Fault::new("not a URL").hint(hint))?;
+        Ok(Self { uri, private })
+    }
+
+    fn write(&self) -> String {
+        self.uri.to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,5 +293,20 @@ mod tests {
     fn proxies_have_a_port() {
         let url = ProxyUrl::read("http://[fd00::1]:3128/").unwrap();
         assert_eq!((url.host.as_str(), url.port, url.write().as_str()), ("fd00::1", 3128, "http://[fd00::1]:3128"));
+    }
+
+    #[test]
+    fn a_collector_has_a_path_and_perhaps_tls() {
+        let private = |text| CollectorUrl::read(text).map(|url| (url.write(), url.is_private()));
+        for (text, is_private) in
+            [("https://c.acme/v1/traces", true), ("http://127.0.0.1:4318/v1/traces", true), ("http://c:4318/x", false)]
+        {
+            assert_eq!(private(text), Ok((text.to_owned(), is_private)));
+        }
+        for wrong in
+            ["", "collector:4318", "http://collector:4318", "grpc://c:4317/x", "http://u:p@c/x", "http://c:0/x"]
+        {
+            assert!(private(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

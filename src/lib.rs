@@ -28,9 +28,9 @@
 //! | [`edge`] | how a caller's connection is read, who is calling, how the gateway's own answers look |
 //! | [`salesforce`] | what a request means and costs: pure knowledge, no I/O |
 //! | [`stages`] | the Tower layers: thin, each around a pure core |
-//! | [`answers`] | which answers may be kept, for whom, and when they are old: pure rules, and the store |
+//! | [`answers`] | which answers may be kept, for whom, and when they are old; which failures are remembered: pure rules, and the store |
 //! | [`admission`], [`ledgers`] | what may be spent, by whom, and what was: pure books, and the bank that remembers them; who may be in the air, and who waits |
-//! | [`exchange`] | how Salesforce is reached: connections, timeouts, what may be sent again |
+//! | [`exchange`] | how Salesforce is reached: connections, timeouts, what may be sent again, when it is left alone |
 //! | [`telemetry`] | reads outcomes: metrics, access log, events |
 //! | [`admin`] | the second listener, for operators |
 //! | [`config`], [`live`] | what was written, what it means, and what is in force now |

@@ -190,23 +190,30 @@ async fn what_a_write_does_not_touch_stays_kept() {
     };
     let [one, other] = [0, 1].map(|at| format!("sobjects/Account/{}", ids[at]));
     let leads = "query?q=SELECT+Id+FROM+Lead";
-    for target in [other.as_str(), leads, "sobjects/Account/describe"] {
+    // A query for one id is about that row, as its address is.
+    let asked = format!("query?q=SELECT+Name+FROM+Account+WHERE+Id='{}'", ids[1]);
+    let all = [other.as_str(), asked.as_str(), leads, "sobjects/Account/describe"];
+    for target in all {
         client.get(target).await;
     }
     assert_eq!(client.patch(&one, &json!({"Name": "x"})).await.code(), 204);
-    for target in [other.as_str(), leads, "sobjects/Account/describe"] {
+    for target in all {
         assert!(from_memory(&client.get(target).await), "{target}");
+    }
+    assert_eq!(client.patch(&other, &json!({"Name": "z"})).await.code(), 204);
+    for (target, kept) in all.into_iter().zip([false, false, true, true]) {
+        assert_eq!(from_memory(&client.get(target).await), kept, "{target}");
     }
     // A new row changes lists and no row; a deleted one may have taken others with it.
     assert_eq!(client.post("sobjects/Account", &json!({"Name": "y"})).await.code(), 201);
-    assert!(from_memory(&client.get(&other).await));
+    assert!(from_memory(&client.get(&other).await) && from_memory(&client.get(&asked).await));
     assert_eq!(client.delete(&one).await.code(), 204);
-    for (target, kept) in [(other.as_str(), false), (leads, false), ("sobjects/Account/describe", true)] {
+    for (target, kept) in all.into_iter().zip([false, false, false, true]) {
         assert_eq!(from_memory(&client.get(target).await), kept, "{target}");
     }
     // What the gateway does not know may have changed anything.
     client.post("/services/apexrest/x", &json!({})).await;
-    for target in [other.as_str(), leads, "sobjects/Account/describe"] {
+    for target in all {
         assert!(!from_memory(&client.get(target).await), "{target}");
     }
     world.close().await;

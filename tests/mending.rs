@@ -19,15 +19,16 @@ async fn accounts(world: &World) -> Vec<String> {
     found["records"].as_array().unwrap().iter().map(|row| row["Id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Somebody writes to this account for two seconds.
-async fn hold(world: &World, id: &str) {
+/// Somebody writes to this account for two seconds; resolves when that is answered.
+async fn hold(world: &World, id: &str) -> tokio::task::JoinHandle<()> {
     let slow = Fault { times: Some(1), latency_ms: 2_000, action: FaultAction::None, ..Fault::default() };
     world.sim.script().fault(slow);
     let (mut other, path) = (world.direct(), format!("sobjects/Account/{id}"));
-    world.beside(async move {
+    let held = world.beside(async move {
         other.patch(&path, &json!({"Phone": "1"})).await;
     });
     world.settle().await;
+    held
 }
 
 fn updated(world: &World) -> u64 {
@@ -48,14 +49,15 @@ async fn the_locked_record_of_a_collection_is_sent_again_alone_and_stands_in_its
     for coding in ["identity", "gzip"] {
         let world = World::with(impatient(), ON);
         let ids = accounts(&world).await;
-        hold(&world, &ids[1]).await;
         let before = updated(&world);
+        let other = hold(&world, &ids[1]).await;
         let mut client = world.client().with("accept-encoding", coding);
         let request = json!({"allOrNone": false, "records": records(&ids)});
         let done = client.patch("composite/sobjects", &request).await;
         let wanted: Vec<_> = ids.iter().map(|id| (id.clone(), true)).collect();
         assert_eq!((done.code(), ids_of(&done.json())), (200, wanted), "{}", done.text());
         assert_eq!(done.header("weirkeeper-partial-failures"), "");
+        other.await.unwrap();
         // Each of ours once, and the other's.
         assert_eq!(updated(&world), before + 4);
         let line = world.last_line().await;
@@ -72,12 +74,13 @@ async fn it_is_not_done_unless_it_is_wanted_nor_where_it_is_all_or_none() {
     for (config, all_or_none) in [("retry: {mode: enforce}", false), (ON, true)] {
         let world = World::with(impatient(), config);
         let ids = accounts(&world).await;
-        hold(&world, &ids[1]).await;
+        let other = hold(&world, &ids[1]).await;
         let request = json!({"allOrNone": all_or_none, "records": records(&ids)});
         let done = world.client().patch("composite/sobjects", &request).await;
         // What was rolled back as a whole is sent again as a whole.
         let failed = if all_or_none { "" } else { "1/3" };
         assert_eq!((done.code(), done.header("weirkeeper-partial-failures")), (200, failed), "{}", done.text());
+        other.await.unwrap();
         world.counts_more(-2);
         world.close().await;
     }
@@ -92,10 +95,11 @@ async fn locked_records_are_deleted_in_the_end() {
         let made = client.post("sobjects/Account", &json!({"Name": name})).await.json();
         ids.push(made["id"].as_str().unwrap().to_owned());
     }
-    hold(&world, &ids[2]).await;
+    let other = hold(&world, &ids[2]).await;
     let done = client.delete(&format!("composite/sobjects?ids={}&allOrNone=false", ids.join(","))).await;
     let wanted: Vec<_> = ids.iter().map(|id| (id.clone(), true)).collect();
     assert_eq!(ids_of(&done.json()), wanted, "{}", done.text());
+    other.await.unwrap();
     world.counts_more(-1);
     world.close().await;
 }

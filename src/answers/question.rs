@@ -15,7 +15,7 @@ use super::rules::Rules;
 use super::touch::{Deps, RowId, lower};
 use super::wish::Wish;
 use crate::call::{Call, Family, Idempotency, Meaning, Operation, Principal, Reach};
-use crate::salesforce::steady_query;
+use crate::salesforce::{only_row, steady_query};
 
 /// The kinds of questions whose answers may be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,11 +166,16 @@ impl Question {
             }
             Kind::Query => {
                 key.push(b'q');
-                text(&mut key, steady_query(parameters)?.as_bytes());
-                Deps::Objects(match reached {
+                let query = steady_query(parameters)?;
+                text(&mut key, query.as_bytes());
+                let reached = match reached {
                     Some(objects) => objects,
                     None => objects(&call.meaning)?,
-                })
+                };
+                match (reached.as_slice(), only_row(&query).and_then(RowId::parse)) {
+                    ([object], Some(id)) => Deps::Row(object.clone(), id),
+                    _ => Deps::Objects(reached),
+                }
             }
         };
         let wish = Wish::read(headers, &rules.harmless, &mut key)?;
@@ -439,6 +444,15 @@ mod tests {
         let question =
             ask("/services/data/v62.0/query?q=SELECT+Id+FROM+Account+WHERE+Id+IN+(SELECT+AccountId+FROM+Contact)", &[]);
         assert_eq!(question.unwrap().deps, Deps::Objects(smallvec![lower("account"), lower("contact")]));
+    }
+
+    #[test]
+    fn a_query_for_one_id_depends_on_that_row_alone() {
+        let deps = |soql: &str| ask(&format!("/services/data/v62.0/query?q={soql}"), &[]).unwrap().deps;
+        let row = Deps::Row(lower("account"), RowId::parse("001D000000IqhSL").unwrap());
+        assert_eq!(deps("SELECT+Name+FROM+Account+WHERE+Id='001D000000IqhSLIAZ'+LIMIT+1"), row);
+        // What is no id says nothing about a row.
+        assert_eq!(deps("SELECT+Name+FROM+Account+WHERE+Id='001'"), Deps::Objects(smallvec![lower("account")]));
     }
 
     proptest! {

@@ -49,13 +49,6 @@ pub struct BreakerSettings {
     pub ramp: Duration,
 }
 
-impl Default for BreakerSettings {
-    fn default() -> Self {
-        let seconds = Duration::from_secs;
-        Self { window: seconds(10), minimum: 20, ratio: 50, open: seconds(5), open_max: seconds(60), ramp: seconds(30) }
-    }
-}
-
 /// The right to make one call.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Ticket {

@@ -35,7 +35,7 @@ pub use credential::{Credential, CredentialError, Form, PrincipalKey, credential
 pub use fingerprint::fingerprint;
 pub use session::{SoapLogin, is_soap_login, session_error, soap_login, with_session};
 pub use soap::usage as soap_usage;
-pub use steady::{query_reads, steady_query};
+pub use steady::{only_row, query_reads, steady_query};
 pub use urls::{Urls, with_origin};
 pub use usage::{LimitInfo, Usage, daily_requests};
 

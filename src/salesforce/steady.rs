@@ -57,6 +57,29 @@ pub fn query_reads(target: &str) -> Option<Reads> {
     soql::reads(&decode(value)?).ok()
 }
 
+/// The id in a steady query of the form `select ... from Object where Id = '...'`, with or without a limit: its answer can
+/// only be this row, or nothing. `None` for every other form.
+pub fn only_row(steady: &str) -> Option<&str> {
+    // Without parentheses there is no subquery, no function and no list; no string can stand before the first condition.
+    if steady.contains('(') {
+        return None;
+    }
+    let (head, condition) = steady.split_once(" where ")?;
+    // An alias could stand for anything: it would have to be repeated in front of the field.
+    let (_, object) = head.rsplit_once(" from ")?;
+    let condition = condition.get(..2).filter(|field| field.eq_ignore_ascii_case("id")).and(condition.get(2..))?;
+    let literal = condition.trim_start().strip_prefix('=')?.trim_start().strip_prefix('\'')?;
+    let (id, rest) = literal.split_once('\'')?;
+    let limit = rest.trim_start().strip_prefix("limit ").map_or(rest, str::trim_start);
+    // A limit of nothing, or of a variable, is left to those who know it.
+    let is_limit = rest.is_empty() || (limit.len() < rest.len() && is_positive(limit));
+    (!object.contains([' ', ',']) && is_limit).then_some(id)
+}
+
+fn is_positive(number: &str) -> bool {
+    !number.starts_with('0') && !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 fn steady(soql: &str) -> Option<String> {
     let mut lexer = Lexer::new(soql);
     let mut spelt = String::with_capacity(soql.len());
@@ -152,6 +175,42 @@ mod tests {
             "SELECT COUNT() FROM Account WHERE Id IN (SELECT AccountId FROM Contact)",
         ] {
             assert!(steady(good).is_some(), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_query_for_one_id_is_about_that_row() {
+        let row = |soql: &str| steady(soql).and_then(|steady| only_row(&steady).map(str::to_owned));
+        for one in [
+            "SELECT Id, Name FROM Account WHERE Id = '001D000000IqhSL'",
+            "SELECT Name FROM Account WHERE ID='001D000000IqhSL'",
+            "select name from account where id= '001D000000IqhSL' Limit 1",
+            "SELECT Name FROM Account\nWHERE\tId ='001D000000IqhSL'  LIMIT  10 ",
+        ] {
+            assert_eq!(row(one).as_deref(), Some("001D000000IqhSL"), "{one}");
+        }
+        for other in [
+            "SELECT Id FROM Account",
+            "SELECT Id FROM Account WHERE Id != '001D000000IqhSL'",
+            "SELECT Id FROM Account WHERE Id > '001D000000IqhSL'",
+            "SELECT Id FROM Account WHERE NOT Id = '001D000000IqhSL'",
+            "SELECT Id FROM Account WHERE AccountId = '001D000000IqhSL'",
+            "SELECT Id FROM Account WHERE IdX = '001D000000IqhSL'",
+            "SELECT Id FROM Account WHERE Id = '001D000000IqhSL' OR Name = 'a'",
+            "SELECT Id FROM Account WHERE Id = '001D000000IqhSL' AND Name = 'a'",
+            "SELECT Id FROM Account WHERE Id = '001D000000IqhSL' ALL ROWS",
+            "SELECT Id FROM Account WHERE Id = '001D000000IqhSL' LIMIT 0",
+            "SELECT Id FROM Account WHERE Id = '001D000000IqhSL' LIMIT 1 OFFSET 1",
+            "SELECT Id FROM Account WHERE Id = '001D000000IqhSL' ORDER BY Name",
+            "SELECT Id FROM Account WHERE Id = '001D000000IqhSL'limit 1x",
+            "SELECT Id FROM Account a WHERE Id = '001D000000IqhSL'",
+            "SELECT Id FROM Account a, a.Contacts c WHERE Id = '001D000000IqhSL'",
+            "SELECT Id FROM Account WHERE Id IN ('001D000000IqhSL')",
+            "SELECT Id, (SELECT Id FROM Contacts) FROM Account WHERE Id = '001D000000IqhSL'",
+            "SELECT COUNT() FROM Account WHERE Id = '001D000000IqhSL'",
+            "SELECT Id FROM Account WHERE Name = ' where Id = ' AND Id = '001D000000IqhSL'",
+        ] {
+            assert_eq!(row(other), None, "{other}");
         }
     }
 

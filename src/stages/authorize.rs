@@ -249,7 +249,12 @@ impl Rest {
             let value = HeaderValue::from_bytes(value.get(1..)?).ok()?;
             head.headers.append(HeaderName::from_bytes(name).ok()?, value);
         }
-        Some(Box::new(Passage { call, head, payload, live, record, now, secure, fare: None, permit, back, urgency }))
+        Some(Box::new(Passage {
+            permit,
+            back,
+            urgency,
+            ..Passage::new(call, head, payload, live, record, now, secure)
+        }))
     }
 }
 

@@ -200,19 +200,7 @@ where
         let who = Who { live: Arc::clone(&live), record: record.clone(), call: call.clone() };
         let asked = Asked { question, fresh, stale: Duration::ZERO, candidate: None, look, who, keeps };
         let payload = Payload::Empty;
-        let passage = Passage {
-            call,
-            head,
-            payload,
-            live,
-            record,
-            now,
-            secure: true,
-            fare: None,
-            permit: None,
-            back: None,
-            urgency: None,
-        };
+        let passage = Passage::new(call, head, payload, live, record, now, true);
         let recall = self.recall.clone();
         Box::pin(recall.run(Box::new(passage), asked, leader))
     }

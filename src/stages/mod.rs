@@ -123,3 +123,19 @@ pub struct Passage {
     /// Whether it reached us, or the proxy before us, by TLS.
     pub secure: bool,
 }
+
+impl Passage {
+    /// A request at the beginning of its way to Salesforce: nothing is decided about it.
+    #[inline]
+    pub(in crate::stages) fn new(
+        call: Call,
+        head: http::request::Parts,
+        payload: Payload<Inbound>,
+        live: Arc<Live>,
+        record: Record,
+        now: Instant,
+        secure: bool,
+    ) -> Self {
+        Self { call, head, payload, live, record, now, permit: None, back: None, fare: None, urgency: None, secure }
+    }
+}

@@ -79,17 +79,5 @@ fn passage(seen: Seen, org: &SmolStr) -> Option<Box<Passage>> {
     }
     let call = Call { org, caller, principal, class, meaning, deadline: Some(now + PATIENCE) };
     let payload = crate::body::Payload::Empty;
-    Some(Box::new(Passage {
-        call,
-        head,
-        payload,
-        live,
-        record,
-        now,
-        secure: true,
-        fare: None,
-        permit: None,
-        back: None,
-        urgency: None,
-    }))
+    Some(Box::new(Passage::new(call, head, payload, live, record, now, true)))
 }

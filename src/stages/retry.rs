@@ -177,19 +177,7 @@ where
         let meaning = understand(&head.method, VERSIONS, &org.costs);
         let call = Call { meaning, class: Class::Interactive, deadline: Some(now + PROBE), ..passage.call.clone() };
         let record = Record::new(Outcome::new(RequestId::default(), now, head.method.clone()));
-        let question = Passage {
-            call,
-            head,
-            payload: Payload::Empty,
-            live: Arc::clone(&passage.live),
-            record,
-            now,
-            fare: None,
-            permit: None,
-            back: None,
-            urgency: None,
-            secure: passage.secure,
-        };
+        let question = Passage::new(call, head, Payload::Empty, Arc::clone(&passage.live), record, now, passage.secure);
         match self.inner.call(Box::new(question)).await {
             Ok(reply) => Said::by_status(Family::Versions, reply.status()) == Said::Well,
             // What the gateway itself refuses says nothing.

@@ -123,8 +123,7 @@ async fn send(upstream: Upstream<Inbound>, passage: Box<Passage>) -> Result<Repl
     };
     if let Some((back, payload)) = back.zip(kept) {
         let (head, _) = request.into_parts();
-        let passage =
-            Passage { call, head, payload, live, record, now, secure, fare: None, permit: None, back: None, urgency };
+        let passage = Passage { urgency, ..Passage::new(call, head, payload, live, record, now, secure) };
         back.leave(Box::new(passage), failure);
     }
     result

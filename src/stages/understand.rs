@@ -112,22 +112,7 @@ fn by_head(known: Known) -> Result<(Box<Passage>, Option<Inbound>), Refusal> {
     let body = (!seen.body.is_end_stream()).then_some(seen.body);
     let Seen { head, live, record, now, .. } = seen;
     let payload = Payload::Empty;
-    Ok((
-        Box::new(Passage {
-            call,
-            head,
-            payload,
-            live,
-            record,
-            now,
-            secure,
-            fare: None,
-            permit: None,
-            back: None,
-            urgency: None,
-        }),
-        body,
-    ))
+    Ok((Box::new(Passage::new(call, head, payload, live, record, now, secure)), body))
 }
 
 /// As whom Salesforce will see the request, as far as its head tells. The connection remembers what the only credential

@@ -8,6 +8,15 @@ use crate::clock::Clock;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+const SETTINGS: BreakerSettings = BreakerSettings {
+    window: Duration::from_secs(10),
+    minimum: 20,
+    ratio: 50,
+    open: Duration::from_secs(5),
+    open_max: Duration::from_mins(1),
+    ramp: Duration::from_secs(30),
+};
+
 struct Bench {
     breaker: Breaker,
     now: Instant,
@@ -16,7 +25,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let now = Clock::start().now();
-        Self { breaker: Breaker::new(BreakerSettings::default(), now), now }
+        Self { breaker: Breaker::new(SETTINGS, now), now }
     }
 
     fn ask(&self) -> Pass {
@@ -194,7 +203,7 @@ fn what_an_operator_holds_open_stays_open_for_as_long_as_was_said() {
 fn other_settings_change_nothing_about_what_is_open() {
     let mut bench = Bench::new();
     bench.trip();
-    let settings = BreakerSettings { open: SECOND, window: 2 * SECOND, minimum: 3, ..BreakerSettings::default() };
+    let settings = BreakerSettings { open: SECOND, window: 2 * SECOND, minimum: 3, ..SETTINGS };
     bench.breaker.reconfigure(settings);
     bench.now += 4 * SECOND;
     assert!(matches!(bench.ask(), Pass::Shut(_)));

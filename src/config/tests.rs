@@ -110,7 +110,7 @@ webhooks: {places: 10}
 19:12: callers[3].name: the name "storefront" is taken by callers[1]
 19:31: callers[3].match: callers[2].match matches the same requests; the later of the two would never be seen
 20:28: callers[4].match.hosts: unknown match "hosts"; did you mean "host"?
-21:1: webhooks: unknown key "webhooks"; known: listeners, trusted_proxies, admin, limits, upstream, orgs, callers, rate_limit_headers, policy, classes, cache, ladder, queue, retry, breaker, state, log, metrics, runtimes, principal_key, gateway_tokens
+21:1: webhooks: unknown key "webhooks"; known: listeners, trusted_proxies, admin, limits, upstream, orgs, callers, rate_limit_headers, policy, classes, cache, ladder, queue, retry, breaker, state, log, metrics, traces, runtimes, principal_key, gateway_tokens
 "#
     .trim();
     for (line, wanted) in shown.lines().zip(expected.lines()) {

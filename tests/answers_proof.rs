@@ -254,7 +254,9 @@ async fn write_in_bulk(mut client: Client, id: String, known: Arc<Known>, times:
     }
 }
 
-async fn writers_and_readers(seed: u64) {
+/// `losses`: some writes end without anybody knowing how, after which nothing of their object is kept for longer than this
+/// goes on.
+async fn writers_and_readers(seed: u64, losses: bool) {
     let world = World::new(ROWS);
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut client = world.client();
@@ -278,7 +280,10 @@ async fn writers_and_readers(seed: u64) {
         ("GET", FaultAction::Truncate { body_bytes: 30 }),
         ("GET", FaultAction::Trickle { piece_bytes: 40, pause_ms: 150 }),
     ] {
-        // What is lost leaves its object in doubt for longer than this goes on.
+        let is_loss = method != "GET" && !matches!(action, FaultAction::Trickle { .. });
+        if is_loss && !losses {
+            continue;
+        }
         let skip = if method == "GET" { rng.u64(50..300) } else { rng.u64(60..110) };
         script.fault(Fault {
             method: Some(method.into()),
@@ -307,7 +312,8 @@ async fn writers_and_readers(seed: u64) {
     }
     let kept: Vec<u64> = kept.iter().map(|kept| kept.load(Ordering::Relaxed)).collect();
     println!("seed {seed}: by memory, of 3,000, by way: {kept:?}; by bulk {}", bulk.1.answered.load(Ordering::SeqCst));
-    assert!(kept.iter().sum::<u64>() > 20, "seed {seed}: {kept:?}");
+    let enough = if losses { 10 } else { 100 };
+    assert!(kept.iter().sum::<u64>() > enough, "seed {seed}: {kept:?}");
     assert!(bulk.1.answered.load(Ordering::SeqCst) > 0, "seed {seed}");
     world.sim.script().clear_faults();
     world.close().await;
@@ -315,8 +321,8 @@ async fn writers_and_readers(seed: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn no_read_that_begins_after_a_writes_answer_sees_the_older_value() {
-    for seed in [1, 2] {
-        writers_and_readers(seed).await;
+    for (seed, losses) in [(1, true), (2, true), (3, false)] {
+        writers_and_readers(seed, losses).await;
     }
 }
 

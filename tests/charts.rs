@@ -11,7 +11,7 @@ use std::process::Output;
 use serde_json::Value;
 use weirkeeper::telemetry::metrics;
 
-use crate::process::run;
+use crate::process::{Setup, Simulator, free_address, run};
 use crate::tools::{Home, output, prepare};
 
 fn root() -> &'static Path {
@@ -222,6 +222,30 @@ fn the_notes_say_what_to_do_next() {
     for words in ["helm test try", "port-forward service/try-weirkeeper 8080:80", "weirkeeper budget --key-file"] {
         assert!(notes.contains(words), "{words}\n{notes}");
     }
+}
+
+#[test]
+fn helm_test_asks_the_admin_service_in_words_that_the_program_knows() {
+    let rendered = template(&tools().helms[1], &ours("cases/embedded.yaml"), &[]);
+    let text = String::from_utf8(rendered.stdout).unwrap();
+    let of_kind = |kind: &str, name: &str| {
+        let documents = text.split("\n---").filter(|one| one.contains(&format!("kind: {kind}\n")));
+        documents.filter(|one| one.contains(&format!("  name: {name}\n"))).count()
+    };
+    let arguments = after(&text, "args: [ready,").pop().expect("the test pod asks whether the gateway is ready");
+    let words: Vec<_> = arguments.trim_end_matches(']').split(',').map(|word| word.trim().trim_matches('"')).collect();
+    let address = words[1].strip_prefix("http://").unwrap();
+    let (service, port) = address.split_once(':').unwrap();
+    assert_eq!((words[0], of_kind("Service", service)), ("--admin", 1), "{words:?}");
+    assert!(text.contains(&format!("port: {port}")) && text.contains("helm.sh/hook: test"));
+    // The gateway answers to that name, and to no other one.
+    assert!(after(&text, "- ").iter().any(|host| host == service), "admin.hosts has {service}");
+
+    let simulator = Simulator::start();
+    let gateway = Setup::new(simulator.address, "").serve();
+    let ready = |address: String| run(&["ready", words[0], &format!("http://{address}")]).code;
+    assert_eq!(ready(gateway.admin.to_string()), Some(0));
+    assert_eq!(ready(free_address().to_string()), Some(1));
 }
 
 #[test]

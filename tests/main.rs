@@ -55,4 +55,5 @@ mod tools;
 mod traces;
 mod transparency;
 mod upstream_tls;
+mod uptime;
 mod world;

@@ -27,6 +27,7 @@ mod client;
 mod facade;
 mod faults;
 mod identities;
+mod image;
 mod limits;
 mod limits_poll;
 mod mending;

@@ -79,6 +79,21 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// A request of the gateway's own to somebody who is not Salesforce: it costs no call, and nothing of it takes longer
+    /// than `bound`.
+    pub fn aside(now: Instant, bound: Duration) -> Self {
+        Self {
+            org: OrgId(0),
+            now,
+            cost: ApiCalls(0),
+            costs: Costs::default(),
+            timeouts: Timeouts { connect: bound, first_byte: bound, idle: bound, total: bound },
+            deadline: Some(now + bound),
+            read_ahead: 0,
+            long_poll: false,
+        }
+    }
+
     /// The plan of `call` as it stands at `now`.
     pub fn of(call: &Call, now: Instant, costs: Costs, timeouts: Timeouts, read_ahead: usize) -> Self {
         let long_poll = call.meaning.long_poll;

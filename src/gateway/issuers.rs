@@ -5,18 +5,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, header};
 use http_body_util::{BodyExt as _, Limited};
-use tokio::time::Instant;
 
 use crate::body::{ByteBudget, Payload};
-use crate::call::{ApiCalls, OrgId};
 use crate::clock::Clock;
 use crate::config::Jwks;
 use crate::edge::Inbound;
 use crate::edge::jwt::Issuer;
-use crate::exchange::{Limits, Origin, Plan, Target, Timeouts, Upstream};
+use crate::exchange::{Limits, Origin, Plan, Target, Upstream};
 use crate::live::{InForce, Live};
 use crate::outcome::{Outcome, Record, RequestId};
-use crate::salesforce::Costs;
 use crate::tasks::Tasks;
 use crate::telemetry::{Level, Log};
 
@@ -24,6 +21,8 @@ use crate::telemetry::{Level, Log};
 const REFRESH: Duration = Duration::from_mins(5);
 /// How soon after a failure, or after a reload that named new issuers.
 const SOON: Duration = Duration::from_secs(10);
+/// How long a fetch may take.
+const BOUND: Duration = Duration::from_secs(10);
 /// A key set is never larger.
 const LARGEST: usize = 256 * 1024;
 
@@ -81,24 +80,13 @@ async fn fetch(url: &http::Uri, live: &Live, clock: Clock, tasks: &Tasks) -> Res
         .map_err(|error| error.to_string())?;
     let now = clock.now();
     let record = Record::new(Outcome::new(RequestId::default(), now, Method::GET));
-    let response = upstream.send(request, &plan(now), &record).await.map_err(|failure| failure.detail.into_string())?;
+    let response = upstream
+        .send(request, &Plan::aside(now, BOUND), &record)
+        .await
+        .map_err(|failure| failure.detail.into_string())?;
     if !response.status().is_success() {
         return Err(format!("answered {}", response.status()));
     }
     let body = Limited::new(response.into_body(), LARGEST).collect().await;
     body.map(http_body_util::Collected::to_bytes).map_err(|error| error.to_string())
-}
-
-fn plan(now: Instant) -> Plan {
-    let bound = Duration::from_secs(10);
-    Plan {
-        org: OrgId(0),
-        now,
-        cost: ApiCalls(0),
-        costs: Costs::default(),
-        timeouts: Timeouts { connect: bound, first_byte: bound, idle: bound, total: bound },
-        deadline: Some(now + bound),
-        read_ahead: 0,
-        long_poll: false,
-    }
 }

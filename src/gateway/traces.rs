@@ -11,13 +11,11 @@ use http_body_util::{BodyExt as _, Limited};
 use serde_json::Value;
 
 use crate::body::{ByteBudget, Payload};
-use crate::call::{ApiCalls, OrgId};
 use crate::clock::Clock;
 use crate::edge::Inbound;
-use crate::exchange::{Plan, Timeouts, Upstream};
+use crate::exchange::{Plan, Upstream};
 use crate::live::{InForce, LiveTraces};
 use crate::outcome::{Outcome, Record, RequestId};
-use crate::salesforce::Costs;
 use crate::tasks::Tasks;
 use crate::telemetry::spans::encode;
 use crate::telemetry::{Level, Log, Telemetry};
@@ -123,16 +121,7 @@ async fn post(upstream: &Upstream<Inbound>, traces: &LiveTraces, body: Bytes, cl
         .map_err(|error| for_good(error.to_string()))?;
     request.headers_mut().extend(traces.headers.iter().cloned());
     let now = clock.now();
-    let plan = Plan {
-        org: OrgId(0),
-        now,
-        cost: ApiCalls(0),
-        costs: Costs::default(),
-        timeouts: Timeouts { connect: BOUND, first_byte: BOUND, idle: BOUND, total: BOUND },
-        deadline: Some(now + BOUND),
-        read_ahead: 0,
-        long_poll: false,
-    };
+    let plan = Plan::aside(now, BOUND);
     let record = Record::new(Outcome::new(RequestId::default(), now, Method::POST));
     let answer = upstream.send(request, &plan, &record).await;
     let answer = answer.map_err(|failure| Refused { why: failure.detail.into_string(), again: Again::Soon })?;

@@ -91,13 +91,20 @@ impl Spans {
     }
 
     fn add(&self, span: impl FnOnce() -> EndedSpan) {
+        let most = self.most.load(Ordering::Relaxed);
+        if self.waiting.lock().len() >= most {
+            self.count(0, 1, 0);
+            return;
+        }
+        // Written without the lock, for which all other runtimes would wait.
+        let span = span();
         let mut waiting = self.waiting.lock();
-        if waiting.len() >= self.most.load(Ordering::Relaxed) {
+        if waiting.len() >= most {
             drop(waiting);
             self.count(0, 1, 0);
             return;
         }
-        waiting.push_back(span());
+        waiting.push_back(span);
         let count = waiting.len();
         drop(waiting);
         if count == 1 || count == self.enough.load(Ordering::Relaxed) {

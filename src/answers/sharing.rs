@@ -1,7 +1,6 @@
 //! What passes between the replicas of one org: the road of [`super::shared`] into and out of one org's changes.
 
 use smol_str::SmolStr;
-use std::time::Duration;
 use tokio::time::Instant;
 
 use super::org::{OrgAnswers, State};
@@ -58,6 +57,11 @@ impl OrgAnswers {
     /// Whether other replicas are told and heard.
     pub fn is_shared(&self) -> bool {
         self.state.lock().shared.is_some()
+    }
+
+    /// Whether something that others changed may not be known here.
+    pub fn is_in_doubt(&self, now: Instant) -> bool {
+        self.state.lock().generations.is_uncertain(now)
     }
 
     /// Whether all that others said was heard.
@@ -195,7 +199,3 @@ impl OrgAnswers {
         }
     }
 }
-
-/// Messages of one replica go out at least this far apart, but for those that follow each other at once: what happens in
-/// between goes out together.
-pub const APART: Duration = Duration::from_millis(20);

@@ -28,8 +28,8 @@ mod peers;
 
 use std::time::Duration;
 
-pub use message::{Event, Message};
 pub(super) use message::millis;
+pub use message::{Event, Message};
 pub use outbox::{Outbox, Wanted};
 pub use peers::{Order, Peers};
 

@@ -130,7 +130,8 @@ impl Outbox {
         let rested = self.told.is_none_or(|told| now >= told + TELL_APART);
         if wanted.bye || self.asked && rested {
             (self.asked, self.told) = (false, Some(now));
-            messages.extend(self.state(generations, now).map(|part| Message { state: Some(part), ..Message::default() }));
+            messages
+                .extend(self.state(generations, now).map(|part| Message { state: Some(part), ..Message::default() }));
         }
         if let Some(last) = messages.last_mut() {
             last.bye = wanted.bye;

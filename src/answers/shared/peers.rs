@@ -1,8 +1,9 @@
 //! What was heard of the other replicas, and until when it is certain that nothing was missed.
 
+use std::time::Duration;
+
 use ahash::{AHashMap, AHashSet};
 use smol_str::SmolStr;
-use std::time::Duration;
 use tokio::time::Instant;
 
 use super::super::generations::{DOUBT, Generations};
@@ -210,9 +211,7 @@ impl Peers {
     /// Says until when nothing can have been missed.
     fn judge(&self, now: Instant, generations: &mut Generations) {
         let until = match (self.why_uncertain(now), self.echo) {
-            (None, Some(echo)) => {
-                self.others.values().filter_map(|peer| peer.alive).fold(echo, Instant::min) + SILENCE
-            }
+            (None, Some(echo)) => self.others.values().filter_map(|peer| peer.alive).fold(echo, Instant::min) + SILENCE,
             _ => now,
         };
         generations.certain(until);

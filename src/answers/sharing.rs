@@ -99,7 +99,7 @@ impl OrgAnswers {
         let now = self.clock.now();
         let mut state = self.state.lock();
         let State { generations, shared: Some(shared), .. } = &mut *state else { return Vec::new() };
-        let wanted = Wanted { from: shared.peers.wants(), bye };
+        let wanted = Wanted { from: shared.peers.wants(), peers: shared.peers.vouched(), bye };
         let messages = shared.outbox.messages(wanted, generations, now);
         shared.traffic.sent += messages.iter().map(|message| message.events.len() as u64).sum::<u64>();
         drop(state);

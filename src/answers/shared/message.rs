@@ -60,12 +60,32 @@ pub struct Part {
     /// Its own calls in the air.
     #[serde(rename = "a", default, skip_serializing_if = "Vec::is_empty")]
     pub air: Vec<(u64, Touches)>,
+    /// Others it hears, for those who came too late to hear them.
+    #[serde(rename = "p", default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Vouched>,
     /// What is in doubt, whoever caused it, and for how many milliseconds.
     #[serde(rename = "d", default, skip_serializing_if = "Vec::is_empty")]
     pub doubts: Vec<(Touch, u64)>,
     /// Bulk jobs, whoever made them, and for how many milliseconds they are watched.
     #[serde(rename = "j", default, skip_serializing_if = "Vec::is_empty")]
     pub jobs: Vec<(SmolStr, Touches, u64)>,
+}
+
+/// What one replica knows of another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vouched {
+    /// Its name.
+    #[serde(rename = "i")]
+    pub name: SmolStr,
+    /// The number of its next message.
+    #[serde(rename = "n")]
+    pub next: u64,
+    /// None of its messages was missed.
+    #[serde(rename = "k")]
+    pub known: bool,
+    /// Its calls in the air.
+    #[serde(rename = "a")]
+    pub air: Vec<(u64, Touches)>,
 }
 
 /// One message.
@@ -172,6 +192,7 @@ mod tests {
                 first: true,
                 last: false,
                 air: vec![(3, touches.clone())],
+                peers: vec![Vouched { name: "c".into(), next: 4, known: true, air: vec![(1, touches.clone())] }],
                 doubts: vec![(row(2), 1)],
                 jobs: vec![("750".into(), touches, 6)],
             }),

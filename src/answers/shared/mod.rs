@@ -19,7 +19,7 @@
 //!
 //! **What is presumed.** A replica that is not heard for [`PRESENCE`], while others are, is presumed dead: what it had in
 //! the air is in doubt from then on as after any answer that was lost, and everything that was kept is old. One that takes
-//! its leave finishes its calls first. A replica that lives, makes writes, and cannot reach the channel for longer than
+//! its leave finishes its calls first. Who comes new is told by the others whom they hear, and what those have in the air. A replica that lives, makes writes, and cannot reach the channel for longer than
 //! [`PRESENCE`] is taken for dead wrongly; the others hear of its writes when it is back, and make everything old.
 
 mod message;
@@ -29,7 +29,7 @@ mod peers;
 use std::time::Duration;
 
 pub(super) use message::millis;
-pub use message::{Event, Message};
+pub use message::{Event, Message, Vouched};
 pub use outbox::{Outbox, Wanted};
 pub use peers::{Order, Peers};
 

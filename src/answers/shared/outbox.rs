@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::super::generations::Generations;
 use super::super::touch::Touches;
 use super::HEARTBEAT;
-use super::message::{Event, Message, Part, bounded, millis};
+use super::message::{Event, Message, Part, Vouched, bounded, millis};
 
 /// Events that wait to be sent. Beyond, all are given up, and the others see that they missed something.
 const MAX_QUEUED: usize = 4_096;
@@ -46,6 +46,8 @@ pub struct Outbox {
 pub struct Wanted {
     /// From whom something was missed.
     pub from: Vec<SmolStr>,
+    /// What is known of the others.
+    pub peers: Vec<Vouched>,
     /// This replica takes its leave.
     pub bye: bool,
 }
@@ -130,8 +132,10 @@ impl Outbox {
         let rested = self.told.is_none_or(|told| now >= told + TELL_APART);
         if wanted.bye || self.asked && rested {
             (self.asked, self.told) = (false, Some(now));
-            messages
-                .extend(self.state(generations, now).map(|part| Message { state: Some(part), ..Message::default() }));
+            messages.extend(
+                self.state(wanted.peers, generations, now)
+                    .map(|part| Message { state: Some(part), ..Message::default() }),
+            );
         }
         if let Some(last) = messages.last_mut() {
             last.bye = wanted.bye;
@@ -146,35 +150,39 @@ impl Outbox {
     }
 
     /// All that is going on, in parts.
-    fn state(&self, generations: &Generations, now: Instant) -> impl Iterator<Item = Part> + use<> {
-        let mut parts = vec![Part::default()];
-        let mut entries = 0;
-        let mut room = |parts: &mut Vec<Part>| {
-            if entries == MAX_ENTRIES {
-                parts.push(Part::default());
-                entries = 0;
+    fn state(
+        &self,
+        peers: Vec<Vouched>,
+        generations: &Generations,
+        now: Instant,
+    ) -> impl Iterator<Item = Part> + use<> {
+        let (mut parts, mut part, mut room) = (Vec::new(), Part { first: true, ..Part::default() }, MAX_ENTRIES);
+        let mut next = |part: &mut Part, takes: usize| {
+            if room < takes && room < MAX_ENTRIES {
+                parts.push(std::mem::take(part));
+                room = MAX_ENTRIES;
             }
-            entries += 1;
+            room = room.saturating_sub(takes);
         };
         for (call, touches) in &self.air {
-            room(&mut parts);
-            parts.last_mut().into_iter().for_each(|part| part.air.push((*call, touches.clone())));
+            next(&mut part, 1);
+            part.air.push((*call, touches.clone()));
+        }
+        for peer in peers {
+            // In one piece, because what it says itself may come in between.
+            next(&mut part, 1 + peer.air.len());
+            part.peers.push(peer);
         }
         for (touch, left) in generations.doubts(now) {
-            room(&mut parts);
-            parts.last_mut().into_iter().for_each(|part| part.doubts.push((touch.clone(), millis(left))));
+            next(&mut part, 1);
+            part.doubts.push((touch, millis(left)));
         }
         for (id, touches, left) in generations.jobs(now) {
-            room(&mut parts);
-            let job = (id, bounded(&touches), millis(left));
-            parts.last_mut().into_iter().for_each(|part| part.jobs.push(job.clone()));
+            next(&mut part, 1);
+            part.jobs.push((id, bounded(&touches), millis(left)));
         }
-        if let Some(part) = parts.first_mut() {
-            part.first = true;
-        }
-        if let Some(part) = parts.last_mut() {
-            part.last = true;
-        }
+        part.last = true;
+        parts.push(part);
         parts.into_iter()
     }
 }

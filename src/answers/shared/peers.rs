@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::super::generations::{DOUBT, Generations};
 use super::super::touch::{Touch, Touches};
-use super::message::{Event, Message, Part};
+use super::message::{Event, Message, Part, Vouched};
 use super::{PRESENCE, SILENCE};
 use crate::call::Principal;
 
@@ -93,6 +93,23 @@ impl Peers {
         self.others.iter().filter(|(_, peer)| matches!(peer.known, Known::Lost)).map(|(name, _)| name.clone()).collect()
     }
 
+    /// What is known of the others.
+    pub fn vouched(&self) -> Vec<Vouched> {
+        let one = |(name, peer): (&SmolStr, &Peer)| Vouched {
+            name: name.clone(),
+            next: peer.next,
+            known: matches!(peer.known, Known::All),
+            air: peer.air.iter().map(|(call, touches)| (*call, touches.clone())).collect(),
+        };
+        self.others.iter().map(one).collect()
+    }
+
+    /// Whether this one was heard, or may live.
+    #[cfg(test)]
+    pub fn knows(&self, name: &str) -> bool {
+        self.others.contains_key(name)
+    }
+
     /// How many others there are.
     pub fn count(&self) -> usize {
         self.others.len()
@@ -147,8 +164,12 @@ impl Peers {
         for event in message.events {
             orders.extend(peer.apply(event, now, generations));
         }
-        if let Some(part) = message.state {
+        if let Some(mut part) = message.state {
+            let vouched = std::mem::take(&mut part.peers);
             peer.told(part, now, generations);
+            for other in vouched {
+                self.vouch(me, other, now, generations);
+            }
         }
         if message.wants.iter().any(|wanted| wanted == me) {
             orders.push(Order::Tell);
@@ -160,6 +181,17 @@ impl Peers {
         }
         self.judge(now, generations);
         orders
+    }
+
+    /// Another replica hears one that nobody heard here. It lives, or died a short while ago.
+    fn vouch(&mut self, me: &str, other: Vouched, now: Instant, generations: &mut Generations) {
+        let Vouched { name, next, known, air } = other;
+        if name == me || self.others.contains_key(&name) || self.others.len() >= MAX_PEERS {
+            return;
+        }
+        let air = air.into_iter().map(|(call, touches)| (call, generations.begin(touches, now))).collect();
+        let known = if known { Known::All } else { Known::Lost };
+        self.others.insert(name, Peer { next, heard: now, alive: None, air, known });
     }
 
     /// Time has passed.

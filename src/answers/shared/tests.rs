@@ -60,7 +60,7 @@ impl Replica {
     }
 
     fn messages(&mut self, bye: bool, now: Instant) -> Vec<Message> {
-        let wanted = Wanted { from: self.peers.wants(), bye };
+        let wanted = Wanted { from: self.peers.wants(), peers: self.peers.vouched(), bye };
         self.outbox.messages(wanted, &self.generations, now)
     }
 
@@ -293,7 +293,7 @@ fn who_takes_leave_leaves_no_doubt_but_about_what_it_had_in_the_air() {
     quiet.deliver(&last, &[]);
     assert_eq!(quiet.all[1].peers.count(), 0);
     assert!(quiet.certain(1) && quiet.all[1].busy(1, now) && !quiet.all[1].busy(2, now));
-    assert!(!quiet.all[1].busy(1, now + DOUBT));
+    assert!(quiet.all[1].generations.doubts(now + DOUBT).is_empty());
     quiet.run(PRESENCE * 2, &[0]);
     assert!(quiet.certain(1));
 }
@@ -312,6 +312,27 @@ fn a_newcomer_is_told_what_others_were_left_in_doubt_about() {
     quiet.run(SILENCE + HEARTBEAT, &[0]);
     assert!(quiet.certain(1) && quiet.certain(2));
     assert!(quiet.all[2].busy(1, quiet.now), "a write that a dead replica left behind");
+}
+
+#[test]
+fn one_that_takes_the_place_of_a_dead_one_is_told_what_that_had_in_the_air() {
+    let mut quiet = Quiet::new(&["a", "b", "c"]);
+    quiet.run(SILENCE + HEARTBEAT, &[2]);
+    let now = quiet.now;
+    quiet.all[0].begin(touch(1), now);
+    quiet.pass(0, &[2]);
+    quiet.now += ms(500);
+    let now = quiet.now;
+    quiet.all[2] = Replica::new("c", now);
+    quiet.all[2].join(now);
+    quiet.run(SILENCE + HEARTBEAT, &[0]);
+    assert_eq!(quiet.all[2].peers.count(), 2, "nobody here heard it, but it may live");
+    assert_eq!(quiet.all[2].peers.why_uncertain(quiet.now), Some("a replica is not heard"));
+    quiet.run(PRESENCE, &[0]);
+    assert!(quiet.certain(1) && quiet.certain(2));
+    for place in [1, 2] {
+        assert!(quiet.all[place].busy(1, quiet.now) && !quiet.all[place].busy(2, quiet.now), "{place}");
+    }
 }
 
 #[test]
@@ -338,7 +359,8 @@ fn what_nobody_understands_is_doubt_about_everything() {
     assert_eq!(b.peers.unclear(now, &mut b.generations), [Order::SessionsEnded]);
     assert!(b.generations.is_uncertain(now));
     quiet.run(PRESENCE, &[]);
-    assert!(quiet.certain(1) && quiet.all[1].busy(1, quiet.now) && !quiet.all[1].busy(1, now + DOUBT));
+    assert!(quiet.certain(1) && quiet.all[1].busy(1, quiet.now));
+    assert!(quiet.all[1].generations.doubts(now + DOUBT).is_empty());
 }
 
 #[test]
@@ -524,9 +546,15 @@ impl World {
         for write in self.writes.iter().filter(lacking) {
             let name = self.replicas[write.by].outbox.name().clone();
             let presumed = self.presumed.get(&(by, name.clone())).is_some_and(|since| kept.fetched >= *since);
-            let heard = self.heard.get(&(by, name)).copied().unwrap_or_default();
+            let heard = self.heard.get(&(by, name.clone())).copied().unwrap_or_default();
             let under_way = write.announced.is_none_or(|number| heard < number) && self.now < write.begun + SILENCE;
-            prop_assert!(write.by != by && (under_way || presumed), "{by} gives out what {} made old", write.by);
+            // One that is cut off, and that nobody who is there has heard for long, is not known to who comes new.
+            let stranger = !(self.linked[write.by] && self.alive[write.by]) && !self.replicas[by].peers.knows(&name);
+            prop_assert!(
+                write.by != by && (under_way || presumed || stranger),
+                "{by} gives out what {} made old",
+                write.by
+            );
         }
         Ok(())
     }

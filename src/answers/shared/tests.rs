@@ -549,7 +549,8 @@ impl World {
             let heard = self.heard.get(&(by, name.clone())).copied().unwrap_or_default();
             let under_way = write.announced.is_none_or(|number| heard < number) && self.now < write.begun + SILENCE;
             // One that is cut off, and that nobody who is there has heard for long, is not known to who comes new.
-            let stranger = !(self.linked[write.by] && self.alive[write.by]) && !self.replicas[by].peers.knows(&name);
+            let there = self.linked[write.by] && self.alive[write.by];
+            let stranger = !there && !self.replicas[by].peers.knows(&name);
             prop_assert!(
                 write.by != by && (under_way || presumed || stranger),
                 "{by} gives out what {} made old",

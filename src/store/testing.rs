@@ -1,6 +1,6 @@
 //! Real stores for tests: a `redis-server` of their own, and a wire in front of it that can be cut.
 
-#![expect(clippy::disallowed_methods, reason = "a real server lives in real time")]
+#![expect(clippy::disallowed_methods, clippy::missing_panics_doc, reason = "a real server of tests lives in real time")]
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};

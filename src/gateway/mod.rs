@@ -22,6 +22,8 @@ use crate::body::ByteBudget;
 use crate::call::Family;
 use crate::clock::Clock;
 use crate::config::watch::{Reload, Watcher};
+#[cfg(feature = "redis")]
+use crate::config::State;
 use crate::config::{AccessTo, Config};
 use crate::edge::listener::{BindError, raise_open_files};
 use crate::edge::tls::TlsError;
@@ -32,6 +34,8 @@ use crate::live::{InForce, Lasting, Live, Unusable};
 use crate::outcome::RequestIds;
 use crate::stack::{self, Local, Shared};
 use crate::stages::breakers::Wanted;
+#[cfg(feature = "redis")]
+use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::{EventFormat, Level, Log, LogOptions, Output, Telemetry, TelemetryOptions};
 
@@ -39,6 +43,8 @@ mod doors;
 pub mod figures;
 mod issuers;
 pub mod panics;
+#[cfg(feature = "redis")]
+mod places;
 pub mod poll;
 mod signals;
 #[cfg(feature = "otlp")]
@@ -124,6 +130,8 @@ pub struct Gateway {
     addresses: Vec<SocketAddr>,
     admin_address: SocketAddr,
     reloads: Arc<figures::Reloads>,
+    #[cfg(feature = "redis")]
+    places: Option<places::Places>,
 }
 
 impl Gateway {
@@ -151,6 +159,9 @@ impl Gateway {
         let answers = Answers::new(clock);
         let lasting = Lasting { telemetry: telemetry.clone(), ledgers, answers, made_up_key, dial: None, clock };
         let live = Live::new(Arc::new(config), &lasting, None)?;
+        let tasks = Tasks::new();
+        #[cfg(feature = "redis")]
+        let places = share_slots(&live, clock, telemetry.log(), &tasks)?;
         let config = Arc::clone(&live.config);
         let watcher = Watcher::new(&config);
         let in_force: InForce = Arc::new(ArcSwap::from_pointee(live));
@@ -169,7 +180,10 @@ impl Gateway {
         let counts = Arc::new(Counts::default());
         let ways = Arc::new(Mutex::new(Vec::new()));
         let workers = start_workers(&config, clock, &drain, &counts, shared.clone(), Arc::clone(&ways))?;
-        let tasks = Tasks::new();
+        #[cfg(feature = "redis")]
+        if let Some(places) = &places {
+            places.keep(Arc::clone(&in_force), &tasks);
+        }
         poll::keep(shared, &tasks);
         let failed = Arc::new(AtomicUsize::new(0));
         for listener in listeners {
@@ -236,6 +250,8 @@ impl Gateway {
             addresses,
             admin_address,
             reloads,
+            #[cfg(feature = "redis")]
+            places,
         };
         gateway.announce(open_files.ok().flatten());
         Ok(gateway)
@@ -290,6 +306,10 @@ impl Gateway {
         tokio::time::sleep(self.in_force.load().config.limits.drain_notice).await;
         self.drain.begin();
         let left = self.workers.finished().await;
+        #[cfg(feature = "redis")]
+        if let Some(places) = &self.places {
+            places.leave().await;
+        }
         // What is spent until now is written down, and what was leased is given back.
         self.lasting.ledgers.close().await;
         #[cfg(feature = "otlp")]
@@ -329,6 +349,10 @@ impl Gateway {
         let certificates = Renewal::read(&self.doors, config).map_err(|error| error.to_string())?;
         let earlier = self.in_force.load_full();
         let live = Live::new(Arc::clone(config), &self.lasting, Some(&earlier)).map_err(|error| error.to_string())?;
+        #[cfg(feature = "redis")]
+        if let Some(places) = &self.places {
+            places.adopt(&live);
+        }
         self.buffers.set_limit(bytes(config.limits.buffered_bytes_total));
         self.admin.set_access(access(config));
         self.admin.set_config(config.redacted());
@@ -357,6 +381,17 @@ impl Gateway {
             ],
         );
     }
+}
+
+/// Has the slots of all orgs shared with other replicas, if their state is.
+#[cfg(feature = "redis")]
+fn share_slots(live: &Live, clock: Clock, log: &Log, tasks: &Tasks) -> Result<Option<places::Places>, StartError> {
+    let State::Redis { redis, on_loss } = &live.config.state else { return Ok(None) };
+    let store = Store::open(redis, clock, tasks)
+        .map_err(|error| StartError::System { what: "cannot use the shared store", why: error.to_string() })?;
+    let places = places::Places::new(store, *on_loss, clock, log.clone());
+    places.adopt(live);
+    Ok(Some(places))
 }
 
 /// Makes old what `order` names.

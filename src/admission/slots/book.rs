@@ -17,6 +17,7 @@ use super::settings::SlotSettings;
 use super::share::{News, Part, Terms};
 use super::shared::{Offer, Sharer, Sight, Unusable};
 use super::turnover::Turnover;
+use super::Sharing;
 use crate::admission::AccountId;
 use crate::admission::ladder::{Level, Steps};
 use crate::admission::settings::Mode;
@@ -290,6 +291,14 @@ impl Book {
                 sharer.stop();
             }
         }
+    }
+
+    /// How the sharing stands.
+    pub(super) fn sharing(&self) -> Sharing {
+        let Some(sharer) = &self.sharer else { return Sharing::default() };
+        let waits = || self.line.wanting().0.iter().any(|wants| *wants > 0);
+        let busy = self.uses().all > 0 || sharer.facts.used > 0 || sharer.facts.wanted || waits();
+        Sharing { busy, settling: sharer.facts.settling }
     }
 
     /// Others wait for slots that this process has and no longer needs.

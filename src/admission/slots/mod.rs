@@ -88,6 +88,15 @@ pub enum Entered {
     Busy(Length, Busy),
 }
 
+/// How the sharing of slots stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// Some slots are used or waited for.
+    pub busy: bool,
+    /// The store has lost its data, and nobody gets more until every replica has spoken.
+    pub settling: bool,
+}
+
 /// A call that may be sent.
 #[derive(Debug)]
 pub struct Admitted {
@@ -184,6 +193,11 @@ impl Slots {
     /// Resolves when there is something to tell the other replicas.
     pub async fn news(&self) {
         self.0.news.notified().await;
+    }
+
+    /// Whether others should soon hear of this process again, and whether it gets no more because others have not spoken.
+    pub fn sharing(&self) -> Sharing {
+        self.with(|book| book.sharing())
     }
 
     /// The table that should replace the one of `sight`; `None` if nothing is shared.

@@ -33,8 +33,8 @@ pub(super) struct Terms {
     pub(super) longest: Millis,
     /// By how much the store's clock may be set forward, or another store's clock may differ.
     pub(super) slack: Millis,
-    /// How long a table begins without grants, if nobody remembers an earlier one: so long takes every replica that reaches
-    /// the store to speak.
+    /// For how long a new table grants nothing more than what replicas had: within it every one speaks that reaches the
+    /// store, also those that remember what others do not.
     pub(super) settle: Millis,
 }
 
@@ -178,8 +178,6 @@ pub(super) struct Era {
 pub(super) struct Table {
     form: u32,
     pub(super) era: Era,
-    /// Somebody who remembered an earlier table has spoken.
-    witnessed: bool,
     /// While not everybody has spoken: as many slots as those who have had between them.
     pool: u32,
     lines: Vec<Line>,
@@ -211,7 +209,9 @@ pub(super) struct Facts {
     pub(super) capacity: Part,
     /// Slots taken by other replicas.
     pub(super) elsewhere: u32,
-    /// Of them, by replicas that are not heard of.
+    /// Of them, those that calls take, or may.
+    pub(super) used: u32,
+    /// Slots taken by replicas that are not heard of.
     pub(super) gone: u32,
     /// Replicas that are heard of.
     pub(super) replicas: u32,
@@ -235,7 +235,7 @@ impl Table {
     }
 
     fn new(run: u64, now: Millis) -> Self {
-        Self { form: FORM, era: Era { run, made: now }, witnessed: false, pool: 0, lines: Vec::new() }
+        Self { form: FORM, era: Era { run, made: now }, pool: 0, lines: Vec::new() }
     }
 
     fn line(&self, id: &str) -> Option<&Line> {
@@ -259,7 +259,7 @@ impl Table {
 
     fn is_settling(&self, terms: &Terms, now: Millis) -> bool {
         self.lines.iter().any(|line| line.standing == Standing::Missing && now < line.over(terms))
-            || (!self.witnessed && now < self.era.made + terms.settle)
+            || now < self.era.made + terms.settle
     }
 
     /// What the replicas that have spoken take, but for one.
@@ -405,7 +405,6 @@ pub(super) fn renewed(
         let expected = i64::try_from(memory.now.saturating_add(elapsed)).unwrap_or(i64::MAX);
         let behind = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(expected);
         table.remember(&memory.table, memory.now, behind, me, terms);
-        table.witnessed = true;
         let others = if settling { table.pool } else { table.pooled(me) };
         table.pool = others.saturating_add(claim.all);
         table.put(Line::new(me, now, claim));
@@ -473,7 +472,7 @@ impl Table {
         let limit = target.least(free);
         let heard = |line: &Line| line.is_fresh(terms, now);
         let gone = others().filter(|line| !heard(line)).fold(0, |sum: u32, line| sum.saturating_add(line.taken().all));
-        let used = self.lines.iter().fold(lost, |sum: u32, line| {
+        let used = others().fold(lost, |sum: u32, line| {
             sum.saturating_add(if heard(line) { line.uses.all } else { line.taken().all })
         });
         let facts = Facts {
@@ -481,7 +480,8 @@ impl Table {
             elsewhere: elsewhere.all,
             gone,
             replicas: u32::try_from(targets.len()).unwrap_or(u32::MAX),
-            unused: used < capacity.all,
+            used,
+            unused: used.saturating_add(uses.all) < capacity.all,
             wanted: targets.iter().any(|(line, target)| {
                 let lacks = |granted: u32, target: u32| granted < target && line.wants.iter().any(|wants| *wants > 0);
                 line.id != me

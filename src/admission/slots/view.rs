@@ -62,7 +62,9 @@ pub struct SharedView {
     pub granted_batch: u32,
     /// Slots other replicas have.
     pub elsewhere: u32,
-    /// Of them, those of replicas that are not heard of: they come back when nothing of theirs can be in the air.
+    /// Of them, those that calls take, or may.
+    pub used_elsewhere: u32,
+    /// Slots of replicas that are not heard of: they come back when nothing of theirs can be in the air.
     pub unheard: u32,
     /// Replicas that are heard of, this one included.
     pub replicas: u32,
@@ -138,6 +140,7 @@ impl SlotsView {
                     granted: limit.all,
                     granted_batch: limit.batch,
                     elsewhere: facts.elsewhere,
+                    used_elsewhere: facts.used,
                     unheard: facts.gone,
                     replicas: facts.replicas,
                     settling: facts.settling,

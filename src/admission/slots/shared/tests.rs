@@ -38,8 +38,8 @@ struct Replica {
     sharer: Sharer,
     /// What its clock is ahead.
     ahead: Millis,
-    /// By class: when each call in the air ends.
-    calls: [Vec<Millis>; 3],
+    /// By class: when each call in the air began, and when it ends.
+    calls: [Vec<(Millis, Millis)>; 3],
     wants: [u32; 3],
     /// How many calls it wants at most, by class.
     eager: [u32; 3],
@@ -212,6 +212,7 @@ impl World {
             let one = &mut self.replicas[replica];
             one.sharer.confirm(&offer, answer.version);
             one.confirmed = Some(now);
+            if std::env::var("SLOT_TRACE").is_ok() { eprintln!("{now} confirmed {replica} {:?} flying {:?} {}", offer.outcome, one.calls.iter().map(Vec::len).collect::<Vec<_>>(), String::from_utf8_lossy(&offer.value)); }
             self.later(BEAT, Event::Beat(replica));
             return;
         }
@@ -240,7 +241,7 @@ impl World {
         let (clock, now) = (self.clock(replica, self.now), self.now);
         let Replica { alive: true, sharer, calls, wants, eager, .. } = &mut self.replicas[replica] else { return };
         for calls in calls.iter_mut() {
-            calls.retain(|ends| now < *ends);
+            calls.retain(|(_, ends)| now < *ends);
         }
         let limit = sharer.limit(clock);
         for class in [0, 1, 2] {
@@ -254,7 +255,7 @@ impl World {
                     break;
                 }
                 wants[class] -= 1;
-                calls[class].push(now + self.random.u64(2_000..TERMS.longest));
+                calls[class].push((now, now + self.random.u64(2_000..TERMS.longest)));
             }
         }
         let wait = self.random.u64(50..500);
@@ -270,8 +271,9 @@ impl World {
             .iter()
             .filter(|one| one.alive)
             .flat_map(|one| &one.calls)
-            .map(|calls| calls.iter().filter(|ends| now < **ends).count())
+            .map(|calls| calls.iter().filter(|(_, ends)| now < *ends).count())
             .sum();
+        if std::env::var("SLOT_TRACE").is_ok() && (flying + self.orphans.len()) as u32 > self.peak { eprintln!("{now} peak {} of {} orphans {}", flying + self.orphans.len(), self.slots, self.orphans.len()); }
         self.peak = self.peak.max((flying + self.orphans.len()) as u32);
         self.used.0 += flying as u64;
         self.used.1 += 1;
@@ -292,9 +294,8 @@ impl World {
                 let one = &mut self.replicas[replica];
                 one.alive = false;
                 // Salesforce goes on with what it was sent, for as long as it may.
-                let calls = std::mem::take(&mut one.calls).into_iter().flatten().filter(|ends| now < *ends);
-                let most = now + TERMS.longest;
-                self.orphans.extend(calls.map(|_| most));
+                let calls = std::mem::take(&mut one.calls).into_iter().flatten().filter(|(_, ends)| now < *ends);
+                self.orphans.extend(calls.map(|(began, _)| began + TERMS.longest));
             }
             3 if !protected(self, replica) => {
                 self.replicas[replica].cut_until = self.now + self.random.u64(..3 * TERMS.lease);
@@ -308,6 +309,7 @@ impl World {
             }
             _ => self.lossy = self.random.u8(..30),
         }
+        if std::env::var("SLOT_TRACE").is_ok() { eprintln!("{} disturbed {replica} alive={:?} down={} lossy={} store={:?}", self.now, self.replicas.iter().map(|r| (r.alive, r.cut_until)).collect::<Vec<_>>(), self.store_down_until, self.lossy, (self.store.0.is_some(), self.store.1, self.store.2)); }
         let wait = self.random.u64(500..20_000);
         self.later(wait, Event::Disturbance);
     }
@@ -356,7 +358,7 @@ impl World {
     }
 }
 
-fn uses(calls: &[Vec<Millis>; 3]) -> Part {
+fn uses(calls: &[Vec<(Millis, Millis)>; 3]) -> Part {
     let [interactive, standard, batch] = calls.each_ref().map(|calls| calls.len() as u32);
     Part { all: interactive + standard + batch, unreserved: standard + batch, batch }
 }
@@ -371,7 +373,7 @@ impl Replica {
 
 /// How many random worlds are looked at.
 fn worlds() -> u64 {
-    std::env::var("SLOT_WORLDS").ok().and_then(|text| text.parse().ok()).unwrap_or(300)
+    std::env::var("SLOT_WORLDS").ok().and_then(|text| text.parse().ok()).unwrap_or(120)
 }
 
 #[test]

@@ -21,9 +21,9 @@ use crate::answers::{Answers, Touch, lower};
 use crate::body::ByteBudget;
 use crate::call::Family;
 use crate::clock::Clock;
-use crate::config::watch::{Reload, Watcher};
 #[cfg(feature = "redis")]
 use crate::config::State;
+use crate::config::watch::{Reload, Watcher};
 use crate::config::{AccessTo, Config};
 use crate::edge::listener::{BindError, raise_open_files};
 use crate::edge::tls::TlsError;

@@ -170,13 +170,8 @@ impl Inner {
         let mut asked = clock.now();
         let mut seen = self.store.look(key).await?;
         for _ in 0..ATTEMPTS {
-            let sight = Sight {
-                value: seen.value.as_deref(),
-                version: seen.version,
-                now: seen.now,
-                run: seen.run,
-                asked,
-            };
+            let sight =
+                Sight { value: seen.value.as_deref(), version: seen.version, now: seen.now, run: seen.run, asked };
             let offer = if goodbye { slots.farewell(&sight, clock.now()) } else { slots.offer(&sight, clock.now()) };
             let Some(offer) = offer.transpose()? else { return Ok(()) };
             asked = clock.now();

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Sharing;
 use super::air::{About, Air, Flight};
 use super::capacity::Capacity;
 use super::estimates::Estimates;
@@ -17,7 +18,6 @@ use super::settings::SlotSettings;
 use super::share::{News, Part, Terms};
 use super::shared::{Offer, Sharer, Sight, Unusable};
 use super::turnover::Turnover;
-use super::Sharing;
 use crate::admission::AccountId;
 use crate::admission::ladder::{Level, Steps};
 use crate::admission::settings::Mode;
@@ -175,9 +175,8 @@ impl Book {
     fn usable(&self) -> Part {
         let (slots, (batch_at_most, reserve)) = (self.settings.slots, self.parts);
         let effective = self.capacity.effective();
-        let share = |of: u32| {
-            u32::try_from(u64::from(of) * u64::from(effective) / u64::from(slots.max(1))).unwrap_or(u32::MAX)
-        };
+        let share =
+            |of: u32| u32::try_from(u64::from(of) * u64::from(effective) / u64::from(slots.max(1))).unwrap_or(u32::MAX);
         // With all slots taken Salesforce refuses every new call, so the last one stays free.
         let all = effective.saturating_sub(1).max(1);
         let unreserved = all.saturating_sub(share(reserve)).max(1);
@@ -240,13 +239,7 @@ impl Book {
         if unknown && let Some(standard) = wants.get_mut(Class::Standard.index()) {
             *standard += PROBES as u32;
         }
-        News {
-            capacity: self.usable(),
-            uses: self.uses(),
-            lost: count(self.air.lost_overdraft()),
-            wants,
-            leaves: None,
-        }
+        News { capacity: self.usable(), uses: self.uses(), lost: count(self.air.lost_overdraft()), wants, leaves: None }
     }
 
     /// From now on it uses only what the store grants to `replica`: at first nothing.

@@ -247,14 +247,13 @@ impl Table {
     }
 
     fn put(&mut self, line: Line) {
-        match self.line_mut(&line.id) {
-            Some(there) => *there = line,
-            None => {
-                // In one order for all, for all have to come to the same end.
-                let place = self.lines.partition_point(|there| there.id < line.id);
-                self.lines.insert(place, line);
-            }
+        if let Some(there) = self.line_mut(&line.id) {
+            *there = line;
+            return;
         }
+        // In one order for all, for all have to come to the same end.
+        let place = self.lines.partition_point(|there| there.id < line.id);
+        self.lines.insert(place, line);
     }
 
     fn is_settling(&self, terms: &Terms, now: Millis) -> bool {
@@ -472,7 +471,7 @@ impl Table {
         let limit = target.least(free);
         let heard = |line: &Line| line.is_fresh(terms, now);
         let gone = others().filter(|line| !heard(line)).fold(0, |sum: u32, line| sum.saturating_add(line.taken().all));
-        let used = others().fold(lost, |sum: u32, line| {
+        let in_use = others().fold(lost, |sum: u32, line| {
             sum.saturating_add(if heard(line) { line.uses.all } else { line.taken().all })
         });
         let facts = Facts {
@@ -480,8 +479,8 @@ impl Table {
             elsewhere: elsewhere.all,
             gone,
             replicas: u32::try_from(targets.len()).unwrap_or(u32::MAX),
-            used,
-            unused: used.saturating_add(uses.all) < capacity.all,
+            used: in_use,
+            unused: in_use.saturating_add(uses.all) < capacity.all,
             wanted: targets.iter().any(|(line, target)| {
                 let lacks = |granted: u32, target: u32| granted < target && line.wants.iter().any(|wants| *wants > 0);
                 line.id != me

@@ -212,7 +212,6 @@ impl World {
             let one = &mut self.replicas[replica];
             one.sharer.confirm(&offer, answer.version);
             one.confirmed = Some(now);
-            if std::env::var("SLOT_TRACE").is_ok() { eprintln!("{now} confirmed {replica} {:?} flying {:?} {}", offer.outcome, one.calls.iter().map(Vec::len).collect::<Vec<_>>(), String::from_utf8_lossy(&offer.value)); }
             self.later(BEAT, Event::Beat(replica));
             return;
         }
@@ -224,13 +223,8 @@ impl World {
             return;
         }
         let store_now = Duration::from_millis(answer.now);
-        let sight = Sight {
-            value: answer.value.as_deref(),
-            version: answer.version,
-            now: store_now,
-            run: answer.run,
-            asked,
-        };
+        let sight =
+            Sight { value: answer.value.as_deref(), version: answer.version, now: store_now, run: answer.run, asked };
         let news = one.news();
         let offer = one.sharer.offer(&sight, &news, now).unwrap();
         self.ask(replica, Some(Box::new((offer, answer.version, answer.run))));
@@ -273,7 +267,6 @@ impl World {
             .flat_map(|one| &one.calls)
             .map(|calls| calls.iter().filter(|(_, ends)| now < *ends).count())
             .sum();
-        if std::env::var("SLOT_TRACE").is_ok() && (flying + self.orphans.len()) as u32 > self.peak { eprintln!("{now} peak {} of {} orphans {}", flying + self.orphans.len(), self.slots, self.orphans.len()); }
         self.peak = self.peak.max((flying + self.orphans.len()) as u32);
         self.used.0 += flying as u64;
         self.used.1 += 1;
@@ -309,7 +302,6 @@ impl World {
             }
             _ => self.lossy = self.random.u8(..30),
         }
-        if std::env::var("SLOT_TRACE").is_ok() { eprintln!("{} disturbed {replica} alive={:?} down={} lossy={} store={:?}", self.now, self.replicas.iter().map(|r| (r.alive, r.cut_until)).collect::<Vec<_>>(), self.store_down_until, self.lossy, (self.store.0.is_some(), self.store.1, self.store.2)); }
         let wait = self.random.u64(500..20_000);
         self.later(wait, Event::Disturbance);
     }
@@ -371,15 +363,16 @@ impl Replica {
     }
 }
 
-/// How many random worlds are looked at.
-fn worlds() -> u64 {
-    std::env::var("SLOT_WORLDS").ok().and_then(|text| text.parse().ok()).unwrap_or(120)
+/// What the environment says, for whoever looks for more.
+#[expect(clippy::disallowed_methods, reason = "a test's own dials are no configuration")]
+fn dial(name: &str, usual: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
 #[test]
 fn whatever_happens_there_are_never_more_long_calls_than_slots() {
-    let first = std::env::var("SLOT_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-    for seed in first..first + worlds() {
+    let first = dial("WEIRKEEPER_SEED", 0);
+    for seed in first..first + dial("WEIRKEEPER_WORLDS", 120) {
         let mut random = fastrand::Rng::with_seed(seed);
         let (slots, replicas) = (random.u32(1..25), random.usize(1..6));
         let mut world = World::new(seed, slots, replicas);

@@ -23,8 +23,6 @@ use crate::call::Family;
 use crate::clock::Clock;
 use crate::config::watch::{Reload, Watcher};
 use crate::config::{AccessTo, Config};
-#[cfg(feature = "redis")]
-use crate::config::{Secret, State};
 use crate::edge::listener::{BindError, raise_open_files};
 use crate::edge::tls::TlsError;
 use crate::edge::workers::{WorkerSettings, Workers};
@@ -34,23 +32,31 @@ use crate::live::{InForce, Lasting, Live, Unusable};
 use crate::outcome::RequestIds;
 use crate::stack::{self, Local, Shared};
 use crate::stages::breakers::Wanted;
-#[cfg(feature = "redis")]
-use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::{EventFormat, Level, Log, LogOptions, Output, Telemetry, TelemetryOptions};
 
+#[cfg(not(feature = "redis"))]
+mod alone;
 mod doors;
 pub mod figures;
 #[cfg(feature = "redis")]
 mod generations;
 mod issuers;
 pub mod panics;
+#[cfg(feature = "redis")]
+mod places;
 pub mod poll;
+#[cfg(feature = "redis")]
+mod sharing;
 mod signals;
 #[cfg(feature = "otlp")]
 mod traces;
 
+#[cfg(not(feature = "redis"))]
+use alone::Sharing;
 use doors::{Door, Renewal};
+#[cfg(feature = "redis")]
+use sharing::Sharing;
 
 /// How long the last log lines may take to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -130,8 +136,7 @@ pub struct Gateway {
     addresses: Vec<SocketAddr>,
     admin_address: SocketAddr,
     reloads: Arc<figures::Reloads>,
-    #[cfg(feature = "redis")]
-    generations: Option<generations::Generations>,
+    sharing: Option<Sharing>,
 }
 
 impl Gateway {
@@ -157,14 +162,13 @@ impl Gateway {
 
         let ledgers = Ledgers::open(&config.state, clock, telemetry.log().clone())?;
         let tasks = Tasks::new();
-        #[cfg(feature = "redis")]
-        let store = open_store(&config.state, clock, &tasks)?;
-        #[cfg(feature = "redis")]
-        let answers = Answers::shared(clock, store.as_ref().map(|(store, _)| &**store.replica()));
-        #[cfg(not(feature = "redis"))]
-        let answers = Answers::new(clock);
+        let sharing = Sharing::open(&config, clock, telemetry.log(), &tasks)?;
+        let answers = sharing.as_ref().map_or_else(|| Answers::new(clock), Sharing::answers);
         let lasting = Lasting { telemetry: telemetry.clone(), ledgers, answers, made_up_key, dial: None, clock };
         let live = Live::new(Arc::new(config), &lasting, None)?;
+        if let Some(sharing) = &sharing {
+            sharing.adopt(&live);
+        }
         let config = Arc::clone(&live.config);
         let watcher = Watcher::new(&config);
         let in_force: InForce = Arc::new(ArcSwap::from_pointee(live));
@@ -184,18 +188,9 @@ impl Gateway {
         let ways = Arc::new(Mutex::new(Vec::new()));
         let workers = start_workers(&config, clock, &drain, &counts, shared.clone(), Arc::clone(&ways))?;
         poll::keep(shared, &tasks);
-        #[cfg(feature = "redis")]
-        let generations = match store {
-            Some((store, secrets)) => {
-                let (in_force, log) = (Arc::clone(&in_force), telemetry.log().clone());
-                let parts = generations::Parts { store, secrets, in_force, clock, log };
-                Some(
-                    generations::keep(parts, &tasks)
-                        .map_err(|error| system("cannot draw keys")(std::io::Error::other(error)))?,
-                )
-            }
-            None => None,
-        };
+        if let Some(sharing) = &sharing {
+            sharing.keep(&in_force, &tasks)?;
+        }
         let failed = Arc::new(AtomicUsize::new(0));
         for listener in listeners {
             let accepting = workers.accept(listener, &tasks);
@@ -261,8 +256,7 @@ impl Gateway {
             addresses,
             admin_address,
             reloads,
-            #[cfg(feature = "redis")]
-            generations,
+            sharing,
         };
         gateway.announce(open_files.ok().flatten());
         Ok(gateway)
@@ -317,9 +311,8 @@ impl Gateway {
         tokio::time::sleep(self.in_force.load().config.limits.drain_notice).await;
         self.drain.begin();
         let left = self.workers.finished().await;
-        #[cfg(feature = "redis")]
-        if let Some(generations) = &self.generations {
-            generations.close().await;
+        if let Some(sharing) = &self.sharing {
+            sharing.leave().await;
         }
         // What is spent until now is written down, and what was leased is given back.
         self.lasting.ledgers.close().await;
@@ -360,6 +353,9 @@ impl Gateway {
         let certificates = Renewal::read(&self.doors, config).map_err(|error| error.to_string())?;
         let earlier = self.in_force.load_full();
         let live = Live::new(Arc::clone(config), &self.lasting, Some(&earlier)).map_err(|error| error.to_string())?;
+        if let Some(sharing) = &self.sharing {
+            sharing.adopt(&live);
+        }
         self.buffers.set_limit(bytes(config.limits.buffered_bytes_total));
         self.admin.set_access(access(config));
         self.admin.set_config(config.redacted());
@@ -495,15 +491,6 @@ pub fn limits(config: &Config) -> Limits {
         streams: limits.streams,
         ..Limits::default()
     }
-}
-
-/// The store that `state` names, if it names one, and the secrets that all replicas have.
-#[cfg(feature = "redis")]
-fn open_store(state: &State, clock: Clock, tasks: &Tasks) -> Result<Option<(Store, Vec<Secret>)>, StartError> {
-    let State::Redis { redis, .. } = state else { return Ok(None) };
-    let store = Store::open(redis, clock, tasks)
-        .map_err(|error| StartError::System { what: "cannot use the store", why: error.to_string() })?;
-    Ok(Some((store, redis.keys.clone())))
 }
 
 fn access(config: &Config) -> admin::Access {

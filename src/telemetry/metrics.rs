@@ -288,6 +288,11 @@ metrics! {
         long_running_slots: Scraped<SlotLabels, IsGauge>,
         /// Slots for calls that run long that others seem to leave us.
         long_running_capacity: Scraped<OrgLabels, IsGauge>,
+        /// Slots this replica may use, where replicas share them.
+        long_running_granted: Scraped<OrgLabels, IsGauge>,
+        /// Slots other replicas have, where replicas share them; also those of replicas that are gone, as long as their calls
+        /// may be in the air.
+        long_running_elsewhere: Scraped<OrgLabels, IsGauge>,
         /// Slots that class batch may hold at this hour.
         long_running_batch_at_most: Scraped<OrgLabels, IsGauge>,
         /// Calls Salesforce refused because too many ran long.

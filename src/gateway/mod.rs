@@ -21,10 +21,10 @@ use crate::answers::{Answers, Touch, lower};
 use crate::body::ByteBudget;
 use crate::call::Family;
 use crate::clock::Clock;
-#[cfg(feature = "redis")]
-use crate::config::State;
 use crate::config::watch::{Reload, Watcher};
 use crate::config::{AccessTo, Config};
+#[cfg(feature = "redis")]
+use crate::config::{Secret, State};
 use crate::edge::listener::{BindError, raise_open_files};
 use crate::edge::tls::TlsError;
 use crate::edge::workers::{WorkerSettings, Workers};
@@ -41,6 +41,8 @@ use crate::telemetry::{EventFormat, Level, Log, LogOptions, Output, Telemetry, T
 
 mod doors;
 pub mod figures;
+#[cfg(feature = "redis")]
+mod generations;
 mod issuers;
 pub mod panics;
 #[cfg(feature = "redis")]
@@ -131,6 +133,8 @@ pub struct Gateway {
     admin_address: SocketAddr,
     reloads: Arc<figures::Reloads>,
     #[cfg(feature = "redis")]
+    generations: Option<generations::Generations>,
+    #[cfg(feature = "redis")]
     places: Option<places::Places>,
 }
 
@@ -156,12 +160,17 @@ impl Gateway {
         let admin_address = admin_listener.local_addr().map_err(system("cannot tell the admin listener's address"))?;
 
         let ledgers = Ledgers::open(&config.state, clock, telemetry.log().clone())?;
+        let tasks = Tasks::new();
+        #[cfg(feature = "redis")]
+        let store = open_store(&config.state, clock, &tasks)?;
+        #[cfg(feature = "redis")]
+        let answers = Answers::shared(clock, store.as_ref().map(|(store, _)| &**store.replica()));
+        #[cfg(not(feature = "redis"))]
         let answers = Answers::new(clock);
         let lasting = Lasting { telemetry: telemetry.clone(), ledgers, answers, made_up_key, dial: None, clock };
         let live = Live::new(Arc::new(config), &lasting, None)?;
-        let tasks = Tasks::new();
         #[cfg(feature = "redis")]
-        let places = share_slots(&live, clock, telemetry.log(), &tasks)?;
+        let places = store.as_ref().and_then(|(store, _)| places::Places::begin(store, &live, clock, telemetry.log()));
         let config = Arc::clone(&live.config);
         let watcher = Watcher::new(&config);
         let in_force: InForce = Arc::new(ArcSwap::from_pointee(live));
@@ -185,6 +194,18 @@ impl Gateway {
             places.keep(Arc::clone(&in_force), &tasks);
         }
         poll::keep(shared, &tasks);
+        #[cfg(feature = "redis")]
+        let generations = match store {
+            Some((store, secrets)) => {
+                let (in_force, log) = (Arc::clone(&in_force), telemetry.log().clone());
+                let parts = generations::Parts { store, secrets, in_force, clock, log };
+                Some(
+                    generations::keep(parts, &tasks)
+                        .map_err(|error| system("cannot draw keys")(std::io::Error::other(error)))?,
+                )
+            }
+            None => None,
+        };
         let failed = Arc::new(AtomicUsize::new(0));
         for listener in listeners {
             let accepting = workers.accept(listener, &tasks);
@@ -251,6 +272,8 @@ impl Gateway {
             admin_address,
             reloads,
             #[cfg(feature = "redis")]
+            generations,
+            #[cfg(feature = "redis")]
             places,
         };
         gateway.announce(open_files.ok().flatten());
@@ -309,6 +332,10 @@ impl Gateway {
         #[cfg(feature = "redis")]
         if let Some(places) = &self.places {
             places.leave().await;
+        }
+        #[cfg(feature = "redis")]
+        if let Some(generations) = &self.generations {
+            generations.close().await;
         }
         // What is spent until now is written down, and what was leased is given back.
         self.lasting.ledgers.close().await;
@@ -381,17 +408,6 @@ impl Gateway {
             ],
         );
     }
-}
-
-/// Has the slots of all orgs shared with other replicas, if their state is.
-#[cfg(feature = "redis")]
-fn share_slots(live: &Live, clock: Clock, log: &Log, tasks: &Tasks) -> Result<Option<places::Places>, StartError> {
-    let State::Redis { redis, on_loss } = &live.config.state else { return Ok(None) };
-    let store = Store::open(redis, clock, tasks)
-        .map_err(|error| StartError::System { what: "cannot use the shared store", why: error.to_string() })?;
-    let places = places::Places::new(store, *on_loss, clock, log.clone());
-    places.adopt(live);
-    Ok(Some(places))
 }
 
 /// Makes old what `order` names.
@@ -499,6 +515,15 @@ pub fn limits(config: &Config) -> Limits {
         streams: limits.streams,
         ..Limits::default()
     }
+}
+
+/// The store that `state` names, if it names one, and the secrets that all replicas have.
+#[cfg(feature = "redis")]
+fn open_store(state: &State, clock: Clock, tasks: &Tasks) -> Result<Option<(Store, Vec<Secret>)>, StartError> {
+    let State::Redis { redis, .. } = state else { return Ok(None) };
+    let store = Store::open(redis, clock, tasks)
+        .map_err(|error| StartError::System { what: "cannot use the store", why: error.to_string() })?;
+    Ok(Some((store, redis.keys.clone())))
 }
 
 fn access(config: &Config) -> admin::Access {

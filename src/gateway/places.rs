@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use crate::admission::slots::{Sight, Slots, Unusable};
 use crate::clock::Clock;
-use crate::config::SharedLoss;
+use crate::config::{SharedLoss, State};
 use crate::live::{InForce, Live};
 use crate::store::{Store, StoreError, Swap};
 use crate::tasks::Tasks;
@@ -83,10 +83,15 @@ enum Trouble {
 }
 
 impl Places {
-    /// Nothing is shared yet.
-    pub fn new(store: Store, on_loss: SharedLoss, clock: Clock, log: Log) -> Self {
+    /// Has the slots of all orgs of `live` shared by way of `store`, if the state is.
+    pub fn begin(store: &Store, live: &Live, clock: Clock, log: &Log) -> Option<Self> {
+        let State::Redis { on_loss, .. } = &live.config.state else { return None };
         let (stop, _) = watch::channel(false);
-        Self(Arc::new(Inner { store, clock, log, on_loss, loops: Tasks::new(), stop }))
+        let inner =
+            Inner { store: store.clone(), clock, log: log.clone(), on_loss: *on_loss, loops: Tasks::new(), stop };
+        let places = Self(Arc::new(inner));
+        places.adopt(live);
+        Some(places)
     }
 
     /// From now on the orgs of `live` use only slots that are granted to this replica. To be called before it is in force.

@@ -287,6 +287,7 @@ fn budget() -> BudgetSnapshot {
 fn filled(snapshot: &mut Snapshot) {
     snapshot.budgets.push(budget());
     let slots = Slots::new(SlotSettings::default(), Clock::start().now());
+    slots.share("one");
     let view = slots.view(Clock::start().now());
     snapshot.slots.push(SlotsSnapshot { org: "prod".into(), mode: SlotMode::Enforce, apex: Some(view.clone()), view });
     let breaker = BreakerSnapshot {

@@ -422,7 +422,8 @@ async fn a_grant_that_nobody_takes_goes_to_the_next() {
 #[tokio::test(start_paused = true)]
 async fn where_slots_are_shared_a_long_call_waits_for_a_grant_and_a_short_one_for_nothing() {
     let clock = Clock::start();
-    let slots = Slots::new(SlotSettings { slots: 4, batch_at_most: 2, ..SlotSettings::default() }, clock.now());
+    let settings = SlotSettings { slots: 4, batch_at_most: 2, reserve: 0, ..SlotSettings::default() };
+    let slots = Slots::new(settings, clock.now());
     slots.share("one");
     let (long, short) = (ask(LONG, Class::Batch), ask(SHORT, Class::Batch));
     let Entered::Waits(mut waits) = slots.enter(&long, || Presumed::Long, clock.now()) else { panic!("it waits") };

@@ -22,16 +22,19 @@ use crate::body::ByteBudget;
 use crate::call::Family;
 use crate::clock::Clock;
 use crate::config::watch::{Reload, Watcher};
-use crate::config::{AccessTo, Config};
+use crate::config::{AccessTo, Config, State};
 use crate::edge::listener::{BindError, raise_open_files};
 use crate::edge::tls::TlsError;
 use crate::edge::workers::{WorkerSettings, Workers};
 use crate::edge::{Counts, Drain, Limits};
 use crate::ledgers::Ledgers;
+use crate::live::tokens::{self, Shelves};
 use crate::live::{InForce, Lasting, Live, Unusable};
 use crate::outcome::RequestIds;
 use crate::stack::{self, Local, Shared};
 use crate::stages::breakers::Wanted;
+#[cfg(feature = "redis")]
+use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::{EventFormat, Level, Log, LogOptions, Output, Telemetry, TelemetryOptions};
 
@@ -95,6 +98,17 @@ pub fn serve(config: Config) -> Result<(), StartError> {
     })
 }
 
+/// Where replicas share their tokens, if `state` is shared.
+fn shelves(state: &State, clock: Clock, tasks: &Tasks) -> Result<Option<Shelves>, StartError> {
+    #[cfg(feature = "redis")]
+    if let State::Redis { redis, .. } = state {
+        let store = Store::open(redis, clock, tasks)
+            .map_err(|error| system("cannot use the shared store")(std::io::Error::other(error)))?;
+        return Ok(Some(tokens::shelves(store)));
+    }
+    Ok(None)
+}
+
 fn log_options(config: &Config) -> LogOptions {
     let output = match &config.log.access {
         AccessTo::Stdout | AccessTo::Off => Output::Stdout,
@@ -149,7 +163,16 @@ impl Gateway {
 
         let ledgers = Ledgers::open(&config.state, clock, telemetry.log().clone())?;
         let answers = Answers::new(clock);
-        let lasting = Lasting { telemetry: telemetry.clone(), ledgers, answers, made_up_key, dial: None, clock };
+        let tasks = Tasks::new();
+        let lasting = Lasting {
+            telemetry: telemetry.clone(),
+            ledgers,
+            answers,
+            made_up_key,
+            dial: None,
+            clock,
+            shelves: shelves(&config.state, clock, &tasks)?,
+        };
         let live = Live::new(Arc::new(config), &lasting, None)?;
         let config = Arc::clone(&live.config);
         let watcher = Watcher::new(&config);
@@ -169,7 +192,6 @@ impl Gateway {
         let counts = Arc::new(Counts::default());
         let ways = Arc::new(Mutex::new(Vec::new()));
         let workers = start_workers(&config, clock, &drain, &counts, shared.clone(), Arc::clone(&ways))?;
-        let tasks = Tasks::new();
         poll::keep(shared, &tasks);
         let failed = Arc::new(AtomicUsize::new(0));
         for listener in listeners {

@@ -21,13 +21,16 @@ use crate::answers::{Answers, Touch, lower};
 use crate::body::ByteBudget;
 use crate::call::Family;
 use crate::clock::Clock;
+#[cfg(feature = "redis")]
+use crate::config::State;
 use crate::config::watch::{Reload, Watcher};
-use crate::config::{AccessTo, Config, State};
+use crate::config::{AccessTo, Config};
 use crate::edge::listener::{BindError, raise_open_files};
 use crate::edge::tls::TlsError;
 use crate::edge::workers::{WorkerSettings, Workers};
 use crate::edge::{Counts, Drain, Limits};
 use crate::ledgers::Ledgers;
+#[cfg(feature = "redis")]
 use crate::live::tokens::{self, Shelves};
 use crate::live::{InForce, Lasting, Live, Unusable};
 use crate::outcome::RequestIds;
@@ -99,14 +102,12 @@ pub fn serve(config: Config) -> Result<(), StartError> {
 }
 
 /// Where replicas share their tokens, if `state` is shared.
+#[cfg(feature = "redis")]
 fn shelves(state: &State, clock: Clock, tasks: &Tasks) -> Result<Option<Shelves>, StartError> {
-    #[cfg(feature = "redis")]
-    if let State::Redis { redis, .. } = state {
-        let store = Store::open(redis, clock, tasks)
-            .map_err(|error| system("cannot use the shared store")(std::io::Error::other(error)))?;
-        return Ok(Some(tokens::shelves(store)));
-    }
-    Ok(None)
+    let State::Redis { redis, .. } = state else { return Ok(None) };
+    let store = Store::open(redis, clock, tasks)
+        .map_err(|error| system("cannot use the shared store")(std::io::Error::other(error)))?;
+    Ok(Some(tokens::shelves(store)))
 }
 
 fn log_options(config: &Config) -> LogOptions {
@@ -171,7 +172,10 @@ impl Gateway {
             made_up_key,
             dial: None,
             clock,
+            #[cfg(feature = "redis")]
             shelves: shelves(&config.state, clock, &tasks)?,
+            #[cfg(not(feature = "redis"))]
+            shelves: None,
         };
         let live = Live::new(Arc::new(config), &lasting, None)?;
         let config = Arc::clone(&live.config);

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::answer::{self, Answered, Grant, User};
 use super::ask::{self, TOTAL};
 use super::common::LOG_IN;
-use super::core::Trouble;
+use super::core::{Core, State, Trouble};
 use super::flow::Hidden;
 use super::identity::{Identity, Settings, Shared, Token, Who};
 use super::sharing::{Claimed, Loan, News, Sharing, Sought, Times, Told};
@@ -22,11 +22,13 @@ use crate::tasks::Tasks;
 /// Clocks that differ by less are the same: an assertion leaves room for it.
 const SKEW_THAT_MATTERS: i64 = 30;
 /// The first and the longest wait before others are told again of a token, and how often that is tried.
-const TELLS_AGAIN: (Duration, Duration, u32) = (Duration::from_secs(1), Duration::from_mins(1), 30);
+const TELLS_AGAIN: (Duration, Duration, u32) = (Duration::from_secs(1), Duration::from_mins(1), 120);
+/// When it is looked up afterwards what the others have told: soon, and when all must have.
+const MEETS_AFTER: [Duration; 2] = [Duration::from_secs(3), Duration::from_mins(1)];
 
 impl Identity {
     /// Makes the errand that was granted. What is to be told to other replicas later is told in `tasks`.
-    pub(super) async fn log_in(&self, login: LogIn, tasks: &Tasks) {
+    pub(super) async fn log_in(self: &Arc<Self>, login: LogIn, tasks: &Tasks) {
         let (shared, settings, clock) = (&self.shared, &self.settings, self.clock);
         let looks_only = shared.core.lock().looks_only();
         let sharing = settings.sharing.as_ref();
@@ -109,26 +111,45 @@ impl Identity {
     }
 
     /// Tells the other replicas of a token; if the store does not answer, now and then until it does.
-    async fn tell(&self, sharing: &Arc<Sharing>, claimed: Option<Claimed>, news: News, times: Times, tasks: &Tasks) {
+    async fn tell(
+        self: &Arc<Self>,
+        sharing: &Arc<Sharing>,
+        claimed: Option<Claimed>,
+        news: News,
+        times: Times,
+        tasks: &Tasks,
+    ) {
         let (shared, clock) = (&self.shared, self.clock);
         if sharing.granted(clock, (&shared.bond, &shared.shares), claimed, &news, times).await != Told::Unheard {
             return;
         }
-        let (sharing, shared) = (Arc::clone(sharing), Arc::clone(shared));
-        tasks.spawn_background(async move {
-            let (mut pause, longest, times_told) = TELLS_AGAIN;
-            for _ in 0..times_told {
-                sleep(pause).await;
-                if !shared.bond.lock().still_holds(news.turn) {
-                    return;
-                }
-                let told = sharing.granted(clock, (&shared.bond, &shared.shares), None, &news, times).await;
-                if told != Told::Unheard {
-                    return;
-                }
-                pause = (pause * 2).min(longest);
+        let (identity, sharing) = (Arc::clone(self), Arc::clone(sharing));
+        tasks.spawn_background(async move { identity.tell_later(&sharing, &news, times).await });
+    }
+
+    /// Tells them once the store answers. They do the same meanwhile, so all end up with the newest of their tokens.
+    async fn tell_later(&self, sharing: &Sharing, news: &News, times: Times) {
+        let (shared, clock) = (&self.shared, self.clock);
+        let (mut pause, longest, attempts) = TELLS_AGAIN;
+        for _ in 0..attempts {
+            sleep(pause).await;
+            if !shared.bond.lock().still_holds(news.turn) {
+                return;
             }
-        });
+            if sharing.granted(clock, (&shared.bond, &shared.shares), None, news, times).await != Told::Unheard {
+                break;
+            }
+            pause = (pause * 2).min(longest);
+        }
+        for pause in MEETS_AFTER {
+            sleep(pause).await;
+            let Sought::Found(loan) = sharing.seek(clock, &shared.bond, &shared.shares, true).await else { continue };
+            let mut core = shared.core.lock();
+            let newer = shared.bond.lock().is_older_than(loan.generation);
+            if newer && core.state(clock.now()).0 == State::Fresh {
+                adopt(shared, &self.settings, &mut core, loan);
+            }
+        }
     }
 }
 
@@ -180,16 +201,14 @@ impl LogIn {
 
     /// Another replica has a token.
     fn adopted(mut self, loan: Loan, settings: &Settings) {
-        let shared = &self.shared;
-        let Loan { generation, token, user, times: Times { since, renew_at, ends } } = loan;
-        let Some(values) = values(&token) else { return self.failed(Trouble::Garbage) };
-        know(shared, settings, user);
-        let mut core = shared.core.lock();
-        let epoch = core.adopted(since, renew_at, ends);
-        put(shared, epoch, renew_at, &token, values);
-        shared.bond.lock().holds(epoch, generation);
+        let mut core = self.shared.core.lock();
+        let well = adopt(&self.shared, settings, &mut core, loan);
         drop(core);
-        self.finish();
+        if well {
+            self.finish();
+        } else {
+            self.failed(Trouble::Garbage);
+        }
     }
 
     /// No log-in is to be made before `until`.
@@ -240,6 +259,18 @@ fn put(shared: &Shared, epoch: u64, renew_at: Instant, token: &Hidden, values: (
     let (authorization, session) = values;
     let jwt = answer::is_jwt(token.expose());
     shared.current.store(Some(Arc::new(Token { epoch, authorization, session, renew_at, jwt })));
+}
+
+/// Puts the token of another replica in force, if it is one.
+fn adopt(shared: &Shared, settings: &Settings, core: &mut Core, loan: Loan) -> bool {
+    let Loan { generation, token, user, times: Times { since, renew_at, ends } } = loan;
+    let Some(values) = values(&token) else { return false };
+    know(shared, settings, user);
+    let epoch = core.adopted(since, renew_at, ends);
+    put(shared, epoch, renew_at, &token, values);
+    shared.bond.lock().holds(epoch, generation);
+    shared.shares.adopted();
+    true
 }
 
 /// Takes in whose identity it is.

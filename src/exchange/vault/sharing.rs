@@ -106,6 +106,11 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// A token of another replica is in force.
+    pub(super) fn adopted(&self) {
+        self.adopted.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(super) fn read(&self) -> Shares {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Shares {
@@ -143,6 +148,11 @@ impl Bond {
     /// Whether the token in force is the one of `generation`.
     pub(super) fn still_holds(&self, generation: u64) -> bool {
         self.held == generation
+    }
+
+    /// Whether there is a token in force, and one from before `generation`.
+    pub(super) fn is_older_than(&self, generation: u64) -> bool {
+        self.held > 0 && self.held < generation
     }
 
     /// The token of `epoch` was rejected.
@@ -288,12 +298,7 @@ impl Sharing {
                 Err(NoAnswer) => Err(NoAnswer),
             };
             match outcome {
-                Ok(Step::End(sought)) => {
-                    if matches!(sought, Sought::Found(_)) {
-                        counts.adopted.fetch_add(1, Ordering::Relaxed);
-                    }
-                    return sought;
-                }
+                Ok(Step::End(sought)) => return sought,
                 Ok(Step::Again(seen, at)) => {
                     failures = 0;
                     found = Some((seen, at));

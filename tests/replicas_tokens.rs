@@ -22,16 +22,27 @@ struct House {
     org: SocketAddr,
     redis: Redis,
     key: String,
-    _runtime: tokio::runtime::Runtime,
+    /// Salesforce ends with it.
+    _open: tokio::sync::oneshot::Sender<()>,
 }
 
 impl House {
     fn new() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let sessions = SimSessions { idle_seconds: 3_600, ..SimSessions::default() };
         let sim = Sim::new(SimConfig { sessions, ..small() });
-        let org = runtime.block_on(sim.listen(([127, 0, 0, 1], 0).into())).unwrap().local_addr;
-        Self { sim, org, redis: Redis::start(), key: key::generate().unwrap().to_string(), _runtime: runtime }
+        let (tell, told) = std::sync::mpsc::channel();
+        let (open, ended) = tokio::sync::oneshot::channel::<()>();
+        let listening = sim.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listening = listening.listen(([127, 0, 0, 1], 0).into()).await.unwrap();
+                tell.send(listening.local_addr).unwrap();
+                let _ = ended.await;
+            });
+        });
+        let org = told.recv().unwrap();
+        Self { sim, org, redis: Redis::start(), key: key::generate().unwrap().to_string(), _open: open }
     }
 
     /// One more replica, which has this secret in common with others.

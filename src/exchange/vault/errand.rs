@@ -23,8 +23,9 @@ use crate::tasks::Tasks;
 const SKEW_THAT_MATTERS: i64 = 30;
 /// The first and the longest wait before others are told again of a token, and how often that is tried.
 const TELLS_AGAIN: (Duration, Duration, u32) = (Duration::from_secs(1), Duration::from_mins(1), 120);
-/// When it is looked up afterwards what the others have told: soon, and when all must have.
-const MEETS_AFTER: [Duration; 2] = [Duration::from_secs(3), Duration::from_mins(1)];
+/// How often it is looked up afterwards what the others have told, after a second, two, four and so on: in a minute all
+/// must have.
+const MEETS: u32 = 6;
 
 impl Identity {
     /// Makes the errand that was granted. What is to be told to other replicas later is told in `tasks`.
@@ -120,29 +121,33 @@ impl Identity {
         tasks: &Tasks,
     ) {
         let (shared, clock) = (&self.shared, self.clock);
-        if sharing.granted(clock, (&shared.bond, &shared.shares), claimed, &news, times).await != Told::Unheard {
+        let alone = claimed.is_none();
+        let told = sharing.granted(clock, (&shared.bond, &shared.shares), claimed, &news, times).await;
+        if told != Told::Unheard && !alone {
             return;
         }
         let (identity, sharing) = (Arc::clone(self), Arc::clone(sharing));
-        tasks.spawn_background(async move { identity.tell_later(&sharing, &news, times).await });
+        tasks.spawn_background(async move { identity.tell_later(&sharing, &news, times, told).await });
     }
 
-    /// Tells them once the store answers. They do the same meanwhile, so all end up with the newest of their tokens.
-    async fn tell_later(&self, sharing: &Sharing, news: &News, times: Times) {
+    /// Tells them once the store answers, unless they were `told`. Others that had to log in for themselves do the same
+    /// meanwhile, so all end up with the newest of their tokens.
+    async fn tell_later(&self, sharing: &Sharing, news: &News, times: Times, mut told: Told) {
         let (shared, clock) = (&self.shared, self.clock);
         let (mut pause, longest, attempts) = TELLS_AGAIN;
         for _ in 0..attempts {
+            if told != Told::Unheard {
+                break;
+            }
             sleep(pause).await;
             if !shared.bond.lock().still_holds(news.turn) {
                 return;
             }
-            if sharing.granted(clock, (&shared.bond, &shared.shares), None, news, times).await != Told::Unheard {
-                break;
-            }
+            told = sharing.granted(clock, (&shared.bond, &shared.shares), None, news, times).await;
             pause = (pause * 2).min(longest);
         }
-        for pause in MEETS_AFTER {
-            sleep(pause).await;
+        for nth in 0..MEETS {
+            sleep(TELLS_AGAIN.0 * (1 << nth)).await;
             let Sought::Found(loan) = sharing.seek(clock, &shared.bond, &shared.shares, true).await else { continue };
             let mut core = shared.core.lock();
             let newer = shared.bond.lock().is_older_than(loan.generation);

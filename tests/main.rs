@@ -47,6 +47,7 @@ mod reload;
 mod remembered;
 mod replicas_answers;
 mod replicas_slots;
+mod replicas_tokens;
 mod retries;
 mod sdk;
 mod sdks;

@@ -4,6 +4,7 @@ use super::StartError;
 use crate::answers::Answers;
 use crate::clock::Clock;
 use crate::config::{Config, State};
+use crate::live::tokens::Shelves;
 use crate::live::{InForce, Live};
 use crate::tasks::Tasks;
 use crate::telemetry::Log;
@@ -25,6 +26,10 @@ impl Sharing {
     }
 
     pub(super) fn answers(&self) -> Answers {
+        match *self {}
+    }
+
+    pub(super) fn shelves(&self) -> Shelves {
         match *self {}
     }
 

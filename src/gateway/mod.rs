@@ -164,7 +164,9 @@ impl Gateway {
         let tasks = Tasks::new();
         let sharing = Sharing::open(&config, clock, telemetry.log(), &tasks)?;
         let answers = sharing.as_ref().map_or_else(|| Answers::new(clock), Sharing::answers);
-        let lasting = Lasting { telemetry: telemetry.clone(), ledgers, answers, made_up_key, dial: None, clock };
+        let shelves = sharing.as_ref().map(Sharing::shelves);
+        let lasting =
+            Lasting { telemetry: telemetry.clone(), ledgers, answers, made_up_key, dial: None, clock, shelves };
         let live = Live::new(Arc::new(config), &lasting, None)?;
         if let Some(sharing) = &sharing {
             sharing.adopt(&live);

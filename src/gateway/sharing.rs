@@ -10,6 +10,7 @@ use super::{StartError, system};
 use crate::answers::Answers;
 use crate::clock::Clock;
 use crate::config::{Config, Secret, State};
+use crate::live::tokens::{self, Shelves};
 use crate::live::{InForce, Live};
 use crate::store::Store;
 use crate::tasks::Tasks;
@@ -45,6 +46,11 @@ impl Sharing {
     /// Kept answers that know of what other replicas change.
     pub(super) fn answers(&self) -> Answers {
         Answers::shared(self.clock, Some(&**self.store.replica()))
+    }
+
+    /// Where identities share their tokens with their like in other replicas.
+    pub(super) fn shelves(&self) -> Shelves {
+        tokens::shelves(self.store.clone())
     }
 
     /// What is about to be in force uses only what is granted to this replica.

@@ -10,7 +10,7 @@ use smol_str::SmolStr;
 
 pub use super::buckets::{OverheadBuckets, RequestBuckets};
 use super::cells::{Counters, Histograms, IsCounter, IsGauge, LabelSet, Scraped, Series};
-pub use super::results::{ConnectResult, ConnectionState, LoginResult, RefreshResult, ReloadResult};
+pub use super::results::{ConnectResult, ConnectionState, LoginResult, RefreshResult, ReloadResult, ShareResult};
 use crate::admission::Hurry;
 use crate::call::{Class, Family, Operation};
 use crate::exchange::vault::State;
@@ -181,6 +181,10 @@ labels! {
 labels! {
     /// Of `tokens_refreshed_total`.
     RefreshLabels { org: SmolStr, identity: SmolStr, result: RefreshResult }
+}
+labels! {
+    /// Of `token_shares_total`.
+    ShareLabels { org: SmolStr, identity: SmolStr, result: ShareResult }
 }
 labels! {
     /// Of `identity_state`.
@@ -357,6 +361,8 @@ metrics! {
         upstream_resent_total: Scraped<OrgLabels, IsCounter>,
         /// Log-ins of an identity at Salesforce, by how they ended.
         tokens_refreshed_total: Scraped<RefreshLabels, IsCounter>,
+        /// Tokens of an identity shared with other replicas, by what came of it.
+        token_shares_total: Scraped<ShareLabels, IsCounter>,
         /// 1 for what an identity is doing, 0 for everything else it could do.
         identity_state: Scraped<IdentityStateLabels, IsGauge>,
         /// Calls that wait for an identity's log-in.

@@ -13,7 +13,7 @@ use crate::admission::{Funding, Hurry, Ledger, Minute, OrgSettings, PaceBudget, 
 use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgId, Principal};
 use crate::config::{BreakerMode, DailyMode, PaceMode, SlotMode};
 use crate::exchange::breaker::BreakerState;
-use crate::exchange::vault::{State, Trouble};
+use crate::exchange::vault::{Shares, State, Trouble};
 use crate::outcome::{
     CacheResult, Ending, Errand, Exchange, FailureKind, Failures, PollResult, Purse, Queued, Remembered, RequestId,
     RetryResult, Source as AnswerSource,
@@ -331,6 +331,7 @@ fn filled(snapshot: &mut Snapshot) {
         refreshed: 1,
         failed: 1,
         refused: 0,
+        shares: Some(Shares { adopted: 2, published: 1, unreadable: 0, store_down: 1 }),
     });
     snapshot.facades.push(FacadeSnapshot { org: "prod".into(), logins_limited: 3, ..FacadeSnapshot::default() });
     snapshot.config.last_reload_successful = true;

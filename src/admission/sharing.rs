@@ -19,7 +19,7 @@ use super::usage::Reading;
 /// How often the bank is asked what others spent, while they do.
 const LIVELY: Duration = Duration::from_secs(1);
 /// And while they do not.
-const QUIET: Duration = Duration::from_secs(4);
+const QUIET: Duration = Duration::from_secs(3);
 /// What is set aside for the time in which the bank is lost is enough for so many seconds at the present rate.
 const RESERVE_SECONDS: u64 = 900;
 /// At least this much, with plenty left.

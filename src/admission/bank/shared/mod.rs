@@ -9,3 +9,8 @@ pub mod state;
 pub mod teller;
 
 pub mod words;
+
+#[cfg(test)]
+mod losses;
+#[cfg(test)]
+mod sim;

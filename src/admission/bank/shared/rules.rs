@@ -35,7 +35,7 @@ pub const KNOWN_WITHIN_MS: u64 = 15_000;
 /// After it began with new data, the store waits so long for replicas that remember the old ones.
 pub const GATHER_MS: u64 = 5_000;
 /// While a replica was heard within this time, no other may take the time from the store's clock.
-const ALIVE_WITHIN_MS: u64 = 300_000;
+pub const ALIVE_WITHIN_MS: u64 = 8_000;
 /// Unless it differs by less than this. A ledger dates its calls as much later, so that they never leave too early.
 pub const STEP_MS: u64 = 10_000;
 /// How much may be issued beside an answer after which a replica remembers nothing of use.
@@ -64,11 +64,11 @@ pub fn open(state: &mut State, time: u64, replica: &Arc<str>, fresh: u64) -> Tol
     let member = state.members.entry(Arc::clone(replica)).or_default();
     if member.born == 0 {
         member.born = version;
+        member.until = minute(now).plus(LEASE_MINUTES);
+        let mark = Mark { version, issued: state.issued, half: NO_HALF };
+        (member.sure, member.last) = (mark, mark);
     }
-    (member.heard, member.heard_raw, member.until) = (now, time, minute(now).plus(LEASE_MINUTES));
-    member.granted = Default::default();
-    let mark = Mark { version, issued: state.issued, half: NO_HALF };
-    (member.sure, member.last) = (mark, mark);
+    (member.heard, member.heard_raw) = (now, time);
     let tell = Tell { replica: Arc::clone(replica), epoch: state.epoch, ..Tell::default() };
     answer(state, &tell)
 }
@@ -237,16 +237,24 @@ fn note(state: &mut State, tell: &Tell) {
 
 /// What the store can give away now.
 struct Purse {
-    left: u64,
+    /// Below the ceiling.
+    free: u64,
+    /// Until others have to be answered.
+    room: u64,
     held: u64,
 }
 
 impl Purse {
     /// Up to `ask` calls; only `floor` of them out of what is held for floors.
     fn take(&mut self, ask: u64, floor: u64) -> u64 {
-        let granted = ask.min(self.left.saturating_sub(self.held).max(floor.min(self.left)));
-        self.left -= granted;
+        let granted = ask.min(self.free_of_floors().max(floor.min(self.free))).min(self.room);
+        self.free -= granted;
+        self.room -= granted;
         granted
+    }
+
+    fn free_of_floors(&self) -> u64 {
+        self.free.saturating_sub(self.held)
     }
 }
 
@@ -283,7 +291,7 @@ fn grant(state: &mut State, tell: &Tell) {
     }
     let may = now >= state.gathering && is_known(state, &tell.replica);
     let free = if may { tell.cap.saturating_sub(state.committed()) } else { 0 };
-    let mut purse = Purse { left: free.min(room(state, &tell.replica)), held: tell.held };
+    let mut purse = Purse { free, room: room(state, &tell.replica), held: tell.held };
     let mut short = false;
 
     // Few calls go to those that wait in their own name first: the common lease is asked by all others together.
@@ -304,7 +312,8 @@ fn grant(state: &mut State, tell: &Tell) {
     let granted = purse.take(tell.ask, tell.floor);
     short |= granted < tell.ask;
     let living = state.members.values().filter(|member| member.awaited || minute(now) <= member.until).count();
-    let reserve = tell.reserve_ask.min(purse.left.saturating_sub(tell.held) / (4 * living.max(1) as u64));
+    let spare = purse.free_of_floors().min(purse.room);
+    let reserve = tell.reserve_ask.min(spare / (4 * living.max(1) as u64));
     state.issued += (allotted.iter().sum::<u64>() + granted + reserve) as i64;
     if short && tell.waiting {
         state.wanted = (now, Arc::clone(&tell.replica));

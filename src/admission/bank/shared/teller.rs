@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admission::bank::{Allotted, Entry, Lease, Past, Paused, Shared, Statement};
+use crate::admission::bank::{Allotted, Entry, Lease, Paused, Shared, Statement};
 use crate::admission::ring::WINDOW_MINUTES;
 use crate::admission::time::Minute;
 use crate::admission::usage::Reading;
@@ -47,7 +47,7 @@ pub enum Reply {
 pub enum Step {
     /// There is more to say.
     Again,
-    /// That was all.
+    /// That was all. Where there was no statement, nothing is granted, and everything that there is belongs to the others.
     Done(Lease),
     /// The store takes no more replicas.
     Full,
@@ -197,21 +197,14 @@ impl Teller {
         (self.current, self.granted) = (false, None);
     }
 
-    /// What there was before, once it was opened: every call is the others'.
-    pub fn past(&mut self, now: Duration) -> Past {
-        let entries = self.news();
-        self.repaused = false;
-        Past { now: self.ledger_time(now), entries, paused: self.paused.clone(), shared: true, ..Past::default() }
-    }
-
     fn settled(&mut self, answer: Box<Answer>, statement: Option<&Statement>, sent: Duration, now: Duration) -> Step {
         self.stranger = false;
         if answer.epoch != self.epoch {
             (self.epoch, self.known) = (answer.epoch, 0);
         }
-        if self.anchor.1 == 0 || answer.now > self.time(sent) {
-            // At the earliest it was so late when it was asked.
-            self.anchor = (sent, answer.now.max(self.time(sent)));
+        if answer.now > self.time(now) {
+            // It was so late at least a moment ago: nobody's time runs faster than that of the first.
+            self.anchor = (now, answer.now);
         }
         let mine = answer.members.iter().find(|known| known.replica == self.replica).map_or(0, |known| known.seq);
         self.seq = self.seq.max(mine);
@@ -374,7 +367,7 @@ impl Teller {
         if let Some(saying) = &mut self.saying {
             epoch = saying.epoch;
             saying.last = last;
-            saying.through = cells.last().map(|cell| cell.key.clone()).or(saying.after.take());
+            saying.through = cells.last().map(|cell| cell.key.clone()).or_else(|| saying.after.take());
         }
         let mut memory = Memory {
             replica: Arc::clone(&self.replica),
@@ -392,7 +385,7 @@ impl Teller {
         };
         let Some(recalled) = &self.memory else { return memory };
         // After the end of its own lease others may have been granted anything.
-        let fit = recalled.until >= minute(at) && recalled.half < NO_HALF;
+        let fit = recalled.until > minute(at) && recalled.half < NO_HALF;
         if fit {
             let silent = u64::try_from(now.saturating_sub(recalled.at).as_millis()).unwrap_or(u64::MAX);
             (memory.version, memory.half) = (recalled.version, recalled.half);

@@ -2,6 +2,7 @@
 //! to all of it.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -58,7 +59,7 @@ impl Cluster {
     fn new(daily: &str, share: &str, on_loss: &str) -> Self {
         let simulator = Simulator::with(&["--daily-limit", "1000000"]);
         let redis = Redis::start();
-        let wire = Wire::to(&redis);
+        let wire = Wire::to(redis.port());
         let org = simulator.address;
         let setup = Setup::written(&format!(
             "listeners: [{{address: 127.0.0.1:0}}]
@@ -66,7 +67,7 @@ admin: {{address: 127.0.0.1:0}}
 runtimes: 1
 orgs: [{{name: prod, instance_url: 'http://{org}', daily: {{{daily}}}}}]
 callers: [{{name: etl, match: any, class: interactive, daily: {{{share}}}}}]
-state: {{redis: {{url: {{env: REDIS_URL}}}}, on_loss: {on_loss}}}
+state: {{redis: {{url: {{env: REDIS_URL}}, keys: [{{env: REDIS_KEY}}]}}, on_loss: {on_loss}}}
 cache: {{mode: off}}
 log: {{access: off}}
 "
@@ -76,16 +77,16 @@ log: {{access: off}}
 
     /// A replica that may be used.
     fn replica(&self) -> Gateway {
-        self.setup.serve_with(|command| {
-            command.env("REDIS_URL", self.wire.url());
-        })
+        self.setup.serve_with(|command| self.tell(command))
     }
 
     /// One of which nobody knows whether it may.
     fn newborn(&self) -> Gateway {
-        self.setup.start_with(|command| {
-            command.env("REDIS_URL", self.wire.url());
-        })
+        self.setup.start_with(|command| self.tell(command))
+    }
+
+    fn tell(&self, command: &mut Command) {
+        command.env("REDIS_URL", self.wire.url()).env("REDIS_KEY", "a secret of the replicas of this test");
     }
 
     fn charged(&self) -> u64 {

@@ -182,6 +182,8 @@ pub fn budgets(live: &Live, now: Instant) -> Vec<BudgetSnapshot> {
             mode: configured.daily.mode,
             budget,
             returning_by_hour,
+            // The bank knows it.
+            shared: None,
             callers,
             paces: paces(live, org, now),
             // The telemetry knows them itself.

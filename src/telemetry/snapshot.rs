@@ -8,6 +8,7 @@ use serde::Serialize;
 use smol_str::SmolStr;
 
 use super::spenders::{BulkBatches, TopClients};
+use crate::admission::bank::Standing;
 use crate::admission::slots::SlotsView;
 use crate::admission::{CallerBudget, OrgBudget, PaceBudget};
 use crate::call::Family;
@@ -42,8 +43,21 @@ pub struct Snapshot {
     pub identities: Vec<IdentitySnapshot>,
     /// Every org's own log-in.
     pub facades: Vec<FacadeSnapshot>,
+    /// Exchanges with the store that replicas share.
+    pub store: Vec<StoreSnapshot>,
     /// Spans of traced requests, by what became of them.
     pub spans: Vec<(&'static str, u64)>,
+}
+
+/// Exchanges with the store that replicas share, for one purpose.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct StoreSnapshot {
+    /// What for.
+    pub purpose: String,
+    /// Those that were answered since the start.
+    pub answered: u64,
+    /// Those that failed since the start.
+    pub failed: u64,
 }
 
 /// One org's daily budget. Numbers are API calls; minutes are counted from the Unix epoch.
@@ -58,6 +72,9 @@ pub struct BudgetSnapshot {
     pub budget: OrgBudget,
     /// What comes back in each of the next 24 hours.
     pub returning_by_hour: [u64; 24],
+    /// How the books stand that replicas share; absent where they do not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Standing>,
     /// Every caller that is configured or has used anything, the largest user first.
     pub callers: Vec<CallerBudget>,
     /// Every caller that has a pace.

@@ -1,0 +1,32 @@
+-- A replica comes. ARGV: its name, and the number of the data if there are none.
+local name = ARGV[1]
+local alive = false
+for _, member in pairs(M) do
+  alive = alive or (not member.awaited and TIME < member.heard_raw + ALIVE_MS)
+end
+-- Where others are alive, time is what they say.
+if not alive then
+  S.now = math.max(S.now, TIME)
+end
+begin(tonumber(ARGV[2]))
+tidy()
+local all = members(function()
+  return true
+end)
+if #all >= MOST_REPLICAS and not M[name] then
+  save()
+  return { 'stale' }
+end
+S.version = S.version + 1
+local me = M[name] or new_member(false, 0)
+M[name] = me
+if me.born == 0 then
+  me.born = S.version
+end
+me.heard, me.heard_raw, me.ends = S.now, TIME, minute(S.now) + LEASE_MINUTES
+me.granted = { 0, 0, {} }
+me.sure = { S.version, S.issued, 0 }
+me.last = me.sure
+local said = answer(name, 0, 0)
+save()
+return said

@@ -7,6 +7,7 @@
 //! was first, never when it was granted. A process that stops cleanly gives its lease back.
 
 pub mod memory;
+pub mod shared;
 pub mod sqlite;
 
 use std::fmt;

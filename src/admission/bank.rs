@@ -7,8 +7,11 @@
 //! was first, never when it was granted. A process that stops cleanly gives its lease back.
 
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod shared;
 pub mod sqlite;
+mod standing;
 
 use std::fmt;
 use std::future::Future;
@@ -22,6 +25,8 @@ use crate::clock::Clock;
 use super::lease::OnLoss;
 use super::ledger::Ledger;
 use super::time::Minute;
+
+pub use standing::Standing;
 
 /// For how many minutes a lease may be spent unless it is renewed.
 pub const LEASE_MINUTES: u32 = 15;

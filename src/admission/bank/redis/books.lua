@@ -62,7 +62,7 @@ local function save()
 end
 
 local function new_member(awaited, ends)
-  local none = { 0, 0, 0 }
+  local none = { 0, 0, NO_HALF }
   return {
     seq = 0, born = 0, heard = 0, heard_raw = 0, ends = ends, out = 0, reserve = 0, named = 0, unnamed = 0,
     sure = none, last = none, awaited = awaited, lost = false, granted = { 0, 0, {} },

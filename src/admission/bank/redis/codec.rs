@@ -37,6 +37,12 @@ impl Args {
         self
     }
 
+    /// Says a script that is changed to be told what time it is.
+    #[cfg(test)]
+    pub(super) fn time(&mut self, time: u64) {
+        self.number(time);
+    }
+
     /// As the store takes them.
     pub(super) fn slices(&self) -> Vec<&[u8]> {
         self.0.iter().map(Vec::as_slice).collect()
@@ -50,9 +56,17 @@ struct PausedText {
     classes: Vec<usize>,
 }
 
-/// The arguments that tell `tell`.
-pub(super) fn tell(tell: &Tell) -> Args {
+/// The arguments with which `replica` comes; `fresh` is the number of the data if there are none.
+pub(super) fn open(replica: &str, fresh: u64) -> Args {
     let mut args = Args::default();
+    args.text(replica).number(fresh);
+    args
+}
+
+/// The arguments that tell `tell`, the replica's last word if `closing`.
+pub(super) fn tell(tell: &Tell, closing: bool) -> Args {
+    let mut args = Args::default();
+    args.text(if closing { "close" } else { "settle" });
     args.text(&*tell.replica).number(tell.epoch).number(tell.seq).number(tell.known).number(tell.at);
     args.number(tell.cap).number(tell.held);
     match tell.foreign {
@@ -207,6 +221,10 @@ pub(super) fn pauses(paused: &Paused) -> String {
 }
 
 pub(super) fn read_pauses(text: &[u8]) -> Option<Paused> {
+    // Nobody ever paused anything.
+    if text.is_empty() {
+        return Some(Paused::default());
+    }
     let read: PausedText = serde_json::from_slice(text).ok()?;
     let classes = read.classes.iter().map(|class| Class::ALL.get(*class).copied()).collect::<Option<_>>()?;
     Some(Paused { callers: read.callers, classes })

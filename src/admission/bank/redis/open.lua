@@ -2,10 +2,10 @@
 local name = ARGV[1]
 local alive = false
 for _, member in pairs(M) do
-  alive = alive or (not member.awaited and TIME < member.heard_raw + ALIVE_MS)
+  alive = alive or (not member.awaited and TIME < member.heard_raw + ALIVE_WITHIN_MS)
 end
 -- Where others are alive, time is what they say.
-if not alive then
+if not alive or TIME < S.now + STEP_MS then
   S.now = math.max(S.now, TIME)
 end
 begin(tonumber(ARGV[2]))
@@ -25,7 +25,7 @@ if me.born == 0 then
 end
 me.heard, me.heard_raw, me.ends = S.now, TIME, minute(S.now) + LEASE_MINUTES
 me.granted = { 0, 0, {} }
-me.sure = { S.version, S.issued, 0 }
+me.sure = { S.version, S.issued, NO_HALF }
 me.last = me.sure
 local said = answer(name, 0, 0)
 save()

@@ -11,11 +11,12 @@ end
 local name = next_text()
 local epoch, fresh, at, version, half = next_number(), next_number(), next_number(), next_number(), next_number()
 local stale, last = next_number() == 1, next_number() == 1
+S.now = math.max(S.now, at)
 begin(fresh)
 if epoch ~= S.epoch and epoch ~= 0 then
+  save()
   return { S.epoch, 0, 0 }
 end
-S.now = math.max(S.now, math.min(TIME, at))
 -- Nothing is granted while somebody is in the middle of it.
 S.gathering = math.max(S.gathering, S.now + GATHER_MS)
 local known = {}

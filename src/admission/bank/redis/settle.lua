@@ -138,7 +138,7 @@ local function grant()
 end
 
 if seq > me.seq then
-  S.now = math.max(S.now, math.min(TIME, at))
+  S.now = math.max(S.now, at)
   tidy()
   me = M[name]
   if not me then

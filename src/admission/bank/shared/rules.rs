@@ -35,13 +35,13 @@ pub const KNOWN_WITHIN_MS: u64 = 15_000;
 /// After it began with new data, the store waits so long for replicas that remember the old ones.
 pub const GATHER_MS: u64 = 5_000;
 /// While a replica was heard within this time, no other may take the time from the store's clock.
-const ALIVE_WITHIN_MS: u64 = 300_000;
+pub const ALIVE_WITHIN_MS: u64 = 300_000;
 /// Unless it differs by less than this. A ledger dates its calls as much later, so that they never leave too early.
 pub const STEP_MS: u64 = 10_000;
 /// How much may be issued beside an answer after which a replica remembers nothing of use.
 pub const NO_HALF: u64 = 1 << 52;
 /// For so long others are told that a replica got too little.
-const WANTED_MS: u64 = 5_000;
+pub const WANTED_MS: u64 = 5_000;
 /// Cells told in one answer.
 pub const CELLS_AT_ONCE: usize = 1_000;
 /// Replicas of one org.
@@ -89,6 +89,9 @@ pub fn settle(state: &mut State, time: u64, tell: &Tell) -> Told {
     }
     state.now = state.now.max(tell.at);
     tidy(state);
+    if !state.members.contains_key(&tell.replica) {
+        return Told::Strange { epoch: state.epoch };
+    }
     state.find(&tell.replica);
     report(state, time, tell);
     note(state, tell);

@@ -151,10 +151,6 @@ labels! {
     SettleLabels { org: SmolStr, result: &'static str }
 }
 labels! {
-    /// Of `bank_commands_total`.
-    PurposeLabels { purpose: SmolStr, result: &'static str }
-}
-labels! {
     /// Of `in_flight`.
     InFlightLabels { org: SmolStr, class: Class }
 }
@@ -332,8 +328,6 @@ metrics! {
         bank_epochs_total: Scraped<OrgLabels, IsCounter>,
         /// Statements to the shared store, by whether it took them (taken) or could not be reached (failed).
         bank_settles_total: Scraped<SettleLabels, IsCounter>,
-        /// Exchanges with the shared store, by what they were for, and whether they were answered or failed.
-        bank_commands_total: Scraped<PurposeLabels, IsCounter>,
         /// Sent calls that go on although their caller left.
         abandoned_calls: Scraped<OrgLabels, IsGauge>,
         /// Callers' connections open on a listener.

@@ -52,7 +52,7 @@ pub use self::render::{TEXT_FORMAT, VERSION};
 pub use self::snapshot::{
     BreakerSnapshot, BreakersSnapshot, BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot,
     IdentitySnapshot, ListenerSnapshot, ObjectRoom, PaceSnapshot, RetrySnapshot, RuntimeSnapshot, SlotsSnapshot,
-    Snapshot, SpendingSnapshot, SpendingSteps, StoreSnapshot, UpstreamSnapshot,
+    Snapshot, SpendingSnapshot, SpendingSteps, UpstreamSnapshot,
 };
 pub use self::spenders::{BulkBatches, TopClient, TopClients};
 pub use self::status::{CacheEvents, CacheStatus, CacheSummary, CallerStatus, InFlightStatus, Saved, Status, Totals};

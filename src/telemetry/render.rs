@@ -8,7 +8,7 @@ use smol_str::SmolStr;
 use super::metrics::{
     BuildLabels, ConnectLabels, ConnectResult, ConnectionLabels, ConnectionState, Gauges, IdentityLabels,
     IdentityStateLabels, InFlightLabels, ListenerLabels, LoginLabels, LoginResult, NoLabels, OrgLabels, ProcessMetrics,
-    PurposeLabels, RefreshLabels, RefreshResult, ReloadLabels, ReloadResult, RuntimeLabels, SpanLabels,
+    RefreshLabels, RefreshResult, ReloadLabels, ReloadResult, RuntimeLabels, SpanLabels,
 };
 use super::{
     ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot, ProcessSnapshot, Shared, Snapshot, Telemetry,
@@ -86,12 +86,6 @@ impl Shared {
         let counts = self.log.counts();
         gauges.log_lines_total.set(NoLabels {}, counts.lines as f64);
         gauges.log_lines_dropped_total.set(NoLabels {}, counts.dropped as f64);
-        for store in &snapshot.store {
-            for (result, count) in [("answered", store.answered), ("failed", store.failed)] {
-                let labels = PurposeLabels { purpose: SmolStr::from(&store.purpose), result };
-                gauges.bank_commands_total.set(labels, count as f64);
-            }
-        }
         for (result, count) in &snapshot.spans {
             gauges.trace_spans_total.set(SpanLabels { result }, *count as f64);
         }

@@ -43,21 +43,8 @@ pub struct Snapshot {
     pub identities: Vec<IdentitySnapshot>,
     /// Every org's own log-in.
     pub facades: Vec<FacadeSnapshot>,
-    /// Exchanges with the store that replicas share.
-    pub store: Vec<StoreSnapshot>,
     /// Spans of traced requests, by what became of them.
     pub spans: Vec<(&'static str, u64)>,
-}
-
-/// Exchanges with the store that replicas share, for one purpose.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct StoreSnapshot {
-    /// What for.
-    pub purpose: String,
-    /// Those that were answered since the start.
-    pub answered: u64,
-    /// Those that failed since the start.
-    pub failed: u64,
 }
 
 /// One org's daily budget. Numbers are API calls; minutes are counted from the Unix epoch.

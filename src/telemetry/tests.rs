@@ -334,7 +334,6 @@ fn filled(snapshot: &mut Snapshot) {
         refused: 0,
     });
     snapshot.facades.push(FacadeSnapshot { org: "prod".into(), logins_limited: 3, ..FacadeSnapshot::default() });
-    snapshot.store.push(StoreSnapshot { purpose: "settle".into(), answered: 7, failed: 1 });
     snapshot.config.last_reload_successful = true;
 }
 

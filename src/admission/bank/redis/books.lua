@@ -251,9 +251,10 @@ local function end_hold()
     return
   end
   local calls, doubt = S.hold, S.hold_doubt
-  S.hold, S.hold_doubt, S.hold_set = 0, false, not remembered
+  S.hold, S.hold_doubt = 0, false
   if remembered and doubt then
-    S.issued = S.issued - change(text(minute(S.now)) .. ':0:' .. LOST_NAMES, calls)
+    local by = change(text(minute(S.now)) .. ':0:' .. LOST_NAMES, calls)
+    S.issued = S.issued - by
   end
 end
 

@@ -6,5 +6,6 @@
 
 pub mod rules;
 pub mod state;
+pub mod teller;
 
 pub mod words;

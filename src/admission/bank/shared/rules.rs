@@ -144,6 +144,9 @@ pub fn remember(state: &mut State, time: u64, memory: &Memory) -> Remembered {
         state.hold.set = true;
     }
     state.version = state.version.max(memory.version);
+    if memory.paused_version > state.paused_version {
+        (state.paused_version, state.paused) = (memory.paused_version, memory.paused.clone());
+    }
     let Some(member) = state.members.get_mut(&memory.replica) else {
         return Remembered { epoch: state.epoch, seq: 0, taken: false };
     };

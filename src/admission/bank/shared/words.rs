@@ -198,6 +198,10 @@ pub struct Memory {
     pub cells: Vec<Cell>,
     /// There are no further pages.
     pub last: bool,
+    /// The version of the pauses it knows.
+    pub paused_version: u64,
+    /// Everything that was paused.
+    pub paused: Paused,
 }
 
 /// What becomes of a [`Memory`].

@@ -8,14 +8,173 @@ mod codec;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+use std::fmt;
 use std::fmt::Write as _;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use super::shared::teller::{Reply, Request, Step, Teller};
 use super::shared::words::{Memory, Remembered, Tell, Told};
 use super::shared::{rules, state};
+use super::{Bank, BankError, Lease, Past, Standing, Statement};
 use crate::admission::changes::LOST_LEASES;
 use crate::admission::ring::WINDOW_MINUTES;
+use crate::clock::Clock;
 use crate::store::{Script, Store, StoreError, Value};
+
+/// Questions to the store for one statement: enough to read or to say again everything it can hold.
+const MOST_ROUNDS: usize = 5_000;
+
+/// What happened to one org's books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BooksEvent {
+    /// The store lost them; this replica said again what it remembers.
+    Lost,
+    /// Everybody did, or can no longer spend what nobody knows of.
+    Recovered,
+}
+
+/// Takes in what happened to the books of the org of this name.
+pub type Report = Box<dyn Fn(&str, BooksEvent) + Send + Sync>;
+
+/// The bank in a store that several replicas share.
+pub struct RedisBank {
+    store: Store,
+    clock: Clock,
+    /// Tells this process's data from those of any other.
+    random: u64,
+    orgs: Mutex<HashMap<Box<str>, Counter>>,
+    report: Report,
+}
+
+/// One org's books, and this replica before them.
+struct Counter {
+    books: Arc<Books>,
+    /// `None` while it speaks.
+    teller: Option<Teller>,
+    standing: Standing,
+    /// The books were lost, and it is not known yet that they are whole again.
+    mourning: bool,
+}
+
+impl RedisBank {
+    /// The bank in `store`; nothing is asked yet. `random` is a random number.
+    pub fn new(store: Store, clock: Clock, random: u64, report: Report) -> Self {
+        Self { store, clock, random, orgs: Mutex::default(), report }
+    }
+
+    /// How the books of `org` stand.
+    pub fn standing(&self, org: &str) -> Option<Standing> {
+        self.orgs.lock().get(org).map(|counter| counter.standing)
+    }
+
+    fn take(&self, org: &str) -> Option<(Arc<Books>, Teller)> {
+        let mut orgs = self.orgs.lock();
+        let counter = orgs.entry(org.into()).or_insert_with(|| Counter {
+            books: Arc::new(Books::of(&self.store, org)),
+            teller: Some(Teller::new(Arc::clone(self.store.replica()), self.random)),
+            standing: Standing::default(),
+            mourning: false,
+        });
+        Some((Arc::clone(&counter.books), counter.teller.take()?))
+    }
+
+    /// Says `statement`, or comes and asks what there is.
+    async fn speak(&self, org: &str, statement: Option<&Statement>, closing: bool) -> Result<Lease, BankError> {
+        let (books, mut teller) = self.take(org).ok_or_else(|| BankError("somebody else speaks".into()))?;
+        let known = teller.epoch();
+        let now = || self.clock.uptime(self.clock.now());
+        let said = exchange(&books, &mut teller, statement, closing, now).await;
+        let lost = known != 0 && teller.epoch() != known;
+        let mut orgs = self.orgs.lock();
+        let Some(counter) = orgs.get_mut(org) else { return said };
+        counter.teller = Some(teller);
+        let standing = &mut counter.standing;
+        match &said {
+            Ok(lease) => {
+                standing.taken += 1;
+                if let Some(shared) = &lease.shared {
+                    standing.replicas = shared.replicas.into();
+                    standing.recovering = shared.recovering;
+                    standing.safe_share = shared.reserve + statement.map_or(0, |statement| statement.sharing.reserve);
+                }
+            }
+            Err(_) => standing.failed += 1,
+        }
+        standing.epochs += u64::from(lost);
+        counter.mourning |= lost;
+        let recovered = counter.mourning && said.is_ok() && !counter.standing.recovering;
+        counter.mourning &= !recovered;
+        drop(orgs);
+        for (_, event) in [(lost, BooksEvent::Lost), (recovered, BooksEvent::Recovered)].iter().filter(|(is, _)| *is) {
+            (self.report)(org, *event);
+        }
+        said
+    }
+}
+
+async fn exchange(
+    books: &Books,
+    teller: &mut Teller,
+    statement: Option<&Statement>,
+    closing: bool,
+    now: impl Fn() -> Duration,
+) -> Result<Lease, BankError> {
+    let mut why = "it never comes to an end".into();
+    for _ in 0..MOST_ROUNDS {
+        let sent = now();
+        let reply = match teller.request(statement, closing, sent) {
+            Request::Open(fresh) => books.open(fresh).await.map(Reply::Told),
+            Request::Settle(tell) => books.settle(&tell, false).await.map(Reply::Told),
+            Request::Close(tell) => books.settle(&tell, true).await.map(Reply::Told),
+            Request::Remember(memory) => books.remember(&memory).await.map(Reply::Remembered),
+        };
+        match reply.map(|reply| teller.hear(reply, statement, sent, now())) {
+            Ok(Step::Again) => {}
+            Ok(Step::Done(lease)) => return Ok(lease),
+            Ok(Step::Full) => {
+                why = "it has as many replicas as it takes".into();
+                break;
+            }
+            Err(error) => {
+                why = error.to_string().into();
+                break;
+            }
+        }
+    }
+    teller.lost();
+    Err(BankError(why))
+}
+
+impl Bank for RedisBank {
+    async fn open(&self, org: &str) -> Result<Past, BankError> {
+        let shared = self.speak(org, None, false).await?.shared.unwrap_or_default();
+        Ok(Past {
+            now: shared.now,
+            entries: shared.entries,
+            paused: shared.paused.unwrap_or_default(),
+            shared: true,
+            ..Past::default()
+        })
+    }
+
+    async fn settle(&self, org: &str, statement: Arc<Statement>) -> Result<Lease, BankError> {
+        self.speak(org, Some(&statement), false).await
+    }
+
+    async fn close(&self, org: &str, statement: Arc<Statement>) -> Result<(), BankError> {
+        self.speak(org, Some(&statement), true).await.map(|_| ())
+    }
+}
+
+impl fmt::Debug for RedisBank {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBank").field("store", &self.store).finish_non_exhaustive()
+    }
+}
 
 static SCRIPTS: LazyLock<Scripts> = LazyLock::new(|| Scripts::new(|code| code));
 

@@ -52,6 +52,8 @@ pub enum OpenError {
     },
     /// It lies on a network file system, where its locks and its log are not safe.
     NetworkFileSystem(PathBuf),
+    /// It is kept in a store that replicas share, of which this build knows nothing.
+    Shared,
     /// It cannot be read or written.
     Io {
         /// The file.
@@ -92,6 +94,7 @@ impl fmt::Display for OpenError {
                     path.display()
                 )
             }
+            Self::Shared => f.write_str("this gateway was built without shared stores. Use another build, or state.path"),
             Self::Io { path, why } => write!(
                 f,
                 "{} cannot be read and written: {why}. Let the gateway's user write it and the folder it is in, see that the \

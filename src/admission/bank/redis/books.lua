@@ -81,6 +81,10 @@ local function members(wanted)
   return names
 end
 
+local function is_awaited(_, member)
+  return member.awaited
+end
+
 local function holds(member)
   return member.out + member.reserve + member.unnamed + member.named
 end
@@ -242,10 +246,8 @@ end
 local function end_hold()
   local remembered = S.hold_version > 0
   if remembered then
-    for _, member in pairs(M) do
-      if member.awaited then
-        return
-      end
+    if #members(is_awaited) > 0 then
+      return
     end
   elseif minute(S.now) <= minute(S.born) + LEASE_MINUTES + GRACE_MINUTES then
     return
@@ -314,9 +316,13 @@ local function answer(name, known, paused_known)
   if S.wanted_by ~= name and S.now < S.wanted_at + WANTED_MS then
     scarce = 1
   end
+  local recovering = 0
+  if S.now < S.gathering or S.hold > 0 or #members(is_awaited) > 0 then
+    recovering = 1
+  end
   return {
     'settled', S.epoch, S.now, S.version, me.granted[1], me.granted[2], me.ends, through, more, others, me.last[3],
-    scarce, S.paused_version, S.paused_version ~= paused_known and S.paused, S.reading, me.granted[3], cells, known_ones,
+    scarce, recovering, S.paused_version, S.paused_version ~= paused_known and S.paused, S.reading, me.granted[3], cells, known_ones,
   }
 end
 

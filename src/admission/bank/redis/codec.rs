@@ -97,6 +97,7 @@ pub(super) fn memory(memory: &Memory) -> Args {
     let mut args = Args::default();
     args.text(&*memory.replica).number(memory.epoch).number(memory.fresh).number(memory.at);
     args.number(memory.version).number(memory.half).number(u8::from(memory.stale)).number(u8::from(memory.last));
+    args.number(memory.paused_version).text(pauses(&memory.paused));
     args.known(&memory.members);
     args.number(memory.cells.len());
     for cell in &memory.cells {
@@ -123,6 +124,7 @@ pub(super) fn told(answer: &Value) -> Option<Told> {
             others: said.number()?,
             half: said.number()?,
             scarce: said.number()? != 0,
+            recovering: said.number()? != 0,
             paused_version: said.number()?,
             paused: said.paused()?,
             reading: said.reading()?,

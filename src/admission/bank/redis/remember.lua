@@ -11,6 +11,7 @@ end
 local name = next_text()
 local epoch, fresh, at, version, half = next_number(), next_number(), next_number(), next_number(), next_number()
 local stale, last = next_number() == 1, next_number() == 1
+local paused_version, paused = next_number(), next_text()
 S.now = math.max(S.now, at)
 begin(fresh)
 if epoch ~= S.epoch and epoch ~= 0 then
@@ -45,6 +46,9 @@ if version > S.hold_version then
   S.hold_doubt = S.hold_doubt or stale
 end
 S.version = math.max(S.version, version)
+if paused_version > S.paused_version then
+  S.paused_version, S.paused = paused_version, paused
+end
 local me = M[name]
 if not me then
   save()

@@ -230,6 +230,8 @@ impl Dice<'_> {
             members,
             cells,
             last: self.below(2) == 0,
+            paused_version: self.below(4),
+            paused: Paused { callers: vec![self.caller()], classes: Vec::new() },
         }
     }
 }

@@ -368,6 +368,9 @@ fn answer(state: &State, tell: &Tell) -> Told {
         others,
         members: members.collect(),
         half: me.last.half,
+        recovering: state.now < state.gathering
+            || state.hold.calls > 0
+            || state.members.values().any(|member| member.awaited),
         scarce: *by != tell.replica && state.now < wanted + WANTED_MS,
         reading: state.reading,
         paused_version: state.paused_version,

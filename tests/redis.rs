@@ -12,7 +12,6 @@ use crate::pki::Authority;
 #[path = "../src/store/testing.rs"]
 mod testing;
 
-#[expect(unused_imports, reason = "each promise takes what it needs")]
 pub use testing::{Redis, Wire, free_port};
 
 const KEEP: Duration = Duration::from_secs(30);

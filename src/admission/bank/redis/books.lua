@@ -6,8 +6,9 @@ local clock = redis.call('TIME')
 local TIME = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 local S, M
 
+-- Zero is added, so that no negative zero is written.
 local function text(number)
-  return string.format('%.0f', number)
+  return string.format('%.0f', number + 0)
 end
 
 local function number(said)

@@ -7,8 +7,11 @@
 //! was first, never when it was granted. A process that stops cleanly gives its lease back.
 
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod shared;
 pub mod sqlite;
+mod standing;
 
 use std::fmt;
 use std::future::Future;
@@ -23,6 +26,8 @@ use super::lease::OnLoss;
 use super::ledger::Ledger;
 use super::time::Minute;
 use super::usage::Reading;
+
+pub use standing::Standing;
 
 /// For how many minutes a lease may be spent unless it is renewed.
 pub const LEASE_MINUTES: u32 = 15;
@@ -157,6 +162,8 @@ pub struct Shared {
     pub replicas: u32,
     /// Some other replica has calls waiting and got too little.
     pub scarce: bool,
+    /// The bank lost its data, and somebody may still know more of them.
+    pub recovering: bool,
     /// Calls of the others that changed. Each replaces what was told of them before.
     pub entries: Vec<Entry>,
     /// What Salesforce last said to any replica, and in which minute.
@@ -228,11 +235,13 @@ pub struct Keeping {
     pub on_loss: OnLoss,
     /// Least time between two statements, however fast a lease is spent.
     pub apart: Duration,
+    /// Longest time between two attempts while the bank is lost.
+    pub retry: Duration,
 }
 
 impl Default for Keeping {
     fn default() -> Self {
-        Self { every: Duration::from_secs(1), on_loss: OnLoss::Refuse, apart: Duration::ZERO }
+        Self { every: Duration::from_secs(1), on_loss: OnLoss::Refuse, apart: Duration::ZERO, retry: LAST_RETRY }
     }
 }
 
@@ -241,6 +250,51 @@ async fn refill(ledger: &Ledger, apart: Duration) {
         tokio::time::sleep(apart).await;
     }
     ledger.refill().await;
+}
+
+fn later(wait: Option<Duration>, keeping: &Keeping) -> Duration {
+    wait.map_or(FIRST_RETRY, |wait| (wait * 2).min(keeping.retry))
+}
+
+/// The same as [`keep`] for a bank that other replicas share and that may not answer yet: until it does, nothing may be
+/// spent. Says `opened` when it did.
+pub async fn join<B: Bank>(
+    ledger: Ledger,
+    org: Arc<str>,
+    bank: Arc<B>,
+    clock: Clock,
+    keeping: Keeping,
+    stop: impl Future<Output = ()> + Send,
+    report: impl Fn(BankEvent<'_>) + Send,
+    opened: impl FnOnce() + Send,
+) {
+    let mut stop = pin!(stop);
+    let mut retry = None;
+    loop {
+        match bank.open(&org).await {
+            Ok(past) => {
+                ledger.join(&past, clock.now());
+                break;
+            }
+            Err(error) => {
+                ledger.unsettled(&Statement::default(), keeping.on_loss, clock.now());
+                if retry.is_none() {
+                    report(BankEvent::Lost(&error));
+                }
+                retry = Some(later(retry, &keeping));
+            }
+        }
+        let over = tokio::time::timeout(retry.unwrap_or(FIRST_RETRY), stop.as_mut()).await.is_ok();
+        ledger.tick(clock.now());
+        if over {
+            return ledger.stop(clock.now());
+        }
+    }
+    opened();
+    if retry.is_some() {
+        report(BankEvent::Back);
+    }
+    keep(ledger, org, bank, clock, keeping, stop, report).await;
 }
 
 /// Keeps one org's ledger and its bank in step until `stop` resolves; then stops the ledger, gives the lease back and
@@ -272,7 +326,7 @@ pub async fn keep<B: Bank>(
                     if retry.is_none() {
                         report(BankEvent::Lost(&error));
                     }
-                    retry = Some(retry.map_or(FIRST_RETRY, |wait: Duration| (wait * 2).min(LAST_RETRY)));
+                    retry = Some(later(retry, &keeping));
                 }
             }
         }

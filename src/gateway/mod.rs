@@ -22,7 +22,7 @@ use crate::body::ByteBudget;
 use crate::call::Family;
 use crate::clock::Clock;
 use crate::config::watch::{Reload, Watcher};
-use crate::config::{AccessTo, Config};
+use crate::config::{AccessTo, Config, State};
 use crate::edge::listener::{BindError, raise_open_files};
 use crate::edge::tls::TlsError;
 use crate::edge::workers::{WorkerSettings, Workers};
@@ -32,6 +32,8 @@ use crate::live::{InForce, Lasting, Live, Unusable};
 use crate::outcome::RequestIds;
 use crate::stack::{self, Local, Shared};
 use crate::stages::breakers::Wanted;
+#[cfg(feature = "redis")]
+use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::{EventFormat, Level, Log, LogOptions, Output, Telemetry, TelemetryOptions};
 
@@ -46,6 +48,8 @@ mod traces;
 
 use doors::{Door, Renewal};
 
+/// How long the start waits for a store that replicas share.
+const SHARED_STATE: Duration = Duration::from_secs(1);
 /// How long the last log lines may take to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -147,10 +151,12 @@ impl Gateway {
         let addresses: Vec<_> = doors.iter().map(|door| door.address).collect();
         let admin_address = admin_listener.local_addr().map_err(system("cannot tell the admin listener's address"))?;
 
-        let ledgers = Ledgers::open(&config.state, clock, telemetry.log().clone())?;
+        let tasks = Tasks::new();
+        let ledgers = remembering(&config.state, clock, telemetry.log(), &tasks)?;
         let answers = Answers::new(clock);
         let lasting = Lasting { telemetry: telemetry.clone(), ledgers, answers, made_up_key, dial: None, clock };
         let live = Live::new(Arc::new(config), &lasting, None)?;
+        lasting.ledgers.read(SHARED_STATE).await;
         let config = Arc::clone(&live.config);
         let watcher = Watcher::new(&config);
         let in_force: InForce = Arc::new(ArcSwap::from_pointee(live));
@@ -169,7 +175,6 @@ impl Gateway {
         let counts = Arc::new(Counts::default());
         let ways = Arc::new(Mutex::new(Vec::new()));
         let workers = start_workers(&config, clock, &drain, &counts, shared.clone(), Arc::clone(&ways))?;
-        let tasks = Tasks::new();
         poll::keep(shared, &tasks);
         let failed = Arc::new(AtomicUsize::new(0));
         for listener in listeners {
@@ -217,6 +222,7 @@ impl Gateway {
                 clock,
                 reloads: Arc::clone(&reloads),
                 answers: lasting.answers.clone(),
+                ledgers: lasting.ledgers.clone(),
             },
         );
         issuers::keep(Arc::clone(&in_force), clock, &tasks, telemetry.log().clone());
@@ -357,6 +363,20 @@ impl Gateway {
             ],
         );
     }
+}
+
+/// The ledgers, where they are remembered.
+fn remembering(state: &State, clock: Clock, log: &Log, tasks: &Tasks) -> Result<Ledgers, StartError> {
+    #[cfg(feature = "redis")]
+    if let State::Redis { redis, on_loss } = state {
+        let store = Store::open(redis, clock, tasks)
+            .map_err(|error| StartError::System { what: "cannot use the shared store", why: error.to_string() })?;
+        let mut random = [0; 8];
+        fill(&mut random)?;
+        return Ok(Ledgers::shared(store, *on_loss, u64::from_ne_bytes(random), clock, log.clone()));
+    }
+    let _ = tasks;
+    Ok(Ledgers::open(state, clock, log.clone())?)
 }
 
 /// Makes old what `order` names.

@@ -41,7 +41,7 @@ pub const STEP_MS: u64 = 10_000;
 /// How much may be issued beside an answer after which a replica remembers nothing of use.
 pub const NO_HALF: u64 = 1 << 52;
 /// For so long others are told that a replica got too little.
-const WANTED_MS: u64 = 5_000;
+pub const WANTED_MS: u64 = 5_000;
 /// Cells told in one answer.
 pub const CELLS_AT_ONCE: usize = 1_000;
 /// Replicas of one org.
@@ -89,6 +89,9 @@ pub fn settle(state: &mut State, time: u64, tell: &Tell) -> Told {
     }
     state.now = state.now.max(tell.at);
     tidy(state);
+    if !state.members.contains_key(&tell.replica) {
+        return Told::Strange { epoch: state.epoch };
+    }
     state.find(&tell.replica);
     report(state, time, tell);
     note(state, tell);
@@ -374,6 +377,9 @@ fn answer(state: &State, tell: &Tell) -> Told {
         others,
         members: members.collect(),
         half: me.last.half,
+        recovering: state.now < state.gathering
+            || state.hold.calls > 0
+            || state.members.values().any(|member| member.awaited),
         scarce: *by != tell.replica && state.now < wanted + WANTED_MS,
         reading: state.reading,
         paused_version: state.paused_version,

@@ -220,6 +220,12 @@ impl World {
         self.after(delay, Event::Request { from, token, request });
     }
 
+    fn trace(&self, text: &str) {
+        if std::env::var("WEIRKEEPER_TRACE").is_ok() {
+            println!("{:>10.3} {text}", self.elapsed.as_secs_f64());
+        }
+    }
+
     fn serve(&mut self, from: &Arc<str>, token: u64, request: &Request) {
         if self.elapsed < self.away_until {
             return;
@@ -237,6 +243,12 @@ impl World {
             Request::Remember(memory) => Reply::Remembered(rules::remember(state, time, memory)),
         };
         self.books_agree();
+        self.trace(&format!(
+            "{from} asks {request:?}\n    is told {reply:?}\n    sum {} committed {} hold {:?}",
+            self.state.sum,
+            self.state.committed(),
+            self.state.hold
+        ));
         if token > 0 && !self.one_in(30) {
             let delay = self.delay();
             self.after(delay, Event::Reply { to: Arc::clone(from), token, reply });
@@ -349,6 +361,7 @@ impl World {
     fn spend(&mut self, place: usize, caller: u16, calls: u32, reservation: Reservation) {
         let now = self.now();
         let Ok(spent) = reservation.spend(now) else { return };
+        self.trace(&format!("{} sends {calls} of {caller}", self.replicas[place].id));
         self.sent.push_back((self.elapsed, caller, calls));
         self.all += u64::from(calls);
         self.total += u64::from(calls);
@@ -398,6 +411,22 @@ impl World {
     }
 
     fn fault(&mut self) {
+        let before = self.fingerprint();
+        self.strike();
+        if before != self.fingerprint() {
+            self.trace(&format!("FAULT {before}\n    -> {}", self.fingerprint()));
+        }
+    }
+
+    /// What a fault may change.
+    fn fingerprint(&self) -> String {
+        let replicas =
+            self.replicas.iter().map(|replica| format!("{} {} {:?}", replica.id, replica.cut, replica.paused_until));
+        let replicas: Vec<_> = replicas.collect();
+        format!("{replicas:?} epoch {} away {:?} skew {}", self.state.epoch, self.away_until, self.skew)
+    }
+
+    fn strike(&mut self) {
         let some = |world: &mut Self| match world.replicas.len() {
             0 => None,
             many => Some(world.random.usize(0..many)),

@@ -13,7 +13,7 @@ use super::words::{Key, ReadAt};
 /// Name of the account that holds what was leased in callers' names of which nobody knows which ones they were.
 pub const LOST_NAMES: &str = "(lost names)";
 /// Cells that leave the window in one go; the rest leaves with the next statement.
-const RELEASED_AT_ONCE: usize = 5_000;
+pub const RELEASED_AT_ONCE: usize = 5_000;
 
 /// One org in the store.
 #[derive(Debug, Clone, Default)]

@@ -260,6 +260,7 @@ impl Teller {
             others: answer.others,
             replicas: u32::try_from(answer.members.len()).unwrap_or(1),
             scarce: answer.scarce,
+            recovering: answer.recovering,
             entries: self.news(),
             reading,
             paused: std::mem::take(&mut self.repaused).then(|| self.paused.clone()),

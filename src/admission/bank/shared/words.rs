@@ -153,6 +153,8 @@ pub struct Answer {
     pub half: u64,
     /// Some other replica has calls waiting and got too little.
     pub scarce: bool,
+    /// Data were lost, and somebody may still know more of them.
+    pub recovering: bool,
     /// What Salesforce last said to any replica.
     pub reading: Option<ReadAt>,
     /// The version of the pauses.

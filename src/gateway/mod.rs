@@ -22,7 +22,9 @@ use crate::body::ByteBudget;
 use crate::call::Family;
 use crate::clock::Clock;
 use crate::config::watch::{Reload, Watcher};
-use crate::config::{AccessTo, Config, State};
+use crate::config::{AccessTo, Config};
+#[cfg(feature = "redis")]
+use crate::config::{Secret, State};
 use crate::edge::listener::{BindError, raise_open_files};
 use crate::edge::tls::TlsError;
 use crate::edge::workers::{WorkerSettings, Workers};
@@ -39,6 +41,8 @@ use crate::telemetry::{EventFormat, Level, Log, LogOptions, Output, Telemetry, T
 
 mod doors;
 pub mod figures;
+#[cfg(feature = "redis")]
+mod generations;
 mod issuers;
 pub mod panics;
 pub mod poll;
@@ -128,6 +132,8 @@ pub struct Gateway {
     addresses: Vec<SocketAddr>,
     admin_address: SocketAddr,
     reloads: Arc<figures::Reloads>,
+    #[cfg(feature = "redis")]
+    generations: Option<generations::Generations>,
 }
 
 impl Gateway {
@@ -152,7 +158,15 @@ impl Gateway {
         let admin_address = admin_listener.local_addr().map_err(system("cannot tell the admin listener's address"))?;
 
         let tasks = Tasks::new();
-        let ledgers = remembering(&config.state, clock, telemetry.log(), &tasks)?;
+        #[cfg(feature = "redis")]
+        let store = open_store(&config.state, clock, &tasks)?;
+        #[cfg(feature = "redis")]
+        let ledgers = remembering(&config.state, store.as_ref().map(|(store, _)| store), clock, telemetry.log())?;
+        #[cfg(not(feature = "redis"))]
+        let ledgers = Ledgers::open(&config.state, clock, telemetry.log().clone())?;
+        #[cfg(feature = "redis")]
+        let answers = Answers::shared(clock, store.as_ref().map(|(store, _)| &**store.replica()));
+        #[cfg(not(feature = "redis"))]
         let answers = Answers::new(clock);
         let lasting = Lasting { telemetry: telemetry.clone(), ledgers, answers, made_up_key, dial: None, clock };
         let live = Live::new(Arc::new(config), &lasting, None)?;
@@ -176,6 +190,18 @@ impl Gateway {
         let ways = Arc::new(Mutex::new(Vec::new()));
         let workers = start_workers(&config, clock, &drain, &counts, shared.clone(), Arc::clone(&ways))?;
         poll::keep(shared, &tasks);
+        #[cfg(feature = "redis")]
+        let generations = match store {
+            Some((store, secrets)) => {
+                let (in_force, log) = (Arc::clone(&in_force), telemetry.log().clone());
+                let parts = generations::Parts { store, secrets, in_force, clock, log };
+                Some(
+                    generations::keep(parts, &tasks)
+                        .map_err(|error| system("cannot draw keys")(std::io::Error::other(error)))?,
+                )
+            }
+            None => None,
+        };
         let failed = Arc::new(AtomicUsize::new(0));
         for listener in listeners {
             let accepting = workers.accept(listener, &tasks);
@@ -242,6 +268,8 @@ impl Gateway {
             addresses,
             admin_address,
             reloads,
+            #[cfg(feature = "redis")]
+            generations,
         };
         gateway.announce(open_files.ok().flatten());
         Ok(gateway)
@@ -296,6 +324,10 @@ impl Gateway {
         tokio::time::sleep(self.in_force.load().config.limits.drain_notice).await;
         self.drain.begin();
         let left = self.workers.finished().await;
+        #[cfg(feature = "redis")]
+        if let Some(generations) = &self.generations {
+            generations.close().await;
+        }
         // What is spent until now is written down, and what was leased is given back.
         self.lasting.ledgers.close().await;
         #[cfg(feature = "otlp")]
@@ -366,17 +398,14 @@ impl Gateway {
 }
 
 /// The ledgers, where they are remembered.
-fn remembering(state: &State, clock: Clock, log: &Log, tasks: &Tasks) -> Result<Ledgers, StartError> {
-    #[cfg(feature = "redis")]
-    if let State::Redis { redis, on_loss } = state {
-        let store = Store::open(redis, clock, tasks)
-            .map_err(|error| StartError::System { what: "cannot use the shared store", why: error.to_string() })?;
-        let mut random = [0; 8];
-        fill(&mut random)?;
-        return Ok(Ledgers::shared(store, *on_loss, u64::from_ne_bytes(random), clock, log.clone()));
-    }
-    let _ = tasks;
-    Ok(Ledgers::open(state, clock, log.clone())?)
+#[cfg(feature = "redis")]
+fn remembering(state: &State, store: Option<&Store>, clock: Clock, log: &Log) -> Result<Ledgers, StartError> {
+    let (State::Redis { on_loss, .. }, Some(store)) = (state, store) else {
+        return Ok(Ledgers::open(state, clock, log.clone())?);
+    };
+    let mut random = [0; 8];
+    fill(&mut random)?;
+    Ok(Ledgers::shared(store.clone(), *on_loss, u64::from_ne_bytes(random), clock, log.clone()))
 }
 
 /// Makes old what `order` names.
@@ -484,6 +513,15 @@ pub fn limits(config: &Config) -> Limits {
         streams: limits.streams,
         ..Limits::default()
     }
+}
+
+/// The store that `state` names, if it names one, and the secrets that all replicas have.
+#[cfg(feature = "redis")]
+fn open_store(state: &State, clock: Clock, tasks: &Tasks) -> Result<Option<(Store, Vec<Secret>)>, StartError> {
+    let State::Redis { redis, .. } = state else { return Ok(None) };
+    let store = Store::open(redis, clock, tasks)
+        .map_err(|error| StartError::System { what: "cannot use the store", why: error.to_string() })?;
+    Ok(Some((store, redis.keys.clone())))
 }
 
 fn access(config: &Config) -> admin::Access {

@@ -46,6 +46,7 @@ mod redis;
 mod reload;
 mod remembered;
 mod replicas_answers;
+mod replicas_budget;
 mod replicas_slots;
 mod replicas_tokens;
 mod retries;

@@ -4,6 +4,7 @@ use super::StartError;
 use crate::answers::Answers;
 use crate::clock::Clock;
 use crate::config::{Config, State};
+use crate::ledgers::Ledgers;
 use crate::live::tokens::Shelves;
 use crate::live::{InForce, Live};
 use crate::tasks::Tasks;
@@ -23,6 +24,10 @@ impl Sharing {
             }),
             State::Memory | State::Folder { .. } => Ok(None),
         }
+    }
+
+    pub(super) fn ledgers(&self) -> Result<Ledgers, StartError> {
+        match *self {}
     }
 
     pub(super) fn answers(&self) -> Answers {

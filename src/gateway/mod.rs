@@ -58,6 +58,8 @@ use doors::{Door, Renewal};
 #[cfg(feature = "redis")]
 use sharing::Sharing;
 
+/// How long the start waits for a store that replicas share.
+const SHARED_STATE: Duration = Duration::from_secs(1);
 /// How long the last log lines may take to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -160,9 +162,12 @@ impl Gateway {
         let addresses: Vec<_> = doors.iter().map(|door| door.address).collect();
         let admin_address = admin_listener.local_addr().map_err(system("cannot tell the admin listener's address"))?;
 
-        let ledgers = Ledgers::open(&config.state, clock, telemetry.log().clone())?;
         let tasks = Tasks::new();
         let sharing = Sharing::open(&config, clock, telemetry.log(), &tasks)?;
+        let ledgers = match &sharing {
+            Some(sharing) => sharing.ledgers()?,
+            None => Ledgers::open(&config.state, clock, telemetry.log().clone())?,
+        };
         let answers = sharing.as_ref().map_or_else(|| Answers::new(clock), Sharing::answers);
         let shelves = sharing.as_ref().map(Sharing::shelves);
         let lasting =
@@ -171,6 +176,7 @@ impl Gateway {
         if let Some(sharing) = &sharing {
             sharing.adopt(&live);
         }
+        lasting.ledgers.read(SHARED_STATE).await;
         let config = Arc::clone(&live.config);
         let watcher = Watcher::new(&config);
         let in_force: InForce = Arc::new(ArcSwap::from_pointee(live));
@@ -239,6 +245,7 @@ impl Gateway {
                 clock,
                 reloads: Arc::clone(&reloads),
                 answers: lasting.answers.clone(),
+                ledgers: lasting.ledgers.clone(),
             },
         );
         issuers::keep(Arc::clone(&in_force), clock, &tasks, telemetry.log().clone());

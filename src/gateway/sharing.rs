@@ -6,10 +6,11 @@ use parking_lot::Mutex;
 
 use super::generations::{self, Generations};
 use super::places::Places;
-use super::{StartError, system};
+use super::{StartError, fill, system};
 use crate::answers::Answers;
 use crate::clock::Clock;
-use crate::config::{Config, Secret, State};
+use crate::config::{Config, Secret, SharedLoss, State};
+use crate::ledgers::Ledgers;
 use crate::live::tokens::{self, Shelves};
 use crate::live::{InForce, Live};
 use crate::store::Store;
@@ -21,6 +22,7 @@ use crate::telemetry::Log;
 pub(super) struct Sharing {
     store: Store,
     keys: Vec<Secret>,
+    on_loss: SharedLoss,
     clock: Clock,
     log: Log,
     places: Places,
@@ -37,10 +39,19 @@ impl Sharing {
             places: Places::new(store.clone(), *on_loss, clock, log.clone()),
             generations: Mutex::default(),
             keys: redis.keys.clone(),
+            on_loss: *on_loss,
             log: log.clone(),
             clock,
             store,
         }))
+    }
+
+    /// Ledgers whose bank all replicas share.
+    pub(super) fn ledgers(&self) -> Result<Ledgers, StartError> {
+        let mut random = [0; 8];
+        fill(&mut random)?;
+        let random = u64::from_ne_bytes(random);
+        Ok(Ledgers::shared(self.store.clone(), self.on_loss, random, self.clock, self.log.clone()))
     }
 
     /// Kept answers that know of what other replicas change.

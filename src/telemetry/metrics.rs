@@ -151,6 +151,10 @@ labels! {
     WithinLabels { org: SmolStr, within: &'static str }
 }
 labels! {
+    /// Of `bank_settles_total`.
+    SettleLabels { org: SmolStr, result: &'static str }
+}
+labels! {
     /// Of `in_flight`.
     InFlightLabels { org: SmolStr, class: Class }
 }
@@ -325,6 +329,18 @@ metrics! {
         pace_refusals_total: Scraped<PaceRefusalLabels, IsCounter>,
         /// Whether what is spent can be written down (1) or not (0).
         bank_up: Scraped<OrgLabels, IsGauge>,
+        /// API calls this process may still spend without asking where what is spent is written down.
+        bank_lease: Scraped<OrgLabels, IsGauge>,
+        /// API calls this replica may spend, beside its lease, while the shared store cannot be reached.
+        bank_safe_share: Scraped<OrgLabels, IsGauge>,
+        /// Whether the shared store lost its data and not every replica has told it again what it knows (1) or not (0).
+        bank_recovering: Scraped<OrgLabels, IsGauge>,
+        /// Replicas whose leases the shared store has on record, this one included.
+        bank_replicas: Scraped<OrgLabels, IsGauge>,
+        /// How often the shared store was found without what it was told before.
+        bank_epochs_total: Scraped<OrgLabels, IsCounter>,
+        /// Statements to the shared store, by whether it took them (taken) or could not be reached (failed).
+        bank_settles_total: Scraped<SettleLabels, IsCounter>,
         /// Sent calls that go on although their caller left.
         abandoned_calls: Scraped<OrgLabels, IsGauge>,
         /// Callers' connections open on a listener.

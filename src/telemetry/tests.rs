@@ -8,8 +8,9 @@ use smol_str::SmolStr;
 
 use super::snapshot::BudgetSnapshot;
 use super::*;
+use crate::admission::bank::Standing;
 use crate::admission::slots::{SlotSettings, Slots};
-use crate::admission::{Funding, Hurry, Ledger, Minute, OrgSettings, PaceBudget, Reading, Share, Timeline};
+use crate::admission::{Funding, Hurry, Ledger, Minute, OrgBudget, OrgSettings, PaceBudget, Reading, Share, Timeline};
 use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgId, Principal};
 use crate::config::{BreakerMode, DailyMode, PaceMode, SlotMode};
 use crate::exchange::breaker::BreakerState;
@@ -274,8 +275,9 @@ fn budget() -> BudgetSnapshot {
     BudgetSnapshot {
         org: "prod".into(),
         mode: DailyMode::Enforce,
-        budget: ledger.org(now),
+        budget: OrgBudget { lease: Some(40), ..ledger.org(now) },
         returning_by_hour: [0; 24],
+        shared: Some(Standing { replicas: 3, taken: 7, ..Standing::default() }),
         callers: ledger.callers(now),
         paces: vec![paced("storefront"), paced("billing")],
         top_clients: TopClients::default(),

@@ -191,8 +191,12 @@ fn what_cannot_work_is_refused_in_so_many_words() {
     refused(
         &ours("cases/embedded.yaml"),
         &[
-            (&["--set", "replicas=2"], &[shared, "config.state: memory"]),
+            (&["--set", "replicas=2"], &[shared, "config.state: {redis: {url: {env: REDIS_URL}, ...}}"]),
             (&["--set", "autoscaling.enabled=true"], &[shared]),
+            (
+                &["--set", "config.state.redis.url.env=REDIS_URL"],
+                &["config.state.redis.url: no Secret gives the variable REDIS_URL", "secretEnv"],
+            ),
             (&["--set", "config.state.path=data"], &["config.state.path: data must begin with a slash"]),
             (&["--set", "config.limits.drain=1m59s"], &["config.limits.drain: 119s", "config.upstream.first_byte"]),
             (&["--set", "config.upstream.total.query=1h"], &["config.limits.drain", "config.upstream.total.query"]),
@@ -276,7 +280,7 @@ fn every_alert_fires_when_it_should_and_has_a_runbook() {
     let runbooks = fs::read_to_string(chart().join("runbooks.md")).unwrap();
     let sections: BTreeSet<_> = after(&runbooks, "## ").into_iter().collect();
     let alerts = after(&rules, "- alert:");
-    assert_eq!(alerts.len(), 18);
+    assert_eq!(alerts.len(), 20);
     for alert in &alerts {
         assert!(tests.contains(alert.as_str()), "{alert} has no test");
         assert!(rules.contains(&format!("runbook_url: runbooks.md#{}\n", alert.to_lowercase())), "{alert}");

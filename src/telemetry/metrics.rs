@@ -195,6 +195,10 @@ labels! {
     PollLabels { org: SmolStr, result: PollResult }
 }
 labels! {
+    /// Of `store_commands_total`.
+    PurposeLabels { purpose: &'static str }
+}
+labels! {
     /// Of `trace_spans_total`.
     SpanLabels { result: &'static str }
 }
@@ -312,6 +316,14 @@ metrics! {
         pace_refusals_total: Scraped<PaceRefusalLabels, IsCounter>,
         /// Whether what is spent can be written down (1) or not (0).
         bank_up: Scraped<OrgLabels, IsGauge>,
+        /// Replicas that share state, this one among them, when the store last answered.
+        replicas: Scraped<NoLabels, IsGauge>,
+        /// Whether the store that replicas share answers (1) or not (0).
+        store_up: Scraped<NoLabels, IsGauge>,
+        /// Commands sent to the store that replicas share, by what they were for.
+        store_commands_total: Scraped<PurposeLabels, IsCounter>,
+        /// Whether this replica is the one of all that asks what an org has used (1) or not (0), where that is to be asked.
+        poll_chair: Scraped<OrgLabels, IsGauge>,
         /// Sent calls that go on although their caller left.
         abandoned_calls: Scraped<OrgLabels, IsGauge>,
         /// Callers' connections open on a listener.

@@ -57,7 +57,7 @@ fn dashboards_are_as_grafana_wants_them() {
         output("node".as_ref(), &arguments, &node)
     };
     let all = files(&chart().join("dashboards"), ".json");
-    assert_eq!(all.len(), 5);
+    assert_eq!(all.len(), 6);
     let checked = check(&all);
     assert!(checked.status.success(), "{}", said(&checked));
 

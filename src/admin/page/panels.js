@@ -302,6 +302,23 @@ export function recent(view) {
   });
 }
 
+export function replicas(view) {
+  const of = view.replicas;
+  byId("replicas").hidden = !of;
+  if (!of) return;
+  const store = of.store.up
+    ? `The store they share has answered for ${span(of.store.since_seconds)}.`
+    : `The store they share has not answered for ${span(of.store.since_seconds)}: each goes on as on_loss says, ${plain(of.store.on_loss)}.`;
+  const asks = of.orgs.some((org) => org.asks) ? " This one asks Salesforce what is used." : "";
+  say(byId("replicas-words"), `${counted(of.replicas.length, "replica", "replicas")}. ${store}${asks}`);
+  mark(byId("replicas-words"), "class", of.store.up ? "sub" : "sub problem");
+  each(byId("replicas-list").tBodies[0], of.replicas, (one) => one.replica, () => make("tr", {}, [
+    make("th", { scope: "row" }), make("td"), make("td", { class: "num" }), make("td", { class: "num" }),
+  ]), (row, one) => cells(row, [
+    `${one.name}${one.this ? " (this one)" : ""}`, one.version, span(one.up_seconds), ago(view.now_seconds - one.heard_seconds_ago, view.now_seconds),
+  ]));
+}
+
 export function configuration(view) {
   const { config } = view;
   const when = time(config.last_reload_timestamp_seconds, view.now_seconds);

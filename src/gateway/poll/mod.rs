@@ -2,9 +2,12 @@
 //!
 //! One poller for each org. It stays silent while callers' answers say what is used, so a busy org is never asked. What it
 //! asks is a call like any other: counted, logged, and refused where nothing is left. After a failure it waits longer and
-//! longer.
+//! longer. Of several replicas that share state one asks for all ([`chair`]).
 
-use std::collections::HashSet;
+mod chair;
+mod seat;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +16,12 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use parking_lot::Mutex;
 use smol_str::SmolStr;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::Service;
 
+use self::seat::{Seat, Ticket};
+use super::presence::Presence;
 use crate::admission::{Ledger, Reading};
 use crate::call::OrgId;
 use crate::clock::Clock;
@@ -25,6 +31,7 @@ use crate::refusal::Reason;
 use crate::salesforce::{self, LimitInfo};
 use crate::stack::{self, Local, Shared};
 use crate::stages::observe::ObservedBody;
+use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::{Level, Log};
 
@@ -41,29 +48,127 @@ const FIRST_WAIT: Duration = Duration::from_mins(1);
 /// And after many.
 const LAST_WAIT: Duration = Duration::from_hours(1);
 
-/// Asks every org that is to be asked, for as long as the process lives.
-pub fn keep(shared: Shared, tasks: &Tasks) {
-    let own = tasks.clone();
+/// How soon one that did not ask so far notices that it shall.
+const TURN: Duration = Duration::from_secs(1);
+
+/// The other replicas there may be.
+#[derive(Debug, Clone)]
+pub struct Others {
+    /// Where one of all is elected.
+    pub store: Store,
+    /// Which there are.
+    pub presence: Presence,
+}
+
+/// The right to ask one org.
+#[derive(Debug, Clone)]
+enum Right {
+    /// There is nobody else.
+    Own,
+    /// Of all replicas one has it.
+    Seat(Arc<Seat>),
+}
+
+impl Right {
+    fn ticket(&self, now: Instant) -> Option<Ticket> {
+        match self {
+            Self::Own => Some(Ticket::Alone),
+            Self::Seat(seat) => seat.ticket(now),
+        }
+    }
+
+    fn holds(&self, ticket: Ticket, now: Instant) -> bool {
+        match self {
+            Self::Own => true,
+            Self::Seat(seat) => seat.holds(ticket, now),
+        }
+    }
+}
+
+/// Whoever asks. Cloning is one reference count.
+#[derive(Debug, Clone)]
+pub struct Polls(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    shared: Shared,
+    others: Option<Others>,
+    /// Every org that is being asked, and the right to ask it.
+    asked: Mutex<HashMap<SmolStr, Right>>,
+    stop: watch::Sender<bool>,
+    seats: Tasks,
+}
+
+/// Asks every org that is to be asked, for as long as the process lives; where there may be `others`, only if none of them
+/// does.
+pub fn keep(shared: Shared, others: Option<Others>, tasks: &Tasks) -> Polls {
+    let (stop, _) = watch::channel(false);
+    let polls = Polls(Arc::new(Inner { shared, others, asked: Mutex::default(), stop, seats: Tasks::new() }));
+    let (kept, own) = (polls.clone(), tasks.clone());
     tasks.spawn_background(async move {
-        let asked: Arc<Mutex<HashSet<SmolStr>>> = Arc::default();
         loop {
-            for org in shared.in_force.load().orgs().iter().filter(|org| org.poll.is_some()) {
-                if !asked.lock().insert(org.name.clone()) {
-                    continue;
-                }
-                let (name, shared, asked) = (org.name.clone(), shared.clone(), Arc::clone(&asked));
-                own.spawn_background(async move {
-                    poll(&name, &shared).await;
-                    asked.lock().remove(&name);
-                });
-            }
+            kept.begin(&own);
             tokio::time::sleep(NOTICE).await;
         }
     });
+    polls
 }
 
+impl Polls {
+    /// The orgs that are to be asked, and whether this replica is the one that asks.
+    pub fn chairs(&self) -> Vec<(SmolStr, bool)> {
+        let now = self.0.shared.clock.now();
+        let one = |(org, right): (&SmolStr, &Right)| (org.clone(), right.ticket(now).is_some());
+        self.0.asked.lock().iter().map(one).collect()
+    }
+
+    /// Lets another replica ask at once, and not only when it has seen that this one is gone.
+    pub async fn close(&self) {
+        self.0.stop.send_replace(true);
+        self.0.seats.idle().await;
+    }
+
+    /// Begins with the orgs that are not yet asked.
+    fn begin(&self, tasks: &Tasks) {
+        for org in self.0.shared.in_force.load().orgs().iter().filter(|org| org.poll.is_some()) {
+            let mut asked = self.0.asked.lock();
+            if asked.contains_key(&org.name) {
+                continue;
+            }
+            let (end, ended) = watch::channel(());
+            let (name, right) = (org.name.clone(), self.right(&org.name, ended));
+            asked.insert(name.clone(), right.clone());
+            let polls = self.clone();
+            tasks.spawn_background(async move {
+                poll(&name, &polls.0.shared, &right).await;
+                // With this the seat is given up.
+                drop(end);
+                polls.0.asked.lock().remove(&name);
+            });
+        }
+    }
+
+    /// The right to ask `org` until the other end of `ended` is dropped.
+    fn right(&self, org: &SmolStr, mut ended: watch::Receiver<()>) -> Right {
+        let Some(Others { store, presence }) = &self.0.others else { return Right::Own };
+        let (clock, log) = (self.0.shared.clock, self.0.shared.telemetry.log().clone());
+        let seat = Seat::new(store.clone(), presence.clone(), org, clock, log);
+        let (kept, mut stop) = (Arc::clone(&seat), self.0.stop.subscribe());
+        self.0.seats.spawn(async move {
+            let stopped = async {
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => {}
+                    // It fails once nobody is at the other end.
+                    _ = ended.changed() => {}
+                }
+            };
+            kept.keep(stopped).await;
+        });
+        Right::Seat(seat)
+    }
+}
 /// Asks one org until it is not to be asked any more.
-async fn poll(name: &SmolStr, shared: &Shared) {
+async fn poll(name: &SmolStr, shared: &Shared, right: &Right) {
     let local = Local { tasks: Tasks::new(), drain: Drain::new() };
     let mut road = stack::build_poll(shared, &local, name);
     let (clock, log) = (shared.clock, shared.telemetry.log().clone());
@@ -71,13 +176,17 @@ async fn poll(name: &SmolStr, shared: &Shared) {
     loop {
         let Some((every, ledger)) = asked(name, shared) else { return };
         let now = clock.now();
+        let Some(ticket) = right.ticket(now) else {
+            tokio::time::sleep(TURN).await;
+            continue;
+        };
         let wait = schedule.wait(every, ledger.reading_age(now), now);
         if !wait.is_zero() {
             tokio::time::sleep(wait.min(NOTICE)).await;
             continue;
         }
         let result = match road.call(question(clock)).await {
-            Ok(response) => answer(response, &ledger, clock).await,
+            Ok(response) => answer(response, &ledger, clock, || right.holds(ticket, clock.now())).await,
             Err(never) => match never {},
         };
         shared.telemetry.add_poll(name, result);
@@ -107,8 +216,14 @@ fn question(clock: Clock) -> Arrival {
     Arrival { head, body: Inbound::whole(Bytes::new(), clock), connection: Arc::new(connection) }
 }
 
-/// What came of the question. A figure in the head has been read on the way; what stands in the body is read here.
-async fn answer(response: Response<ObservedBody>, ledger: &Ledger, clock: Clock) -> PollResult {
+/// What came of the question. A figure in the head has been read on the way, as that of any call; what stands in the body is
+/// read here, if the right to ask still `holds`: else somebody else may have asked since, and read what is newer.
+async fn answer(
+    response: Response<ObservedBody>,
+    ledger: &Ledger,
+    clock: Clock,
+    holds: impl Fn() -> bool,
+) -> PollResult {
     let (head, body) = response.into_parts();
     let refused = head.headers.get("weirkeeper-refused").and_then(|reason| Reason::parse(reason.to_str().ok()?));
     let body = Limited::new(body, LONGEST).collect().await;
@@ -125,6 +240,9 @@ async fn answer(response: Response<ObservedBody>, ledger: &Ledger, clock: Clock)
         return PollResult::Read;
     }
     let Ok(body) = body else { return PollResult::Failed };
+    if !holds() {
+        return PollResult::Superseded;
+    }
     let daily = salesforce::daily_requests(&body.to_bytes());
     match daily.and_then(|(max, remaining)| Reading::from_limits(max, remaining)) {
         Some(reading) if ledger.read(reading, clock.now()).is_ok() => PollResult::Read,
@@ -135,7 +253,9 @@ async fn answer(response: Response<ObservedBody>, ledger: &Ledger, clock: Clock)
 fn announce(log: &Log, org: &SmolStr, result: PollResult) {
     let (level, event) = match result {
         PollResult::Read => (Level::Info, "limits_poll_back"),
-        PollResult::Refused | PollResult::Silent | PollResult::Failed => (Level::Warn, "limits_poll_failed"),
+        PollResult::Refused | PollResult::Silent | PollResult::Failed | PollResult::Superseded => {
+            (Level::Warn, "limits_poll_failed")
+        }
     };
     log.event(level, event, &[("org", org.as_str().into()), ("result", result.as_str().into())]);
 }
@@ -169,6 +289,8 @@ impl Schedule {
             PollResult::Failed | PollResult::Silent => self.failures.saturating_add(1),
             // Nothing was sent: to ask again costs nothing.
             PollResult::Refused | PollResult::Read => 0,
+            // That says nothing about Salesforce.
+            PollResult::Superseded => self.failures,
         };
         let in_vain = result != PollResult::Read;
         std::mem::replace(&mut self.in_vain, in_vain) != in_vain

@@ -72,6 +72,8 @@ pub mod salesforce;
 pub mod sim;
 pub mod stack;
 pub mod stages;
+#[cfg(feature = "redis")]
+pub mod store;
 pub mod tasks;
 pub mod telemetry;
 pub mod written;

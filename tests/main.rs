@@ -42,6 +42,7 @@ mod process;
 mod queue;
 mod readings;
 mod readme;
+mod redis;
 mod reload;
 mod remembered;
 mod retries;

@@ -7,6 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde::{Serialize, Serializer};
 
+use super::redis::RedisFile;
 use super::value::{Count, Name, Percent, Period, Phrase, Text};
 
 /// No org has more calls a day than this.
@@ -209,25 +210,41 @@ impl Default for LadderFile {
 pub enum StateFile {
     /// Nowhere: a restart begins with what Salesforce says.
     Memory,
-    /// In a folder of this machine.
-    Folder(FolderFile),
+    /// In a folder of this machine, or in a store that several replicas share.
+    Kept(KeptFile),
 }
 
-/// A folder that remembers what was spent.
+/// What remembers what was spent: a folder, or a store that several replicas share.
 #[derive(Debug, Clone, Default, Serialize, serde::Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct FolderFile {
-    /// The folder, on a local disk and for one gateway alone; it is made if need be. Relative to the configuration's
-    /// directory.
-    #[schemars(required)]
+pub struct KeptFile {
+    /// A folder on a local disk, for one gateway alone; it is made if need be. Relative to the configuration's directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<Text<Phrase>>,
-    /// What happens while nothing can be written there.
-    pub on_loss: OnLoss,
+    /// A store for any number of replicas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisFile>,
+    /// What happens while nothing can be written there. Default: `refuse` for a folder, `safe_share` for a shared store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_loss: Option<OnLossWord>,
 }
 
 /// What happens while what is spent cannot be written down.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, serde::Deserialize, JsonSchema)]
+#[serde(rename = "OnLoss", rename_all = "snake_case")]
+pub enum OnLossWord {
+    /// Calls are refused, so that none can be forgotten.
+    Refuse,
+    /// Only for a folder: calls go on; a crash before it can be written again forgets them.
+    Continue,
+    /// Only for a shared store: what was leased is spent, then calls are refused.
+    SpendLease,
+    /// Only for a shared store: what was leased is spent, then each replica's part of half of what was left for sure.
+    SafeShare,
+}
+
+/// What happens while the folder cannot be written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum OnLoss {
     /// Calls are refused, so that none can be forgotten.
     #[default]
@@ -236,13 +253,25 @@ pub enum OnLoss {
     Continue,
 }
 
+/// What happens while the shared store cannot be reached.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SharedLoss {
+    /// Calls are refused at once.
+    Refuse,
+    /// What was leased is spent, then calls are refused.
+    SpendLease,
+    /// What was leased is spent, then each replica's part of half of what was left for sure.
+    #[default]
+    SafeShare,
+}
+
 const MEMORY: &str = "memory";
 
 impl Serialize for StateFile {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Memory => serializer.serialize_str(MEMORY),
-            Self::Folder(folder) => folder.serialize(serializer),
+            Self::Kept(kept) => kept.serialize(serializer),
         }
     }
 }
@@ -255,7 +284,7 @@ impl<'de> Deserialize<'de> for StateFile {
             type Value = StateFile;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("memory or {path: ...}")
+                f.write_str("memory, {path: ...} or {redis: ...}")
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<StateFile, E> {
@@ -266,7 +295,7 @@ impl<'de> Deserialize<'de> for StateFile {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<StateFile, A::Error> {
-                FolderFile::deserialize(MapAccessDeserializer::new(map)).map(StateFile::Folder)
+                KeptFile::deserialize(MapAccessDeserializer::new(map)).map(StateFile::Kept)
             }
         }
 
@@ -280,7 +309,7 @@ impl JsonSchema for StateFile {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let folder = generator.subschema_for::<FolderFile>();
-        json_schema!({ "description": "`memory`, or a folder.", "anyOf": [{ "const": MEMORY }, folder] })
+        let kept = generator.subschema_for::<KeptFile>();
+        json_schema!({ "description": "`memory`, a folder, or a store that replicas share.", "anyOf": [{ "const": MEMORY }, kept] })
     }
 }

@@ -20,6 +20,7 @@ mod outside;
 mod pace;
 mod problem;
 mod read;
+mod redis;
 mod reference;
 mod retry;
 mod schema;
@@ -37,7 +38,7 @@ use std::path::Path;
 
 pub use breaker::{Breaker, BreakerMode};
 pub use cache::{Cache, CacheEntry, RememberedFailures};
-pub use daily::{DailyMode, OnLoss};
+pub use daily::{DailyMode, OnLoss, SharedLoss};
 pub use file::{PolicyMode, Roots};
 pub use key::KeyDigest;
 pub use model::{
@@ -47,6 +48,7 @@ pub use model::{
 pub use outside::{Outside, System};
 pub use pace::{Pace, PaceMode};
 pub use problem::{Place, Problem, Problems};
+pub use redis::{Node, Redis, Sentinel};
 pub use reference::reference;
 pub use retry::Retry;
 pub use schema::schema;

@@ -16,10 +16,11 @@ use smol_str::SmolStr;
 
 use super::breaker::Breaker;
 use super::cache::Cache;
-use super::daily::{DailyMode, OnLoss};
+use super::daily::{DailyMode, OnLoss, SharedLoss};
 use super::file::{ConfigFile, PolicyMode, Roots};
 use super::key::KeyDigest;
 use super::pace::Pace;
+use super::redis::Redis;
 use super::retry::Retry;
 use super::secret::Secret;
 use super::slots::{ClassRule, LongRunning, Queue};
@@ -344,6 +345,13 @@ pub enum State {
         path: PathBuf,
         /// What happens while nothing can be written there.
         on_loss: OnLoss,
+    },
+    /// In a store that several replicas share.
+    Redis {
+        /// The store.
+        redis: Box<Redis>,
+        /// What happens while it cannot be reached.
+        on_loss: SharedLoss,
     },
 }
 

@@ -13,6 +13,7 @@ use crate::call::{CallerId, Class, Family, Operation, OrgId};
 mod breakers;
 mod identities;
 mod paces;
+mod shared;
 mod slots;
 
 /// Variables and files that exist in a test only.
@@ -472,7 +473,7 @@ fn a_budget_that_cannot_be_kept_is_a_problem() {
     );
     one(&format!("{ORG}ladder: {{stop_batch: 75%}}"), "ladder.stop_batch: 75% is below pace_batch, 80%");
     one(&format!("{ORG}ladder: {{back_below: 71%}}"), "ladder.back_below: the first step would never be left again");
-    one(&format!("{ORG}state: disk"), "state: expected memory or {path: ...}");
+    one(&format!("{ORG}state: disk"), "state: expected memory, {path: ...} or {redis: ...}");
     one(&format!("{ORG}state: {{on_loss: refuse}}"), "state.path: this key is missing");
     one(&format!("{ORG}state: {{path: x, on_los: refuse}}"), "did you mean \"on_loss\"?");
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{At, Check};
-use crate::config::daily::{DailyLimit, DailyMode, LadderFile, PollFile, ShareFile, StateFile};
+use crate::config::daily::{
+    DailyLimit, DailyMode, KeptFile, LadderFile, OnLoss, OnLossWord, PollFile, ShareFile, SharedLoss, StateFile,
+};
 use crate::config::file::{ConfigFile, OrgFile};
 use crate::config::model::{Daily, Ladder, Org, Poll, Share, State};
 use crate::config::problem::Fault;
@@ -136,17 +138,54 @@ impl Check<'_> {
 
     pub(super) fn state(&mut self, at: &At, written: Option<&StateFile>, orgs: &[Org]) -> State {
         match written {
-            Some(StateFile::Folder(folder)) => {
-                let Some(path) = &folder.path else {
-                    self.missing(&at.key("path"), "write a folder on a local disk, such as ./data, or state: memory");
-                    return State::Memory;
-                };
-                State::Folder { path: self.path(path), on_loss: folder.on_loss }
-            }
+            Some(StateFile::Kept(kept)) => self.kept(at, kept).unwrap_or(State::Memory),
             None if orgs.iter().any(|org| org.daily.mode == DailyMode::Enforce) => {
-                State::Folder { path: self.base.join(FOLDER), on_loss: crate::config::OnLoss::default() }
+                State::Folder { path: self.base.join(FOLDER), on_loss: OnLoss::default() }
             }
             Some(StateFile::Memory) | None => State::Memory,
+        }
+    }
+
+    fn kept(&mut self, at: &At, written: &KeptFile) -> Option<State> {
+        let on_loss_at = at.key("on_loss");
+        match (&written.path, &written.redis) {
+            (Some(_), Some(_)) => {
+                let fault = Fault::new("a folder and a shared store");
+                self.wrong(at, fault.hint("leave out one of path and redis"));
+                None
+            }
+            (None, None) => {
+                let hint =
+                    "write a folder on a local disk, such as ./data, a shared store under redis, or state: memory";
+                self.missing(&at.key("path"), hint);
+                None
+            }
+            (Some(path), None) => {
+                let on_loss = match written.on_loss {
+                    None | Some(OnLossWord::Refuse) => OnLoss::Refuse,
+                    Some(OnLossWord::Continue) => OnLoss::Continue,
+                    Some(OnLossWord::SpendLease | OnLossWord::SafeShare) => {
+                        let fault = Fault::new("only a shared store has leases and shares");
+                        self.wrong(&on_loss_at, fault.hint("refuse or continue"));
+                        OnLoss::Refuse
+                    }
+                };
+                Some(State::Folder { path: self.path(path), on_loss })
+            }
+            (None, Some(redis)) => {
+                let on_loss = match written.on_loss {
+                    None | Some(OnLossWord::SafeShare) => SharedLoss::SafeShare,
+                    Some(OnLossWord::SpendLease) => SharedLoss::SpendLease,
+                    Some(OnLossWord::Refuse) => SharedLoss::Refuse,
+                    Some(OnLossWord::Continue) => {
+                        let fault = Fault::new("replicas that go on each for itself pass every ceiling");
+                        self.wrong(&on_loss_at, fault.hint("safe_share, spend_lease or refuse"));
+                        SharedLoss::default()
+                    }
+                };
+                let redis = self.redis(&at.key("redis"), redis)?;
+                Some(State::Redis { redis: Box::new(redis), on_loss })
+            }
         }
     }
 }

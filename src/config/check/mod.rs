@@ -11,6 +11,7 @@ mod edge;
 mod files;
 mod identities;
 mod orgs;
+mod redis;
 mod slots;
 mod telling;
 mod upstream;

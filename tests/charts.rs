@@ -195,7 +195,7 @@ fn what_cannot_work_is_refused_in_so_many_words() {
             (&["--set", "autoscaling.enabled=true"], &[shared]),
             (
                 &["--set", "config.state.redis.url.env=REDIS_URL"],
-                &["config.state.redis.url: no Secret gives the variable REDIS_URL", "secretEnv"],
+                &["config.state.redis: no Secret gives the variable REDIS_URL", "secretEnv"],
             ),
             (&["--set", "config.state.path=data"], &["config.state.path: data must begin with a slash"]),
             (&["--set", "config.limits.drain=1m59s"], &["config.limits.drain: 119s", "config.upstream.first_byte"]),

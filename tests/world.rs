@@ -263,7 +263,7 @@ impl World {
 
     /// Lets the gateway ask for itself what is used, where the configuration says so.
     pub fn poll(&self) {
-        gateway::poll::keep(self.shared.clone(), &self.clients);
+        gateway::poll::keep(self.shared.clone(), None, &self.clients);
     }
 
     /// A text that must never be seen in log, metrics, status or a refusal.

@@ -40,6 +40,10 @@ pub mod figures;
 mod issuers;
 pub mod panics;
 pub mod poll;
+#[cfg(feature = "redis")]
+mod presence;
+#[cfg(feature = "redis")]
+mod replicas;
 mod signals;
 #[cfg(feature = "otlp")]
 mod traces;
@@ -124,6 +128,8 @@ pub struct Gateway {
     addresses: Vec<SocketAddr>,
     admin_address: SocketAddr,
     reloads: Arc<figures::Reloads>,
+    #[cfg(feature = "redis")]
+    replicas: Option<replicas::Replicas>,
 }
 
 impl Gateway {
@@ -170,7 +176,13 @@ impl Gateway {
         let ways = Arc::new(Mutex::new(Vec::new()));
         let workers = start_workers(&config, clock, &drain, &counts, shared.clone(), Arc::clone(&ways))?;
         let tasks = Tasks::new();
-        poll::keep(shared, &tasks);
+        #[cfg(feature = "redis")]
+        let replicas = replicas::Replicas::join(&config.state, clock, telemetry.log(), &tasks)?;
+        #[cfg(feature = "redis")]
+        let elect = replicas.as_ref().map(replicas::Replicas::elect);
+        #[cfg(not(feature = "redis"))]
+        let elect = None;
+        let polls = poll::keep(shared, elect, &tasks);
         let failed = Arc::new(AtomicUsize::new(0));
         for listener in listeners {
             let accepting = workers.accept(listener, &tasks);
@@ -219,6 +231,11 @@ impl Gateway {
                 answers: lasting.answers.clone(),
             },
         );
+        #[cfg(feature = "redis")]
+        if let Some(replicas) = &replicas {
+            // After the figures of orgs, of which it says what is shared.
+            replicas.show(&telemetry, &admin, &in_force, &polls);
+        }
         issuers::keep(Arc::clone(&in_force), clock, &tasks, telemetry.log().clone());
         #[cfg(feature = "otlp")]
         traces::keep(Arc::clone(&in_force), clock, &tasks, telemetry.clone());
@@ -236,6 +253,8 @@ impl Gateway {
             addresses,
             admin_address,
             reloads,
+            #[cfg(feature = "redis")]
+            replicas,
         };
         gateway.announce(open_files.ok().flatten());
         Ok(gateway)
@@ -292,6 +311,10 @@ impl Gateway {
         let left = self.workers.finished().await;
         // What is spent until now is written down, and what was leased is given back.
         self.lasting.ledgers.close().await;
+        #[cfg(feature = "redis")]
+        if let Some(replicas) = &self.replicas {
+            replicas.leave().await;
+        }
         #[cfg(feature = "otlp")]
         self.telemetry.spans().finish(LAST_LINES).await;
         let level = if left == 0 { Level::Info } else { Level::Warn };

@@ -196,7 +196,7 @@ labels! {
 }
 labels! {
     /// Of `store_commands_total`.
-    PurposeLabels { purpose: &'static str }
+    CommandLabels { purpose: SmolStr, result: &'static str }
 }
 labels! {
     /// Of `trace_spans_total`.
@@ -320,8 +320,8 @@ metrics! {
         replicas: Scraped<NoLabels, IsGauge>,
         /// Whether the store that replicas share answers (1) or not (0).
         store_up: Scraped<NoLabels, IsGauge>,
-        /// Commands sent to the store that replicas share, by what they were for.
-        store_commands_total: Scraped<PurposeLabels, IsCounter>,
+        /// Commands sent to the store that replicas share, by what they were for and whether it answered.
+        store_commands_total: Scraped<CommandLabels, IsCounter>,
         /// Whether this replica is the one of all that asks what an org has used (1) or not (0), where that is to be asked.
         poll_chair: Scraped<OrgLabels, IsGauge>,
         /// Sent calls that go on although their caller left.

@@ -50,7 +50,7 @@ pub use self::process::ProcessSnapshot;
 use self::recent::{Recent, Whose};
 pub use self::recent::{RecentTrouble, Trouble};
 pub use self::render::{TEXT_FORMAT, VERSION};
-pub use self::replicas::{MemberSnapshot, ReplicasSnapshot, SharedSnapshot, StoreSnapshot};
+pub use self::replicas::{CommandsSnapshot, MemberSnapshot, ReplicasSnapshot, SharedSnapshot, StoreSnapshot};
 pub use self::snapshot::{
     BreakerSnapshot, BreakersSnapshot, BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot,
     IdentitySnapshot, ListenerSnapshot, ObjectRoom, PaceSnapshot, RetrySnapshot, RuntimeSnapshot, SlotsSnapshot,

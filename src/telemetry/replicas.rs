@@ -3,7 +3,7 @@
 use serde::Serialize;
 use smol_str::SmolStr;
 
-use super::metrics::{Gauges, NoLabels, OrgLabels, PurposeLabels};
+use super::metrics::{Gauges, NoLabels, OrgLabels, CommandLabels};
 
 /// This replica and the others. Only where they share state.
 #[derive(Debug, Clone, Serialize)]
@@ -29,8 +29,19 @@ pub struct StoreSnapshot {
     pub since_seconds: u64,
     /// What happens while it does not.
     pub on_loss: &'static str,
-    /// Commands sent to it since the start, by what they were for.
-    pub commands: Vec<(&'static str, u64)>,
+    /// Commands sent to it since the start.
+    pub commands: Vec<CommandsSnapshot>,
+}
+
+/// Commands sent to the store for one purpose.
+#[derive(Debug, Clone, Serialize)]
+pub struct CommandsSnapshot {
+    /// What they were for.
+    pub purpose: SmolStr,
+    /// Those that were answered.
+    pub answered: u64,
+    /// Those that failed.
+    pub failed: u64,
 }
 
 /// One replica.
@@ -68,8 +79,11 @@ impl Gauges {
     pub(super) fn add_replicas(&mut self, snapshot: &ReplicasSnapshot) {
         self.replicas.set(NoLabels {}, snapshot.replicas.len() as f64);
         self.store_up.set(NoLabels {}, f64::from(u8::from(snapshot.store.up)));
-        for (purpose, commands) in &snapshot.store.commands {
-            self.store_commands_total.set(PurposeLabels { purpose }, *commands as f64);
+        for commands in &snapshot.store.commands {
+            for (result, count) in [("answered", commands.answered), ("failed", commands.failed)] {
+                let labels = CommandLabels { purpose: commands.purpose.clone(), result };
+                self.store_commands_total.set(labels, count as f64);
+            }
         }
         for org in &snapshot.orgs {
             if let Some(asks) = org.asks {

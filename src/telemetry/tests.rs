@@ -332,6 +332,18 @@ fn filled(snapshot: &mut Snapshot) {
         refused: 0,
     });
     snapshot.facades.push(FacadeSnapshot { org: "prod".into(), logins_limited: 3, ..FacadeSnapshot::default() });
+    snapshot.replicas = Some(ReplicasSnapshot {
+        replica: "00aa".into(),
+        name: "gateway-a".into(),
+        store: StoreSnapshot {
+            up: true,
+            since_seconds: 7,
+            on_loss: "safe_share",
+            commands: vec![CommandsSnapshot { purpose: "look".into(), answered: 5, failed: 1 }],
+        },
+        replicas: Vec::new(),
+        orgs: vec![SharedSnapshot { org: "prod".into(), bank_up: true, lease: Some(3), asks: Some(true) }],
+    });
     snapshot.config.last_reload_successful = true;
 }
 

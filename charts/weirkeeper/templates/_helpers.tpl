@@ -120,10 +120,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 {{- if include "weirkeeper.shared" . -}}
-{{- range $what := list "url" "key" -}}
-{{- $from := get $config.state.redis $what -}}
+{{- range $from := concat (list $config.state.redis.url) (default list $config.state.redis.keys) -}}
 {{- if and (kindIs "map" $from) $from.env (not (hasKey $.Values.secretEnv $from.env)) -}}
-{{- fail (printf "\n\nconfig.state.redis.%s: no Secret gives the variable %s. Name one in secretEnv.\n" $what $from.env) -}}
+{{- fail (printf "\n\nconfig.state.redis: no Secret gives the variable %s. Name one in secretEnv.\n" $from.env) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

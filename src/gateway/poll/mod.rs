@@ -2,12 +2,15 @@
 //!
 //! One poller for each org. It stays silent while callers' answers say what is used, so a busy org is never asked. What it
 //! asks is a call like any other: counted, logged, and refused where nothing is left. After a failure it waits longer and
-//! longer. Of several replicas that share state one asks for all ([`chair`]).
+//! longer. Of several replicas that share state one asks for all.
 
+#[cfg(feature = "redis")]
 mod chair;
-mod seat;
+#[cfg(feature = "redis")]
+pub mod seat;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +23,6 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::Service;
 
-use self::seat::{Seat, Ticket};
-use super::presence::Presence;
 use crate::admission::{Ledger, Reading};
 use crate::call::OrgId;
 use crate::clock::Clock;
@@ -31,7 +32,6 @@ use crate::refusal::Reason;
 use crate::salesforce::{self, LimitInfo};
 use crate::stack::{self, Local, Shared};
 use crate::stages::observe::ObservedBody;
-use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::{Level, Log};
 
@@ -47,63 +47,66 @@ const NOTICE: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_mins(1);
 /// And after many.
 const LAST_WAIT: Duration = Duration::from_hours(1);
-
 /// How soon one that did not ask so far notices that it shall.
 const TURN: Duration = Duration::from_secs(1);
 
-/// The other replicas there may be.
-#[derive(Debug, Clone)]
-pub struct Others {
-    /// Where one of all is elected.
-    pub store: Store,
-    /// Which there are.
-    pub presence: Presence,
+/// What a question is asked under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ticket {
+    /// Nobody else could ask.
+    Alone,
+    /// Of all replicas this one was elected; whoever is elected later has a higher number.
+    Fence(u64),
 }
 
 /// The right to ask one org.
-#[derive(Debug, Clone)]
-enum Right {
-    /// There is nobody else.
-    Own,
-    /// Of all replicas one has it.
-    Seat(Arc<Seat>),
-}
+pub trait Right: fmt::Debug + Send + Sync {
+    /// What may be asked under at `now`, if anything.
+    fn ticket(&self, now: Instant) -> Option<Ticket>;
 
-impl Right {
-    fn ticket(&self, now: Instant) -> Option<Ticket> {
-        match self {
-            Self::Own => Some(Ticket::Alone),
-            Self::Seat(seat) => seat.ticket(now),
-        }
-    }
-
+    /// Whether what was asked under `ticket` may still be taken in at `now`.
     fn holds(&self, ticket: Ticket, now: Instant) -> bool {
-        match self {
-            Self::Own => true,
-            Self::Seat(seat) => seat.holds(ticket, now),
+        match ticket {
+            Ticket::Alone => true,
+            Ticket::Fence(_) => self.ticket(now) == Some(ticket),
         }
     }
 }
+
+/// The right of the only replica.
+#[derive(Debug)]
+struct Own;
+
+impl Right for Own {
+    fn ticket(&self, _: Instant) -> Option<Ticket> {
+        Some(Ticket::Alone)
+    }
+}
+
+/// Makes the right to ask an org, which is given up once nobody is at the other end of the second argument.
+pub type Elect = Box<dyn Fn(&SmolStr, watch::Receiver<()>) -> Arc<dyn Right> + Send + Sync>;
 
 /// Whoever asks. Cloning is one reference count.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Polls(Arc<Inner>);
 
-#[derive(Debug)]
 struct Inner {
     shared: Shared,
-    others: Option<Others>,
+    elect: Option<Elect>,
     /// Every org that is being asked, and the right to ask it.
-    asked: Mutex<HashMap<SmolStr, Right>>,
-    stop: watch::Sender<bool>,
-    seats: Tasks,
+    asked: Mutex<HashMap<SmolStr, Arc<dyn Right>>>,
 }
 
-/// Asks every org that is to be asked, for as long as the process lives; where there may be `others`, only if none of them
-/// does.
-pub fn keep(shared: Shared, others: Option<Others>, tasks: &Tasks) -> Polls {
-    let (stop, _) = watch::channel(false);
-    let polls = Polls(Arc::new(Inner { shared, others, asked: Mutex::default(), stop, seats: Tasks::new() }));
+impl fmt::Debug for Polls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Polls").field("asked", &self.0.asked.lock()).finish_non_exhaustive()
+    }
+}
+
+/// Asks every org that is to be asked, for as long as the process lives. Where several replicas share state, the right to do
+/// so comes from `elect`.
+pub fn keep(shared: Shared, elect: Option<Elect>, tasks: &Tasks) -> Polls {
+    let polls = Polls(Arc::new(Inner { shared, elect, asked: Mutex::default() }));
     let (kept, own) = (polls.clone(), tasks.clone());
     tasks.spawn_background(async move {
         loop {
@@ -115,17 +118,10 @@ pub fn keep(shared: Shared, others: Option<Others>, tasks: &Tasks) -> Polls {
 }
 
 impl Polls {
-    /// The orgs that are to be asked, and whether this replica is the one that asks.
-    pub fn chairs(&self) -> Vec<(SmolStr, bool)> {
+    /// Whether this replica is the one that asks `org`; `None` if it is not to be asked.
+    pub fn asks(&self, org: &str) -> Option<bool> {
         let now = self.0.shared.clock.now();
-        let one = |(org, right): (&SmolStr, &Right)| (org.clone(), right.ticket(now).is_some());
-        self.0.asked.lock().iter().map(one).collect()
-    }
-
-    /// Lets another replica ask at once, and not only when it has seen that this one is gone.
-    pub async fn close(&self) {
-        self.0.stop.send_replace(true);
-        self.0.seats.idle().await;
+        self.0.asked.lock().get(org).map(|right| right.ticket(now).is_some())
     }
 
     /// Begins with the orgs that are not yet asked.
@@ -136,39 +132,24 @@ impl Polls {
                 continue;
             }
             let (end, ended) = watch::channel(());
-            let (name, right) = (org.name.clone(), self.right(&org.name, ended));
-            asked.insert(name.clone(), right.clone());
-            let polls = self.clone();
+            let right: Arc<dyn Right> = match &self.0.elect {
+                Some(elect) => elect(&org.name, ended),
+                None => Arc::new(Own),
+            };
+            let (name, polls) = (org.name.clone(), self.clone());
+            asked.insert(name.clone(), Arc::clone(&right));
             tasks.spawn_background(async move {
-                poll(&name, &polls.0.shared, &right).await;
-                // With this the seat is given up.
+                poll(&name, &polls.0.shared, &*right).await;
+                // With this the right is given up.
                 drop(end);
                 polls.0.asked.lock().remove(&name);
             });
         }
     }
-
-    /// The right to ask `org` until the other end of `ended` is dropped.
-    fn right(&self, org: &SmolStr, mut ended: watch::Receiver<()>) -> Right {
-        let Some(Others { store, presence }) = &self.0.others else { return Right::Own };
-        let (clock, log) = (self.0.shared.clock, self.0.shared.telemetry.log().clone());
-        let seat = Seat::new(store.clone(), presence.clone(), org, clock, log);
-        let (kept, mut stop) = (Arc::clone(&seat), self.0.stop.subscribe());
-        self.0.seats.spawn(async move {
-            let stopped = async {
-                tokio::select! {
-                    _ = stop.wait_for(|stop| *stop) => {}
-                    // It fails once nobody is at the other end.
-                    _ = ended.changed() => {}
-                }
-            };
-            kept.keep(stopped).await;
-        });
-        Right::Seat(seat)
-    }
 }
+
 /// Asks one org until it is not to be asked any more.
-async fn poll(name: &SmolStr, shared: &Shared, right: &Right) {
+async fn poll(name: &SmolStr, shared: &Shared, right: &dyn Right) {
     let local = Local { tasks: Tasks::new(), drain: Drain::new() };
     let mut road = stack::build_poll(shared, &local, name);
     let (clock, log) = (shared.clock, shared.telemetry.log().clone());

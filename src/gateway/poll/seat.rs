@@ -6,12 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use smol_str::SmolStr;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::chair::{Chair, LEASE, MARGIN, Move, RENEW, Record};
+use super::{Right, Ticket};
 use crate::clock::Clock;
 use crate::gateway::presence::Presence;
 use crate::store::{Seen, Store, StoreError, Swap};
+use crate::tasks::Tasks;
 use crate::telemetry::{Level, Log};
 
 /// How long a record that nobody renews is kept, so that fences go on from it.
@@ -23,62 +27,83 @@ const TRIES: usize = 3;
 /// How long giving it back may take.
 const LAST: Duration = Duration::from_secs(1);
 
-/// What a question is asked under.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ticket {
-    /// Nobody else could ask.
-    Alone,
-    /// The chair, under this fence.
-    Fence(u64),
+/// The seats of this replica. Cloning is one reference count.
+#[derive(Debug, Clone)]
+pub struct Seats(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Store,
+    presence: Presence,
+    clock: Clock,
+    log: Log,
+    stop: watch::Sender<bool>,
+    tasks: Tasks,
+}
+
+impl Seats {
+    /// None yet. One of those that `presence` knows is elected by way of `store`.
+    pub fn new(store: Store, presence: Presence, clock: Clock, log: Log) -> Self {
+        let (stop, _) = watch::channel(false);
+        Self(Arc::new(Inner { store, presence, clock, log, stop, tasks: Tasks::new() }))
+    }
+
+    /// The right to ask `org` until nobody is at the other end of `ended`. Runs inside the control runtime.
+    pub fn take(&self, org: &SmolStr, mut ended: watch::Receiver<()>) -> Arc<dyn Right> {
+        let seat = Arc::new(Seat { house: Arc::clone(&self.0), org: org.clone(), held: Mutex::new(None) });
+        let (kept, mut stop) = (Arc::clone(&seat), self.0.stop.subscribe());
+        self.0.tasks.spawn(async move {
+            let stopped = async {
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => {}
+                    // It fails once nobody is there.
+                    _ = ended.changed() => {}
+                }
+            };
+            kept.keep(stopped).await;
+        });
+        seat
+    }
+
+    /// Lets other replicas ask at once, and not only when they have seen that this one is gone.
+    pub async fn leave(&self) {
+        self.0.stop.send_replace(true);
+        self.0.tasks.idle().await;
+    }
 }
 
 /// Where replicas share state, the right to ask one org.
 #[derive(Debug)]
-pub struct Seat {
-    store: Store,
-    presence: Presence,
-    org: String,
-    clock: Clock,
-    log: Log,
+struct Seat {
+    house: Arc<Inner>,
+    org: SmolStr,
     /// Until when this replica may ask, and under which fence.
     held: Mutex<Option<(Instant, u64)>>,
 }
 
-impl Seat {
-    /// The seat of the org of this name; nobody sits on it yet.
-    pub fn new(store: Store, presence: Presence, org: &str, clock: Clock, log: Log) -> Arc<Self> {
-        Arc::new(Self { store, presence, org: org.to_owned(), clock, log, held: Mutex::new(None) })
-    }
-
-    /// What may be asked under at `now`, if anything.
-    ///
+impl Right for Seat {
     /// While the store is away nobody can be elected, and a question costs a call: only a replica that knew of no other one asks
     /// on. The others learn from the answers to their callers what is used.
-    pub fn ticket(&self, now: Instant) -> Option<Ticket> {
+    fn ticket(&self, now: Instant) -> Option<Ticket> {
         if let Some((until, fence)) = *self.held.lock()
             && now < until
         {
             return Some(Ticket::Fence(fence));
         }
-        (!self.store.is_up() && self.presence.is_alone()).then_some(Ticket::Alone)
+        (!self.house.store.is_up() && self.house.presence.is_alone()).then_some(Ticket::Alone)
     }
+}
 
-    /// Whether what was asked under `ticket` may still be taken in at `now`.
-    pub fn holds(&self, ticket: Ticket, now: Instant) -> bool {
-        match ticket {
-            Ticket::Alone => true,
-            Ticket::Fence(_) => self.ticket(now) == Some(ticket),
-        }
-    }
-
+impl Seat {
     /// Keeps the seat until `stopped`.
-    pub async fn keep(&self, stopped: impl Future<Output = ()>) {
+    async fn keep(&self, stopped: impl Future<Output = ()>) {
         let mut stopped = std::pin::pin!(stopped);
-        let key = self.store.key(&self.org, "chair");
-        let mut chair = Chair::new(Arc::clone(self.store.replica()));
+        let key = self.house.store.key(&self.org, "chair");
+        let mut chair = Chair::new(Arc::clone(self.house.store.replica()));
+        let mut changes = self.house.presence.changes();
         let mut record = None;
         loop {
-            let sent = self.clock.now();
+            let sent = self.house.clock.now();
             let wait = match self.reach(&key, &mut chair).await {
                 Ok(Reached::Ours(ours)) => {
                     self.sit(ours.fence, sent);
@@ -93,8 +118,11 @@ impl Seat {
                 // What is held runs out by itself.
                 Err(_) => AGAIN,
             };
-            if tokio::time::timeout(wait, stopped.as_mut()).await.is_ok() {
-                break;
+            tokio::select! {
+                () = stopped.as_mut() => break,
+                () = tokio::time::sleep(wait) => {}
+                // Whoever left may have sat here. The sender lives as long as `presence`.
+                _ = changes.changed() => {}
             }
         }
         self.stand();
@@ -109,24 +137,24 @@ impl Seat {
         let earlier = self.held.lock().replace(new);
         if earlier.is_none_or(|(_, earlier)| earlier != fence) {
             let words = [("org", self.org.as_str().into()), ("fence", fence.into())];
-            self.log.event(Level::Info, "poll_chair_taken", &words);
+            self.house.log.event(Level::Info, "poll_chair_taken", &words);
         }
     }
 
     fn stand(&self) {
         if let Some((_, fence)) = self.held.lock().take() {
             let words = [("org", self.org.as_str().into()), ("fence", fence.into())];
-            self.log.event(Level::Info, "poll_chair_left", &words);
+            self.house.log.event(Level::Info, "poll_chair_left", &words);
         }
     }
 
     async fn reach(&self, key: &str, chair: &mut Chair) -> Result<Reached, StoreError> {
-        let mut seen = self.store.look(key).await?;
+        let mut seen = self.house.store.look(key).await?;
         for _ in 0..TRIES {
-            match chair.decide(read(&seen), seen.now, self.clock.now()) {
+            match chair.decide(read(&seen), seen.now, self.house.clock.now()) {
                 Move::Stand(wait) => return Ok(Reached::Theirs(wait)),
                 Move::Sit(record) => {
-                    match self.store.swap(key, &seen, record.to_string().as_bytes(), KEEP).await? {
+                    match self.house.store.swap(key, &seen, record.to_string().as_bytes(), KEEP).await? {
                         Swap::Done(_) => return Ok(Reached::Ours(record)),
                         Swap::Lost(other) => seen = other,
                     }
@@ -137,9 +165,9 @@ impl Seat {
     }
 
     async fn give_back(&self, key: &str, held: &Record) -> Result<(), StoreError> {
-        let seen = self.store.look(key).await?;
+        let seen = self.house.store.look(key).await?;
         if read(&seen).as_ref().is_some_and(|record| record.fence == held.fence && record.holder == held.holder) {
-            self.store.swap(key, &seen, Chair::leave(held).to_string().as_bytes(), KEEP).await?;
+            self.house.store.swap(key, &seen, Chair::leave(held).to_string().as_bytes(), KEEP).await?;
         }
         Ok(())
     }

@@ -1,0 +1,111 @@
+//! What makes this gateway one of several replicas: the store they share, who is there, who asks what is used, and what
+//! operators see of it.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::poll::seat::Seats;
+use super::poll::{Elect, Polls};
+use super::presence::Presence;
+use super::{StartError, system};
+use crate::admin::Admin;
+use crate::admission::Warning;
+use crate::clock::Clock;
+use crate::config::{SharedLoss, State};
+use crate::live::{InForce, LiveOrg};
+use crate::store::Store;
+use crate::tasks::Tasks;
+use crate::telemetry::{
+    CommandsSnapshot, Log, ReplicasSnapshot, SharedSnapshot, StoreSnapshot, Telemetry,
+};
+
+/// This replica among others. Cloning is a few reference counts.
+#[derive(Debug, Clone)]
+pub struct Replicas {
+    store: Store,
+    presence: Presence,
+    seats: Seats,
+    on_loss: SharedLoss,
+}
+
+impl Replicas {
+    /// Joins the others, if `state` is shared. The store need not be there yet. Runs inside the control runtime.
+    pub fn join(state: &State, clock: Clock, log: &Log, tasks: &Tasks) -> Result<Option<Self>, StartError> {
+        let State::Redis { redis, on_loss } = state else { return Ok(None) };
+        let store = Store::open(redis, clock, tasks)
+            .map_err(|error| system("cannot use the shared store")(std::io::Error::other(error)))?;
+        let name = redis.name.clone().unwrap_or_default();
+        let presence = Presence::begin(store.clone(), &name, clock, log.clone());
+        let seats = Seats::new(store.clone(), presence.clone(), clock, log.clone());
+        Ok(Some(Self { store, presence, seats, on_loss: *on_loss }))
+    }
+
+    /// Elects one of all to ask what is used.
+    pub fn elect(&self) -> Elect {
+        let seats = self.seats.clone();
+        Box::new(move |org, ended: watch::Receiver<()>| seats.take(org, ended))
+    }
+
+    /// Shows all this to operators.
+    pub fn show(&self, telemetry: &Telemetry, admin: &Admin, in_force: &InForce, polls: &Polls) {
+        let (shown, in_force, polls) = (self.clone(), Arc::clone(in_force), polls.clone());
+        telemetry.add_source(move |snapshot| {
+            let live = in_force.load();
+            let orgs = live.orgs().iter().zip(&snapshot.budgets);
+            let orgs = orgs.map(|(org, budget)| shared(org, budget.budget.lease, &budget.budget.warnings, &polls));
+            let orgs = orgs.collect();
+            snapshot.replicas = Some(shown.snapshot(orgs));
+        });
+        let lacking = self.clone();
+        admin.add_lack("store", move || lacking.lack());
+    }
+
+    /// Lets others have what this one holds, and says goodbye.
+    pub async fn leave(&self) {
+        self.seats.leave().await;
+        self.presence.goodbye().await;
+    }
+
+    fn snapshot(&self, orgs: Vec<SharedSnapshot>) -> ReplicasSnapshot {
+        let (up, since) = self.presence.store();
+        let commands = self.store.counts().into_iter().map(|(purpose, counts)| CommandsSnapshot {
+            purpose,
+            answered: counts.answered,
+            failed: counts.failed,
+        });
+        ReplicasSnapshot {
+            replica: self.store.replica().to_string(),
+            name: self.presence.name().to_owned(),
+            store: StoreSnapshot {
+                up,
+                since_seconds: since.as_secs(),
+                on_loss: self.on_loss.as_str(),
+                commands: commands.collect(),
+            },
+            replicas: self.presence.members(),
+            orgs,
+        }
+    }
+
+    /// What is missing while the store does not answer: calls go on, so that the gateway stays ready.
+    fn lack(&self) -> Option<String> {
+        let (up, since) = self.presence.store();
+        (!up).then(|| {
+            format!(
+                "degraded: the shared store has not answered for {} s; calls go on as state.on_loss says: {}",
+                since.as_secs(),
+                self.on_loss.as_str()
+            )
+        })
+    }
+}
+
+fn shared(org: &LiveOrg, lease: Option<u64>, warnings: &[Warning], polls: &Polls) -> SharedSnapshot {
+    SharedSnapshot {
+        org: org.name.to_string(),
+        bank_up: !warnings.contains(&Warning::BankLost),
+        lease,
+        asks: polls.asks(&org.name),
+    }
+}

@@ -9,6 +9,7 @@
 //! cargo bench --bench gateway -- kept                memory that kept answers take, beside their bound
 //! cargo bench --bench gateway -- entries             instructions per answer from memory among few and many (valgrind)
 //! cargo bench --bench gateway -- idle                memory of idle connections
+//! cargo bench --bench gateway -- replicas            what three replicas ask of the store they share, at 5,000 calls/s
 //! cargo bench --bench gateway -- stream              memory while large and slow bodies pass
 //! ```
 //!
@@ -27,6 +28,7 @@ mod kept;
 mod load;
 mod measure;
 mod origin;
+mod replicas;
 mod report;
 mod share;
 mod speed;
@@ -86,6 +88,8 @@ enum What {
     Entries(kept::EntriesOptions),
     /// Memory of idle connections.
     Idle(idle::Options),
+    /// What several replicas ask of the store they share.
+    Replicas(replicas::Options),
     /// Memory while large and slow bodies pass.
     Stream(stream::Options),
     /// The origin's own process.
@@ -116,6 +120,7 @@ fn main() -> ExitCode {
             Some(What::Kept(options)) => kept::run(&cli.common, &options),
             Some(What::Entries(options)) => kept::entries(&cli.common, &options),
             Some(What::Idle(options)) => idle::run(&cli.common, &options),
+            Some(What::Replicas(options)) => replicas::run(&cli.common, &options),
             Some(What::Stream(options)) => stream::run(&cli.common, &options),
             Some(What::Speed(options)) => speed::run(&cli.common, &options),
             _ => speed::run(&cli.common, &cli.speed),

@@ -89,6 +89,8 @@ pub enum Kind {
     Memory,
     /// The same with so many MiB for answers.
     Bounded { mib: u64 },
+    /// The same as the first, with what is spent remembered in the store at this port.
+    Replica { store: u16 },
     /// nginx as a plain reverse proxy, one worker.
     Nginx { access_log: bool },
     /// nginx answering from its proxy cache, whose files are in memory; no access log.
@@ -104,6 +106,7 @@ impl Kind {
             Self::Gateway => "weirkeeper",
             Self::Identity => "weirkeeper, identity",
             Self::Memory | Self::Bounded { .. } => "weirkeeper, from memory",
+            Self::Replica { .. } => "weirkeeper, replica",
             Self::Nginx { access_log: false } => "nginx",
             Self::Nginx { access_log: true } => "nginx, access log",
             Self::NginxCache => "nginx, from its cache",
@@ -248,6 +251,24 @@ impl Stage {
         Ok(Self { directory, kept, origin_port, key, _origin: origin })
     }
 
+    /// A store for replicas, which keeps nothing on disk.
+    pub fn store(&self) -> Outcome<Store> {
+        let port = free_port()?;
+        let directory = self.directory.path().display().to_string();
+        let number = port.to_string();
+        let words = ["--bind", "127.0.0.1", "--port", &number, "--save", "", "--appendonly", "no", "--dir", &directory];
+        let command: Vec<String> = std::iter::once("redis-server").chain(words).map(str::to_owned).collect();
+        let process = Process::start(LOAD_CORE, &command, &self.directory.path().join("store.log"))?;
+        let deadline = Instant::now() + START_PATIENCE;
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if Instant::now() > deadline {
+                return Err("redis-server did not come up".into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Store { port, process })
+    }
+
     /// Starts a target, behind `wrapper` if that is not empty, and checks its answer against the origin's.
     pub fn start(&self, kind: &Kind, wrapper: &[String]) -> Outcome<Target> {
         let (port, admin) = (free_port()?, free_port()?);
@@ -270,7 +291,7 @@ impl Stage {
                 let words = command.split_whitespace();
                 Ok(words.map(|word| word.replace("{port}", &own).replace("{upstream}", &upstream)).collect())
             }
-            Kind::Gateway | Kind::Identity | Kind::Memory | Kind::Bounded { .. } => {
+            Kind::Gateway | Kind::Identity | Kind::Memory | Kind::Bounded { .. } | Kind::Replica { .. } => {
                 fs::write(&file, self.gateway_config(kind, port, admin)?)?;
                 Ok([env!("CARGO_BIN_EXE_weirkeeper"), "serve", "--config", &path].map(str::to_owned).to_vec())
             }
@@ -305,13 +326,22 @@ impl Stage {
             Kind::Bounded { mib } => format!("cache: {{bytes: {mib}MiB, {entries}}}\n"),
             _ => String::new(),
         };
+        let (mut state, mut daily) = (String::new(), "");
+        if let Kind::Replica { store } = kind {
+            let (url, key) = (self.directory.path().join("url"), self.directory.path().join("key"));
+            fs::write(&url, format!("redis://127.0.0.1:{store}"))?;
+            fs::write(&key, "only-for-benches-only-for-benches")?;
+            let (url, key) = (url.display(), key.display());
+            state = format!("state: {{redis: {{url: {{file: \"{url}\"}}, keys: [{{file: \"{key}\"}}]}}}}\n");
+            daily = ", daily: {mode: enforce}";
+        }
         Ok(format!(
-            "{cache}listeners: [{{address: \"127.0.0.1:{port}\"}}]\n\
+            "{state}{cache}listeners: [{{address: \"127.0.0.1:{port}\"}}]\n\
              admin: {{address: \"127.0.0.1:{admin}\"}}\n\
              runtimes: 1\n\
              limits: {{body_bytes: 2GiB, buffered_bytes_total: {BUFFERED_MIB}MiB, idle: 600s}}\n\
              log: {{access: {{file: \"{log}\"}}}}\n\
-             orgs: [{{name: bench, instance_url: \"http://127.0.0.1:{upstream}\"{auth}}}]\n\
+             orgs: [{{name: bench, instance_url: \"http://127.0.0.1:{upstream}\"{auth}{daily}}}]\n\
              callers:\n\
              - name: storefront\n  \
                match: {{key_sha256: \"{digest}\"}}\n  \
@@ -399,6 +429,19 @@ fn first_row(key: &str) -> Vec<u8> {
 /// A port nobody listens on now.
 fn free_port() -> Outcome<u16> {
     Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A store that is up.
+pub struct Store {
+    pub port: u16,
+    process: Process,
+}
+
+impl Store {
+    /// All its processes.
+    pub fn processes(&self) -> Vec<u32> {
+        measure::tree(self.process.id())
+    }
 }
 
 /// A target that is up and gives the right answer.

@@ -211,7 +211,7 @@ pub enum StateFile {
     /// Nowhere: a restart begins with what Salesforce says.
     Memory,
     /// In a folder of this machine, or in a store that several replicas share.
-    Kept(KeptFile),
+    Kept(Box<KeptFile>),
 }
 
 /// What remembers what was spent: a folder, or a store that several replicas share.
@@ -306,7 +306,7 @@ impl<'de> Deserialize<'de> for StateFile {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<StateFile, A::Error> {
-                KeptFile::deserialize(MapAccessDeserializer::new(map)).map(StateFile::Kept)
+                KeptFile::deserialize(MapAccessDeserializer::new(map)).map(|kept| StateFile::Kept(Box::new(kept)))
             }
         }
 

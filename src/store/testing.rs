@@ -1,6 +1,6 @@
 //! Real stores for tests: a `redis-server` of their own, and a wire in front of it that can be cut.
 
-#![expect(clippy::disallowed_methods, reason = "a real server lives in real time")]
+#![expect(clippy::disallowed_methods, clippy::missing_panics_doc, reason = "a real server of tests lives in real time")]
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -14,8 +14,11 @@ pub struct Redis {
     port: u16,
     folder: tempfile::TempDir,
     process: Option<Child>,
+    configured: bool,
     extra: Vec<String>,
 }
+
+const FILE: &str = "redis.conf";
 
 /// A port that is free now.
 pub fn free_port() -> u16 {
@@ -30,15 +33,34 @@ impl Redis {
 
     /// The same with further arguments.
     pub fn start_with(extra: &[&str]) -> Self {
+        Self::start_as(None, extra)
+    }
+
+    /// One whose configuration file holds `text`.
+    pub fn start_configured(text: &str, extra: &[&str]) -> Self {
+        Self::start_as(Some(text), extra)
+    }
+
+    fn start_as(text: Option<&str>, extra: &[&str]) -> Self {
         let extra = extra.iter().map(|&word| word.to_owned()).collect();
-        let mut redis = Self { port: free_port(), folder: tempfile::tempdir().unwrap(), process: None, extra };
+        let folder = tempfile::tempdir().unwrap();
+        if let Some(text) = text {
+            std::fs::write(folder.path().join(FILE), text).unwrap();
+        }
+        let mut redis = Self { port: free_port(), folder, process: None, configured: text.is_some(), extra };
         redis.run();
         redis
     }
 
     fn run(&mut self) {
-        let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--appendonly", "no"])
+        let mut command = Command::new("redis-server");
+        if self.configured {
+            command.arg(self.folder.path().join(FILE));
+        } else {
+            command.args(["--save", "", "--appendonly", "no"]);
+        }
+        let child = command
+            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
             .args(["--dir", self.folder.path().to_str().unwrap()])
             .args(&self.extra)
             .stdout(Stdio::null())
@@ -103,10 +125,11 @@ impl Redis {
     pub fn command(&self, line: &str) -> String {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        stream.write_all(format!("{line}\r\nQUIT\r\n").as_bytes()).unwrap();
+        stream.write_all(format!("{line}\r\n").as_bytes()).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
-        String::from_utf8_lossy(&answer).trim_end_matches("+OK\r\n").to_owned()
+        String::from_utf8_lossy(&answer).into_owned()
     }
 }
 

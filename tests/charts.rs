@@ -118,7 +118,12 @@ fn every_profile_is_right_for_both_helms() {
 
             // The gateway takes what the chart writes; the secrets that it names are not here.
             let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_weirkeeper"));
-            let command = command.args(["check", &at("weirkeeper.yaml")]).envs([("SF_SECRET", "x"), ("EGRESS", "a:b")]);
+            let command = command.args(["check", &at("weirkeeper.yaml")]).envs([
+                ("SF_SECRET", "x"),
+                ("EGRESS", "a:b"),
+                ("REDIS_URL", "rediss://user:password@redis.acme.internal"),
+                ("SHARED_KEY", "0123456789abcdef0123456789abcdef"),
+            ]);
             let checked = command.output().unwrap();
             let complaints = String::from_utf8_lossy(&checked.stderr).into_owned();
             for line in complaints.lines() {

@@ -61,7 +61,7 @@ export function left(view) {
   each(meter, parts, ([kind]) => kind, ([kind]) => make("span", { class: kind }), (part, [, calls]) => {
     part.style.width = `${Math.min(100, (calls / whole) * 100)}%`;
   });
-  mark(meter, "aria-label", parts.map(([, calls, words]) => `${number(calls)} ${words}`).join(", "));
+  mark(meter, "aria-label", parts.map(([, calls, words]) => `${number(calls)} ${words}`).join(", ") || "Not known yet");
   each(byId("meter-key"), parts, ([kind]) => kind,
     ([kind]) => make("li", {}, [make("span", { class: `swatch ${kind}` }), make("span")]),
     (item, [, calls, words]) => say(item.lastElementChild, `${number(calls)} ${words}`));

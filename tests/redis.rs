@@ -10,9 +10,10 @@ use weirkeeper::tasks::Tasks;
 use crate::pki::Authority;
 
 #[path = "../src/store/testing.rs"]
+#[allow(dead_code, reason = "each crate takes what it needs")]
 mod testing;
 
-#[expect(unused_imports, reason = "each promise takes what it needs")]
+#[allow(unused_imports, reason = "each promise takes what it needs")]
 pub use testing::{Redis, Wire, free_port};
 
 const KEEP: Duration = Duration::from_secs(30);

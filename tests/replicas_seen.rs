@@ -8,13 +8,15 @@ use serde_json::Value;
 use weirkeeper::clock::Clock;
 
 use crate::process::{Gateway, Setup, Simulator, run, until};
-use crate::redis::Redis;
+use crate::redis::{Redis, Wire};
 
+/// For so long a replica is elected at a time.
+const LEASE: Duration = Duration::from_secs(20);
 /// The longest time after which a replica that was killed is not seen any more.
 const GONE: Duration = Duration::from_secs(14);
 
-/// Three replicas that share `redis`, before one simulator that is asked every second what is used.
-fn replicas(simulator: &Simulator, redis: &Redis) -> Setup {
+/// Of replicas before one simulator, which is to be asked what is used.
+fn replicas(simulator: &Simulator) -> Setup {
     let origin = format!("http://{}", simulator.address);
     let setup = Setup::written(&format!(
         "listeners: [{{address: 127.0.0.1:0}}]
@@ -28,18 +30,18 @@ orgs:
   daily: {{mode: observe, poll: {{every: 1m}}}}
   auth: {{integration: {{flow: client_credentials, client_id: 3MVGsim.app, client_secret: {{file: app.secret}}}}}}
 callers: [{{name: anyone, match: any}}]
-state: {{redis: {{url: {{file: redis.url}}, keys: [{{file: redis.key}}]}}}}
+state: {{redis: {{url: {{env: REDIS_URL}}, keys: [{{file: redis.key}}]}}}}
 "
     ));
     setup.write("app.secret", "sim-app-secret");
-    setup.write("redis.url", &redis.url());
     setup.write("redis.key", "0123456789abcdef0123456789abcdef");
     setup
 }
 
-fn start(setup: &Setup, name: &str) -> Gateway {
+/// A replica of this name that finds the store at `url`.
+fn start(setup: &Setup, name: &str, url: &str) -> Gateway {
     setup.serve_with(|command| {
-        command.env("HOSTNAME", name);
+        command.envs([("HOSTNAME", name), ("REDIS_URL", url)]);
     })
 }
 
@@ -65,9 +67,9 @@ fn asked(simulator: &Simulator) -> u64 {
 
 #[test]
 fn three_are_seen_and_one_asks_whoever_is_killed() {
-    let (simulator, redis) = (Simulator::start(), Redis::start());
-    let setup = replicas(&simulator, &redis);
-    let mut gateways: Vec<Gateway> = ["a", "b", "c"].iter().map(|name| start(&setup, name)).collect();
+    let (simulator, mut redis) = (Simulator::start(), Redis::start());
+    let setup = replicas(&simulator);
+    let mut gateways: Vec<Gateway> = ["a", "b", "c"].iter().map(|name| start(&setup, name, &redis.url())).collect();
     for gateway in &gateways {
         until("three are seen", || (names(gateway) == ["a", "b", "c"]).then_some(()));
         assert!(gateway.count("weirkeeper_replicas", &[]) == 3 && gateway.count("weirkeeper_store_up", &[]) == 1);
@@ -113,13 +115,54 @@ fn three_are_seen_and_one_asks_whoever_is_killed() {
     assert!(clock.now() - begin < GONE, "{:?}", clock.now() - begin);
     println!("after {:?} the last one asks", clock.now() - begin);
     until("it has asked", || (asked(&simulator) == 3).then_some(()));
+
+    // Without the store it knows that there was nobody else, and asks on.
+    redis.kill();
+    until("the loss is seen", || (gateways[0].count("weirkeeper_store_up", &[]) == 0).then_some(()));
+    std::thread::sleep(LEASE);
+    assert!(asks(&gateways[0]));
+}
+
+#[test]
+fn who_is_cut_off_stops_asking_before_another_one_begins() {
+    let (simulator, redis) = (Simulator::start(), Redis::start());
+    let setup = replicas(&simulator);
+    let wires = [Wire::to(redis.port()), Wire::to(redis.port())];
+    let gateways = [("a", &wires[0]), ("b", &wires[1])].map(|(name, wire)| start(&setup, name, &wire.url()));
+    for gateway in &gateways {
+        until("two are seen", || (names(gateway).len() == 2).then_some(()));
+    }
+    let chair = until("one asks", || gateways.iter().position(asks));
+    let (old, new) = (&gateways[chair], &gateways[1 - chair]);
+    wires[chair].cut();
+    let clock = Clock::start();
+    let begin = clock.now();
+    let mut stopped = None;
+    until("the other one asks", || {
+        // First the one that should have ended: it may end between the two looks, and not begin.
+        let (newer, older) = (asks(new), asks(old));
+        assert!(!(newer && older), "both ask after {:?}", clock.now() - begin);
+        if !older {
+            stopped.get_or_insert(clock.now() - begin);
+        }
+        newer.then_some(())
+    });
+    println!("stopped after {stopped:?}, another one asks after {:?}", clock.now() - begin);
+    assert!(clock.now() - begin <= LEASE + Duration::from_secs(5));
+    until("the other one is alone", || (names(new).len() == 1).then_some(()));
+    assert!(!asks(old) && names(old).len() == 2, "it does not take itself for the only one");
+    wires[chair].mend();
+    for gateway in &gateways {
+        until("they see each other again", || (names(gateway).len() == 2).then_some(()));
+    }
+    assert!(asks(new) && !asks(old));
 }
 
 #[test]
 fn without_the_store_replicas_stay_ready_and_say_what_is_missing() {
     let (simulator, mut redis) = (Simulator::start(), Redis::start());
-    let setup = replicas(&simulator, &redis);
-    let gateways = ["a", "b"].map(|name| start(&setup, name));
+    let setup = replicas(&simulator);
+    let gateways = ["a", "b"].map(|name| start(&setup, name, &redis.url()));
     for gateway in &gateways {
         until("two are seen", || (names(gateway).len() == 2).then_some(()));
         let ready = gateway.admin("/readyz").unwrap();
@@ -141,7 +184,7 @@ fn without_the_store_replicas_stay_ready_and_say_what_is_missing() {
         assert_eq!(gateway.get("/services/data/v62.0/limits").unwrap().status, 200);
     }
     // One that is started meanwhile is ready as well, and knows of nobody else; it does not ask either.
-    let late = start(&setup, "late");
+    let late = start(&setup, "late", &redis.url());
     until("it is degraded", || (late.admin("/readyz").unwrap().json()["degraded"] == true).then_some(()));
     assert_eq!((names(&late), asks(&late)), (vec!["late".to_owned()], false));
     redis.restart_empty();

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -78,7 +79,7 @@ fn table(of: &Value) -> String {
 
 /// `12 s`, `3 min`, `5 h`, `2 d`.
 fn length(seconds: f64) -> String {
-    let whole = seconds.max(0.0) as u64;
+    let whole = Duration::try_from_secs_f64(seconds).unwrap_or_default().as_secs();
     match whole {
         0..=119 => format!("{whole} s"),
         120..=7_199 => format!("{} min", whole / 60),

@@ -45,6 +45,7 @@ mod readme;
 mod redis;
 mod reload;
 mod remembered;
+mod replicas_answers;
 mod replicas_seen;
 mod retries;
 mod sdk;

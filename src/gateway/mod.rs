@@ -23,6 +23,8 @@ use crate::call::Family;
 use crate::clock::Clock;
 use crate::config::watch::{Reload, Watcher};
 use crate::config::{AccessTo, Config};
+#[cfg(feature = "redis")]
+use crate::config::{Secret, State};
 use crate::edge::listener::{BindError, raise_open_files};
 use crate::edge::tls::TlsError;
 use crate::edge::workers::{WorkerSettings, Workers};
@@ -32,11 +34,15 @@ use crate::live::{InForce, Lasting, Live, Unusable};
 use crate::outcome::RequestIds;
 use crate::stack::{self, Local, Shared};
 use crate::stages::breakers::Wanted;
+#[cfg(feature = "redis")]
+use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::{EventFormat, Level, Log, LogOptions, Output, Telemetry, TelemetryOptions};
 
 mod doors;
 pub mod figures;
+#[cfg(feature = "redis")]
+mod generations;
 mod issuers;
 pub mod panics;
 pub mod poll;
@@ -130,6 +136,8 @@ pub struct Gateway {
     reloads: Arc<figures::Reloads>,
     #[cfg(feature = "redis")]
     replicas: Option<replicas::Replicas>,
+    #[cfg(feature = "redis")]
+    generations: Option<generations::Generations>,
 }
 
 impl Gateway {
@@ -154,6 +162,12 @@ impl Gateway {
         let admin_address = admin_listener.local_addr().map_err(system("cannot tell the admin listener's address"))?;
 
         let ledgers = Ledgers::open(&config.state, clock, telemetry.log().clone())?;
+        let tasks = Tasks::new();
+        #[cfg(feature = "redis")]
+        let store = open_store(&config.state, clock, &tasks)?;
+        #[cfg(feature = "redis")]
+        let answers = Answers::shared(clock, store.as_ref().map(|(store, _)| &**store.replica()));
+        #[cfg(not(feature = "redis"))]
         let answers = Answers::new(clock);
         let lasting = Lasting { telemetry: telemetry.clone(), ledgers, answers, made_up_key, dial: None, clock };
         let live = Live::new(Arc::new(config), &lasting, None)?;
@@ -175,14 +189,26 @@ impl Gateway {
         let counts = Arc::new(Counts::default());
         let ways = Arc::new(Mutex::new(Vec::new()));
         let workers = start_workers(&config, clock, &drain, &counts, shared.clone(), Arc::clone(&ways))?;
-        let tasks = Tasks::new();
         #[cfg(feature = "redis")]
-        let replicas = replicas::Replicas::join(&config.state, clock, telemetry.log(), &tasks)?;
+        let replicas = store
+            .as_ref()
+            .and_then(|(store, _)| replicas::Replicas::join(&config.state, store.clone(), clock, telemetry.log()));
         #[cfg(feature = "redis")]
-        let elect = replicas.as_ref().map(replicas::Replicas::elect);
+        let polls = poll::keep(shared, replicas.as_ref().map(replicas::Replicas::elect), &tasks);
         #[cfg(not(feature = "redis"))]
-        let elect = None;
-        let polls = poll::keep(shared, elect, &tasks);
+        poll::keep(shared, None, &tasks);
+        #[cfg(feature = "redis")]
+        let generations = match store {
+            Some((store, secrets)) => {
+                let (in_force, log) = (Arc::clone(&in_force), telemetry.log().clone());
+                let parts = generations::Parts { store, secrets, in_force, clock, log };
+                Some(
+                    generations::keep(parts, &tasks)
+                        .map_err(|error| system("cannot draw keys")(std::io::Error::other(error)))?,
+                )
+            }
+            None => None,
+        };
         let failed = Arc::new(AtomicUsize::new(0));
         for listener in listeners {
             let accepting = workers.accept(listener, &tasks);
@@ -255,6 +281,8 @@ impl Gateway {
             reloads,
             #[cfg(feature = "redis")]
             replicas,
+            #[cfg(feature = "redis")]
+            generations,
         };
         gateway.announce(open_files.ok().flatten());
         Ok(gateway)
@@ -309,6 +337,10 @@ impl Gateway {
         tokio::time::sleep(self.in_force.load().config.limits.drain_notice).await;
         self.drain.begin();
         let left = self.workers.finished().await;
+        #[cfg(feature = "redis")]
+        if let Some(generations) = &self.generations {
+            generations.close().await;
+        }
         // What is spent until now is written down, and what was leased is given back.
         self.lasting.ledgers.close().await;
         #[cfg(feature = "redis")]
@@ -487,6 +519,15 @@ pub fn limits(config: &Config) -> Limits {
         streams: limits.streams,
         ..Limits::default()
     }
+}
+
+/// The store that `state` names, if it names one, and the secrets that all replicas have.
+#[cfg(feature = "redis")]
+fn open_store(state: &State, clock: Clock, tasks: &Tasks) -> Result<Option<(Store, Vec<Secret>)>, StartError> {
+    let State::Redis { redis, .. } = state else { return Ok(None) };
+    let store = Store::open(redis, clock, tasks)
+        .map_err(|error| StartError::System { what: "cannot use the store", why: error.to_string() })?;
+    Ok(Some((store, redis.keys.clone())))
 }
 
 fn access(config: &Config) -> admin::Access {

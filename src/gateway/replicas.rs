@@ -8,17 +8,13 @@ use tokio::sync::watch;
 use super::poll::seat::Seats;
 use super::poll::{Elect, Polls};
 use super::presence::Presence;
-use super::{StartError, system};
 use crate::admin::Admin;
 use crate::admission::Warning;
 use crate::clock::Clock;
 use crate::config::{SharedLoss, State};
 use crate::live::{InForce, LiveOrg};
 use crate::store::Store;
-use crate::tasks::Tasks;
-use crate::telemetry::{
-    CommandsSnapshot, Log, ReplicasSnapshot, SharedSnapshot, StoreSnapshot, Telemetry,
-};
+use crate::telemetry::{CommandsSnapshot, Log, ReplicasSnapshot, SharedSnapshot, StoreSnapshot, Telemetry};
 
 /// This replica among others. Cloning is a few reference counts.
 #[derive(Debug, Clone)]
@@ -30,15 +26,14 @@ pub struct Replicas {
 }
 
 impl Replicas {
-    /// Joins the others, if `state` is shared. The store need not be there yet. Runs inside the control runtime.
-    pub fn join(state: &State, clock: Clock, log: &Log, tasks: &Tasks) -> Result<Option<Self>, StartError> {
-        let State::Redis { redis, on_loss } = state else { return Ok(None) };
-        let store = Store::open(redis, clock, tasks)
-            .map_err(|error| system("cannot use the shared store")(std::io::Error::other(error)))?;
+    /// Joins the others that share `store`, if `state` is shared. The store need not be there yet. Runs inside the control
+    /// runtime.
+    pub fn join(state: &State, store: Store, clock: Clock, log: &Log) -> Option<Self> {
+        let State::Redis { redis, on_loss } = state else { return None };
         let name = redis.name.clone().unwrap_or_default();
         let presence = Presence::begin(store.clone(), &name, clock, log.clone());
         let seats = Seats::new(store.clone(), presence.clone(), clock, log.clone());
-        Ok(Some(Self { store, presence, seats, on_loss: *on_loss }))
+        Some(Self { store, presence, seats, on_loss: *on_loss })
     }
 
     /// Elects one of all to ask what is used.

@@ -123,6 +123,10 @@ labels! {
     ObjectLabels { org: SmolStr, object: SmolStr }
 }
 labels! {
+    /// Of `generation_events_total`.
+    EventLabels { org: SmolStr, direction: &'static str }
+}
+labels! {
     /// Of `cache_errands_total`.
     ErrandLabels { org: SmolStr, caller: SmolStr, errand: Errand }
 }
@@ -346,6 +350,12 @@ metrics! {
         cache_object_bytes: Scraped<ObjectLabels, IsGauge>,
         /// Answers kept about an object.
         cache_object_answers: Scraped<ObjectLabels, IsGauge>,
+        /// Whether something that another replica changed may not be known here (1), so that nothing is answered from memory.
+        generations_doubt: Scraped<OrgLabels, IsGauge>,
+        /// Changes, ended sessions and purges that replicas told each other of.
+        generation_events_total: Scraped<EventLabels, IsCounter>,
+        /// How many times something that another replica told may have been missed, new connections to the store included.
+        generation_gaps_total: Scraped<OrgLabels, IsCounter>,
         /// Connections to Salesforce.
         upstream_connections: Scraped<ConnectionLabels, IsGauge>,
         /// Attempts to connect to Salesforce.

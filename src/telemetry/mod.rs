@@ -53,8 +53,8 @@ pub use self::render::{TEXT_FORMAT, VERSION};
 pub use self::replicas::{CommandsSnapshot, MemberSnapshot, ReplicasSnapshot, SharedSnapshot, StoreSnapshot};
 pub use self::snapshot::{
     BreakerSnapshot, BreakersSnapshot, BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot,
-    IdentitySnapshot, ListenerSnapshot, ObjectRoom, PaceSnapshot, RetrySnapshot, RuntimeSnapshot, SlotsSnapshot,
-    Snapshot, SpendingSnapshot, SpendingSteps, UpstreamSnapshot,
+    GenerationsSnapshot, IdentitySnapshot, ListenerSnapshot, ObjectRoom, PaceSnapshot, RetrySnapshot, RuntimeSnapshot,
+    SlotsSnapshot, Snapshot, SpendingSnapshot, SpendingSteps, UpstreamSnapshot,
 };
 pub use self::spenders::{BulkBatches, TopClient, TopClients};
 pub use self::status::{CacheEvents, CacheStatus, CacheSummary, CallerStatus, InFlightStatus, Saved, Status, Totals};

@@ -6,13 +6,13 @@ use prometheus::TextEncoder;
 use smol_str::SmolStr;
 
 use super::metrics::{
-    BuildLabels, ConnectLabels, ConnectResult, ConnectionLabels, ConnectionState, Gauges, IdentityLabels,
+    BuildLabels, ConnectLabels, ConnectResult, ConnectionLabels, ConnectionState, EventLabels, Gauges, IdentityLabels,
     IdentityStateLabels, InFlightLabels, ListenerLabels, LoginLabels, LoginResult, NoLabels, OrgLabels, ProcessMetrics,
     RefreshLabels, RefreshResult, ReloadLabels, ReloadResult, RuntimeLabels, SpanLabels,
 };
 use super::{
-    ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot, ProcessSnapshot, Shared, Snapshot, Telemetry,
-    UpstreamSnapshot,
+    ConfigSnapshot, FacadeSnapshot, GenerationsSnapshot, IdentitySnapshot, ListenerSnapshot, ProcessSnapshot, Shared,
+    Snapshot, Telemetry, UpstreamSnapshot,
 };
 use crate::call::Class;
 use crate::exchange::vault::State;
@@ -92,6 +92,9 @@ impl Shared {
         for (result, count) in &snapshot.spans {
             gauges.trace_spans_total.set(SpanLabels { result }, *count as f64);
         }
+        for generations in &snapshot.generations {
+            gauges.add_generations(generations);
+        }
         gauges.add_config(&snapshot.config);
         gauges.build_info.set(BuildLabels { version: VERSION, profile: PROFILE }, 1.0);
         gauges.start_time_seconds.set(NoLabels {}, self.clock.wall(self.started).as_secs_f64());
@@ -106,6 +109,16 @@ impl Gauges {
         self.connections_refused_total.set(labels.clone(), listener.connections_refused as f64);
         if let Some(not_after) = listener.certificate_not_after_seconds {
             self.certificate_expiry_seconds.set(labels, not_after as f64 - now.as_secs_f64());
+        }
+    }
+
+    fn add_generations(&mut self, generations: &GenerationsSnapshot) {
+        let org = SmolStr::from(&generations.org);
+        let labels = OrgLabels { org: org.clone() };
+        self.generations_doubt.set(labels.clone(), f64::from(u8::from(generations.doubt.is_some())));
+        self.generation_gaps_total.set(labels, generations.gaps as f64);
+        for (direction, events) in [("sent", generations.sent), ("received", generations.received)] {
+            self.generation_events_total.set(EventLabels { org: org.clone(), direction }, events as f64);
         }
     }
 

@@ -31,6 +31,9 @@ pub struct Snapshot {
     pub buffered_bytes: BufferedBytes,
     /// Answers kept in memory.
     pub cache: CacheSnapshot,
+    /// What replicas tell each other of each org's changes; empty if there is one replica only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub generations: Vec<GenerationsSnapshot>,
     /// Every org's connections to Salesforce, summed over runtimes.
     pub upstreams: Vec<UpstreamSnapshot>,
     /// Every org's budget.
@@ -230,6 +233,23 @@ pub struct CacheSnapshot {
     /// Of those bytes and answers, the ones about each object.
     #[serde(skip)]
     pub objects: Vec<ObjectRoom>,
+}
+
+/// What replicas tell each other of one org's changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GenerationsSnapshot {
+    /// The org's name.
+    pub org: String,
+    /// Why nothing is kept or answered from memory, if that is so.
+    pub doubt: Option<&'static str>,
+    /// Other replicas that are heard.
+    pub replicas: u64,
+    /// Events told to them.
+    pub sent: u64,
+    /// Events they told.
+    pub received: u64,
+    /// How many times something they told may have been missed.
+    pub gaps: u64,
 }
 
 /// The answers kept about one object.

@@ -58,7 +58,11 @@ fn table(of: &Value) -> String {
     }
     let orgs: Vec<&Value> = of["orgs"].as_array().into_iter().flatten().collect();
     if !orgs.is_empty() {
-        let _ = writeln!(text, "\n  {:<32} {:>6} {:>12} {:>22}", "org", "bank", "leased here", "asks what is used");
+        let _ = writeln!(
+            text,
+            "\n  {:<32} {:>6} {:>12} {:>18} {:>14}",
+            "org", "bank", "leased here", "asks what is used", "kept answers"
+        );
     }
     for org in orgs {
         let asks = match org["asks"].as_bool() {
@@ -68,10 +72,11 @@ fn table(of: &Value) -> String {
         };
         let _ = writeln!(
             text,
-            "  {:<32} {:>6} {:>12} {asks:>22}",
+            "  {:<32} {:>6} {:>12} {asks:>18} {:>14}",
             word(&org["org"]),
             if org["bank_up"] == true { "up" } else { "down" },
             org["lease"].as_u64().map_or_else(|| "-".to_owned(), grouped),
+            if org["doubt"].is_null() { "given" } else { "in doubt" },
         );
     }
     text
@@ -104,16 +109,16 @@ mod tests {
                 {"replica": "00bb", "name": "gateway-b", "version": "1.0.1", "up_seconds": 90, "heard_seconds_ago": 132.0,
                     "this": false},
             ],
-            "orgs": [{"org": "prod", "bank_up": false, "lease": 1_200, "asks": true},
-                {"org": "test", "bank_up": true, "lease": null, "asks": null}],
+            "orgs": [{"org": "prod", "bank_up": false, "lease": 1_200, "asks": true, "doubt": "silence"},
+                {"org": "test", "bank_up": true, "lease": null, "asks": null, "doubt": null}],
         });
         let text = table(&of);
         for line in [
             "store: down for 2 min; on_loss: safe_share",
             "  gateway-a                        00aa               1.0.0               2 d      2 min  this one\n",
             "  gateway-b                        00bb               1.0.1              90 s      2 min\n",
-            "  prod                               down        1,200               this one\n",
-            "  test                                 up            -                 nobody\n",
+            "  prod                               down        1,200           this one       in doubt\n",
+            "  test                                 up            -             nobody          given\n",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }

@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::{SharedLoss, State};
 use crate::live::{InForce, LiveOrg};
 use crate::store::Store;
-use crate::telemetry::{CommandsSnapshot, Log, ReplicasSnapshot, SharedSnapshot, StoreSnapshot, Telemetry};
+use crate::telemetry::{CommandsSnapshot, Log, ReplicasSnapshot, SharedSnapshot, Snapshot, StoreSnapshot, Telemetry};
 
 /// This replica among others. Cloning is a few reference counts.
 #[derive(Debug, Clone)]
@@ -47,9 +47,7 @@ impl Replicas {
         let (shown, in_force, polls) = (self.clone(), Arc::clone(in_force), polls.clone());
         telemetry.add_source(move |snapshot| {
             let live = in_force.load();
-            let orgs = live.orgs().iter().zip(&snapshot.budgets);
-            let orgs = orgs.map(|(org, budget)| shared(org, budget.budget.lease, &budget.budget.warnings, &polls));
-            let orgs = orgs.collect();
+            let orgs = live.orgs().iter().map(|org| shared(org, snapshot, &polls)).collect();
             snapshot.replicas = Some(shown.snapshot(orgs));
         });
         let lacking = self.clone();
@@ -96,11 +94,14 @@ impl Replicas {
     }
 }
 
-fn shared(org: &LiveOrg, lease: Option<u64>, warnings: &[Warning], polls: &Polls) -> SharedSnapshot {
+/// What is shared of `org`, as the parts that share it have told.
+fn shared(org: &LiveOrg, snapshot: &Snapshot, polls: &Polls) -> SharedSnapshot {
+    let budget = snapshot.budgets.iter().find(|budget| budget.org == org.name).map(|budget| &budget.budget);
     SharedSnapshot {
         org: org.name.to_string(),
-        bank_up: !warnings.contains(&Warning::BankLost),
-        lease,
+        bank_up: budget.is_none_or(|budget| !budget.warnings.contains(&Warning::BankLost)),
+        lease: budget.and_then(|budget| budget.lease),
         asks: polls.asks(&org.name),
+        doubt: snapshot.generations.iter().find(|of| of.org == org.name).and_then(|of| of.doubt),
     }
 }

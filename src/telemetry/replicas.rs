@@ -72,6 +72,8 @@ pub struct SharedSnapshot {
     pub lease: Option<u64>,
     /// Whether this replica is the one that asks what is used; nothing if nobody is to ask.
     pub asks: Option<bool>,
+    /// Why this replica answers nothing from memory, if that is so.
+    pub doubt: Option<&'static str>,
 }
 
 impl Gauges {

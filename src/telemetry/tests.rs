@@ -342,7 +342,7 @@ fn filled(snapshot: &mut Snapshot) {
             commands: vec![CommandsSnapshot { purpose: "look".into(), answered: 5, failed: 1 }],
         },
         replicas: Vec::new(),
-        orgs: vec![SharedSnapshot { org: "prod".into(), bank_up: true, lease: Some(3), asks: Some(true) }],
+        orgs: vec![SharedSnapshot { org: "prod".into(), bank_up: true, lease: Some(3), asks: Some(true), doubt: None }],
     });
     snapshot.config.last_reload_successful = true;
 }

@@ -47,6 +47,7 @@ mod reload;
 mod remembered;
 mod replicas_answers;
 mod replicas_budget;
+mod replicas_seen;
 mod replicas_slots;
 mod replicas_tokens;
 mod retries;

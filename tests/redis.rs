@@ -30,6 +30,7 @@ fn settings(ports: &[u16]) -> config::Redis {
         ca: None,
         client_certificate: None,
         prefix: "wk".into(),
+        name: None,
         keys: Vec::new(),
         timeout: Duration::from_secs(1),
     }

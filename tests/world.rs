@@ -264,7 +264,12 @@ impl World {
 
     /// Lets the gateway ask for itself what is used, where the configuration says so.
     pub fn poll(&self) {
-        gateway::poll::keep(self.shared.clone(), &self.clients);
+        self.poll_if(None);
+    }
+
+    /// The same, where others may ask as well.
+    pub fn poll_if(&self, elect: Option<gateway::poll::Elect>) -> gateway::poll::Polls {
+        gateway::poll::keep(self.shared.clone(), elect, &self.clients)
     }
 
     /// A text that must never be seen in log, metrics, status or a refusal.

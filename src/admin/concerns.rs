@@ -126,6 +126,14 @@ fn process(concerns: &mut Concerns, snapshot: &Snapshot, readiness: &Readiness, 
             "The one before stays in force. Correct the file; it is loaded by itself.",
         );
     }
+    for check in readiness.checks.iter().filter(|check| check.degraded) {
+        let why = check.reason.as_deref().unwrap_or("no reason given");
+        concerns.add(
+            Severity::Warning,
+            format!("Something is missing: {}: {why}", check.name),
+            "Calls go on. Look at what the log says of it, and at the server itself; nothing has to be done here once it is back.",
+        );
+    }
     if log.dropped > 0 {
         concerns.add(
             Severity::Warning,

@@ -265,6 +265,17 @@ pub enum SharedLoss {
     SafeShare,
 }
 
+impl SharedLoss {
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::SpendLease => "spend_lease",
+            Self::SafeShare => "safe_share",
+        }
+    }
+}
+
 const MEMORY: &str = "memory";
 
 impl Serialize for StateFile {

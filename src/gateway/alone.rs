@@ -1,6 +1,8 @@
 //! Where no store is built in, nothing is shared: the counterpart of `sharing`.
 
 use super::StartError;
+use super::poll::{Elect, Polls};
+use crate::admin::Admin;
 use crate::answers::Answers;
 use crate::clock::Clock;
 use crate::config::{Config, State};
@@ -8,7 +10,7 @@ use crate::ledgers::Ledgers;
 use crate::live::tokens::Shelves;
 use crate::live::{InForce, Live};
 use crate::tasks::Tasks;
-use crate::telemetry::Log;
+use crate::telemetry::{Log, Telemetry};
 
 /// There is none.
 #[derive(Debug)]
@@ -39,6 +41,14 @@ impl Sharing {
     }
 
     pub(super) fn adopt(&self, _: &Live) {
+        match *self {}
+    }
+
+    pub(super) fn elect(&self) -> Elect {
+        match *self {}
+    }
+
+    pub(super) fn show(&self, _: &Telemetry, _: &Admin, _: &InForce, _: &Polls) {
         match *self {}
     }
 

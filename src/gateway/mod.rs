@@ -47,6 +47,10 @@ pub mod panics;
 mod places;
 pub mod poll;
 #[cfg(feature = "redis")]
+mod presence;
+#[cfg(feature = "redis")]
+mod replicas;
+#[cfg(feature = "redis")]
 mod sharing;
 mod signals;
 #[cfg(feature = "otlp")]
@@ -195,7 +199,7 @@ impl Gateway {
         let counts = Arc::new(Counts::default());
         let ways = Arc::new(Mutex::new(Vec::new()));
         let workers = start_workers(&config, clock, &drain, &counts, shared.clone(), Arc::clone(&ways))?;
-        poll::keep(shared, &tasks);
+        let polls = poll::keep(shared, sharing.as_ref().map(Sharing::elect), &tasks);
         if let Some(sharing) = &sharing {
             sharing.keep(&in_force, &tasks)?;
         }
@@ -248,6 +252,10 @@ impl Gateway {
                 ledgers: lasting.ledgers.clone(),
             },
         );
+        if let Some(sharing) = &sharing {
+            // After the figures of orgs, of which it says what is shared.
+            sharing.show(&telemetry, &admin, &in_force, &polls);
+        }
         issuers::keep(Arc::clone(&in_force), clock, &tasks, telemetry.log().clone());
         #[cfg(feature = "otlp")]
         traces::keep(Arc::clone(&in_force), clock, &tasks, telemetry.clone());

@@ -6,7 +6,10 @@ use parking_lot::Mutex;
 
 use super::generations::{self, Generations};
 use super::places::Places;
+use super::poll::{Elect, Polls};
+use super::replicas::Replicas;
 use super::{StartError, fill, system};
+use crate::admin::Admin;
 use crate::answers::Answers;
 use crate::clock::Clock;
 use crate::config::{Config, Secret, SharedLoss, State};
@@ -15,7 +18,7 @@ use crate::live::tokens::{self, Shelves};
 use crate::live::{InForce, Live};
 use crate::store::Store;
 use crate::tasks::Tasks;
-use crate::telemetry::Log;
+use crate::telemetry::{Log, Telemetry};
 
 /// Everything that is shared.
 #[derive(Debug)]
@@ -26,6 +29,7 @@ pub(super) struct Sharing {
     clock: Clock,
     log: Log,
     places: Places,
+    replicas: Replicas,
     generations: Mutex<Option<Generations>>,
 }
 
@@ -36,6 +40,7 @@ impl Sharing {
         let store = Store::open(redis, clock, tasks)
             .map_err(|error| StartError::System { what: "cannot use the shared store", why: error.to_string() })?;
         Ok(Some(Self {
+            replicas: Replicas::join(redis, *on_loss, store.clone(), clock, log),
             places: Places::new(store.clone(), *on_loss, clock, log.clone()),
             generations: Mutex::default(),
             keys: redis.keys.clone(),
@@ -69,6 +74,16 @@ impl Sharing {
         self.places.adopt(live);
     }
 
+    /// Elects one of all replicas to ask what is used.
+    pub(super) fn elect(&self) -> Elect {
+        self.replicas.elect()
+    }
+
+    /// Shows operators who is there and what is shared.
+    pub(super) fn show(&self, telemetry: &Telemetry, admin: &Admin, in_force: &InForce, polls: &Polls) {
+        self.replicas.show(telemetry, admin, in_force, polls);
+    }
+
     /// Keeps in step with the others for all orgs that are in force, until [`Self::leave`].
     pub(super) fn keep(&self, in_force: &InForce, tasks: &Tasks) -> Result<(), StartError> {
         self.places.keep(Arc::clone(in_force), tasks);
@@ -92,5 +107,6 @@ impl Sharing {
             generations.close().await;
         }
         self.places.leave().await;
+        self.replicas.leave().await;
     }
 }

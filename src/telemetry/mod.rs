@@ -9,6 +9,7 @@ mod buckets;
 mod budget;
 mod cells;
 mod heavy;
+mod label_sets;
 mod labels;
 mod line;
 mod log;
@@ -20,6 +21,7 @@ mod process;
 mod recent;
 mod recorder;
 mod render;
+mod replicas;
 mod results;
 mod slots;
 mod snapshot;
@@ -49,6 +51,7 @@ pub use self::process::ProcessSnapshot;
 use self::recent::{Recent, Whose};
 pub use self::recent::{RecentTrouble, Trouble};
 pub use self::render::{TEXT_FORMAT, VERSION};
+pub use self::replicas::{CommandsSnapshot, MemberSnapshot, ReplicasSnapshot, SharedSnapshot, StoreSnapshot};
 pub use self::snapshot::{
     BreakerSnapshot, BreakersSnapshot, BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot,
     GenerationsSnapshot, IdentitySnapshot, ListenerSnapshot, ObjectRoom, PaceSnapshot, RetrySnapshot, RuntimeSnapshot,

@@ -86,6 +86,9 @@ impl Shared {
         let counts = self.log.counts();
         gauges.log_lines_total.set(NoLabels {}, counts.lines as f64);
         gauges.log_lines_dropped_total.set(NoLabels {}, counts.dropped as f64);
+        if let Some(replicas) = &snapshot.replicas {
+            gauges.add_replicas(replicas);
+        }
         for (result, count) in &snapshot.spans {
             gauges.trace_spans_total.set(SpanLabels { result }, *count as f64);
         }

@@ -7,6 +7,7 @@
 use serde::Serialize;
 use smol_str::SmolStr;
 
+use super::replicas::ReplicasSnapshot;
 use super::spenders::{BulkBatches, TopClients};
 use crate::admission::bank::Standing;
 use crate::admission::slots::SlotsView;
@@ -46,6 +47,8 @@ pub struct Snapshot {
     pub identities: Vec<IdentitySnapshot>,
     /// Every org's own log-in.
     pub facades: Vec<FacadeSnapshot>,
+    /// This replica and the others, where several share state.
+    pub replicas: Option<ReplicasSnapshot>,
     /// Spans of traced requests, by what became of them.
     pub spans: Vec<(&'static str, u64)>,
 }

@@ -336,6 +336,18 @@ fn filled(snapshot: &mut Snapshot) {
         shares: Some(Shares { adopted: 2, published: 1, unreadable: 0, store_down: 1 }),
     });
     snapshot.facades.push(FacadeSnapshot { org: "prod".into(), logins_limited: 3, ..FacadeSnapshot::default() });
+    snapshot.replicas = Some(ReplicasSnapshot {
+        replica: "00aa".into(),
+        name: "gateway-a".into(),
+        store: StoreSnapshot {
+            up: true,
+            since_seconds: 7,
+            on_loss: "safe_share",
+            commands: vec![CommandsSnapshot { purpose: "look".into(), answered: 5, failed: 1 }],
+        },
+        replicas: Vec::new(),
+        orgs: vec![SharedSnapshot { org: "prod".into(), bank_up: true, lease: Some(3), asks: Some(true), doubt: None }],
+    });
     snapshot.config.last_reload_successful = true;
 }
 

@@ -61,7 +61,7 @@ export function left(view) {
   each(meter, parts, ([kind]) => kind, ([kind]) => make("span", { class: kind }), (part, [, calls]) => {
     part.style.width = `${Math.min(100, (calls / whole) * 100)}%`;
   });
-  mark(meter, "aria-label", parts.map(([, calls, words]) => `${number(calls)} ${words}`).join(", "));
+  mark(meter, "aria-label", parts.map(([, calls, words]) => `${number(calls)} ${words}`).join(", ") || "Not known yet");
   each(byId("meter-key"), parts, ([kind]) => kind,
     ([kind]) => make("li", {}, [make("span", { class: `swatch ${kind}` }), make("span")]),
     (item, [, calls, words]) => say(item.lastElementChild, `${number(calls)} ${words}`));
@@ -304,6 +304,23 @@ export function recent(view) {
     say(all, number(line.count));
     say(remedy, line.remedy);
   });
+}
+
+export function replicas(view) {
+  const of = view.replicas;
+  byId("replicas").hidden = !of;
+  if (!of) return;
+  const store = of.store.up
+    ? `The store they share has answered for ${span(of.store.since_seconds)}.`
+    : `The store they share has not answered for ${span(of.store.since_seconds)}: each goes on as on_loss says, ${plain(of.store.on_loss)}.`;
+  const asks = of.orgs.some((org) => org.asks) ? " This one asks Salesforce what is used." : "";
+  say(byId("replicas-words"), `${counted(of.replicas.length, "replica", "replicas")}. ${store}${asks}`);
+  mark(byId("replicas-words"), "class", of.store.up ? "sub" : "sub problem");
+  each(byId("replicas-list").tBodies[0], of.replicas, (one) => one.replica, () => make("tr", {}, [
+    make("th", { scope: "row" }), make("td"), make("td", { class: "num" }), make("td", { class: "num" }),
+  ]), (row, one) => cells(row, [
+    `${one.name}${one.this ? " (this one)" : ""}`, one.version, span(one.up_seconds), ago(view.now_seconds - one.heard_seconds_ago, view.now_seconds),
+  ]));
 }
 
 export function configuration(view) {

@@ -295,6 +295,7 @@ fn settings(port: u16) -> config::Redis {
         client_certificate: None,
         prefix: "wk".into(),
         keys: Vec::new(),
+        name: None,
         timeout: Duration::from_secs(5),
     }
 }

@@ -470,6 +470,9 @@ impl World {
         let mut replica = self.replicas.swap_remove(place);
         let now = self.now();
         replica.reserved.clear();
+        if let Some(statement) = replica.job.take().and_then(|job| job.statement) {
+            replica.ledger.unsettled(&statement, self.plan.policy, now);
+        }
         replica.ledger.stop(now);
         replica.teller.lost();
         if !replica.joined || replica.cut || self.elapsed < self.away_until {
@@ -669,7 +672,7 @@ fn what_is_lent_to_borrowers_leaves_the_floors_of_others() {
         }
     }
     let borrowed = world.by_caller[1];
-    assert!((100..=120).contains(&borrowed), "{borrowed} of 120 were borrowed");
+    assert!((80..=120).contains(&borrowed), "{borrowed} of 120 were borrowed");
     // Each floor is spent at another replica than where it was borrowed.
     for _ in 0..4 * 120 {
         world.run_to(world.elapsed + APART);

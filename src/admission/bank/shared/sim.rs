@@ -500,29 +500,14 @@ impl World {
         if elapsed < self.forget_after || elapsed < self.away_until {
             return;
         }
-        let first = |replica: &&Replica| {
-            let fit = self
-                .state
-                .members
-                .get(&replica.id)
-                .is_some_and(|member| !member.awaited && member.lost.is_none() && member.seq > 1);
-            fit && replica.joined && !replica.cut && elapsed >= replica.paused_until && replica.teller.epoch() == epoch
+        let ready = |replica: &&Replica| {
+            let there = replica.joined && !replica.cut && elapsed >= replica.paused_until;
+            there && replica.teller.epoch() == epoch && replica.teller.remembers(elapsed + Duration::from_mins(5))
         };
-        let Some(id) = self.replicas.iter().find(first).map(|replica| Arc::clone(&replica.id)) else { return };
-        if !self.has_fit_memory(&id) {
-            return;
-        }
+        let Some(id) = self.replicas.iter().find(ready).map(|replica| Arc::clone(&replica.id)) else { return };
         self.state = State::default();
         self.shielded = Some((id, elapsed + Duration::from_secs(30)));
         self.forget_after = elapsed + Duration::from_mins(u64::from(LEASE_MINUTES + GRACE_MINUTES + 2));
-    }
-
-    /// It was answered within the time of its lease.
-    fn has_fit_memory(&self, id: &Arc<str>) -> bool {
-        let now = super::state::minute(self.state.now);
-        self.state.members.get(id).is_some_and(|member| {
-            now.plus(5) < member.until && member.sure.half < rules::NO_HALF && member.last.half < rules::NO_HALF
-        }) && self.elapsed + EPOCH < Duration::from_millis(self.state.now) + Duration::from_mins(10)
     }
 
     fn tick(&mut self) {

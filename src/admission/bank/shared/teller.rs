@@ -380,6 +380,13 @@ impl Teller {
         tell
     }
 
+    /// Whether it knows how much others were granted of which it has not heard: after the end of its own lease that may be
+    /// anything.
+    pub(super) fn remembers(&self, now: Duration) -> bool {
+        let at = minute(self.time(now));
+        self.memory.as_ref().is_some_and(|recalled| recalled.until > at && recalled.half < NO_HALF / 4)
+    }
+
     /// The page of memory under way, or the next one.
     fn page(&mut self, now: Duration) -> Memory {
         let (at, fresh) = (self.time(now), self.fresh());
@@ -419,16 +426,13 @@ impl Teller {
             paused: self.paused.clone(),
         };
         let Some(recalled) = &self.memory else { return memory };
-        // After the end of its own lease others may have been granted anything.
-        let fit = recalled.until > minute(at) && recalled.half < NO_HALF;
-        if fit {
+        if self.remembers(now) {
             let silent = u64::try_from(now.saturating_sub(recalled.at).as_millis()).unwrap_or(u64::MAX);
             (memory.version, memory.half) = (recalled.version, recalled.half);
             memory.stale = silent > KNOWN_WITHIN_MS;
         }
         if first {
-            let own = |known: &&Known| fit || known.replica == self.replica;
-            memory.members = recalled.members.iter().filter(own).cloned().collect();
+            memory.members.clone_from(&recalled.members);
         }
         memory
     }

@@ -390,6 +390,21 @@ fn what_was_told_before_a_loss_is_neither_forgotten_nor_counted_twice() {
 }
 
 #[test]
+fn what_is_told_after_a_loss_is_not_taken_for_what_was_told_before() {
+    let mut desk = Desk::new();
+    desk.run(Some(&statement(5, 0, 10)), |_| true).unwrap();
+    desk.run(Some(&statement(8, 7, 0)), |_| false);
+    let heard = desk.state.members["a"].seq;
+    desk.state = State::default();
+    // Another replica remembers what was told and not answered, and says so in between.
+    let told = |request: &Request| !matches!(request, Request::Remember(_));
+    assert_eq!(desk.run(Some(&statement(9, 6, 0)), told), None);
+    let lease = desk.run(Some(&statement(9, 6, 0)), |request| !matches!(request, Request::Settle(_)));
+    assert_eq!(lease, None);
+    assert!(desk.state.members["a"].seq > heard, "its number was used before");
+}
+
+#[test]
 fn a_memory_of_many_pages_is_taken_whole() {
     let mut desk = Desk::new();
     let mut many = statement(0, 0, 0);

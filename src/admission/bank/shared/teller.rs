@@ -456,11 +456,12 @@ impl Teller {
         self.saying = None;
         (self.epoch, self.known) = (remembered.epoch, 0);
         self.retell = true;
+        // What was told before may be in another replica's memory: its number is not used again.
+        self.seq = self.pending.iter().map(|pending| pending.seq).fold(self.seq.max(remembered.seq), u64::max);
         if let Some(pending) = self.pending.take_if(|pending| pending.seq <= remembered.seq) {
             self.confirm(pending);
         }
         // Otherwise the ledger tells it again: it never heard that it was taken.
         (self.pending, self.current, self.read) = (None, false, None);
-        self.seq = self.seq.max(remembered.seq);
     }
 }

@@ -7,7 +7,7 @@ use super::rules::{self, GATHER_MS, GRACE_MINUTES, KNOWN_WITHIN_MS, LEASE_MINUTE
 use super::state::{State, minute};
 use super::teller::{Reply, Request, Step, Teller};
 use super::words::{Allot, Answer, Cell, Delta, Key, Known, Memory, Tell, Told};
-use crate::admission::bank::{Entry, Lease, Statement, Wishes};
+use crate::admission::bank::{Entry, Lease, Paused, Statement, Wishes};
 use crate::admission::time::Minute;
 use crate::admission::{LOST_LEASES, OnLoss};
 use crate::call::Class;
@@ -317,7 +317,7 @@ fn memory(counter: &Counter, replica: &str, answer: &Answer) -> Memory {
         cells: cells.map(|(key, cell)| Cell { key: key.clone(), calls: cell.calls }).collect(),
         last: true,
         paused_version: 0,
-        paused: Default::default(),
+        paused: Paused::default(),
     }
 }
 

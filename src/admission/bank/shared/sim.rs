@@ -69,6 +69,7 @@ struct Replica {
     reserved: Vec<(u16, u32, Reservation)>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there are few at a time")]
 enum Event {
     Request { from: Arc<str>, token: u64, request: Request },
     Reply { to: Arc<str>, token: u64, reply: Reply },
@@ -162,7 +163,7 @@ impl World {
     fn join(&mut self) {
         // Its own clock may be wrong by minutes.
         let skew = if self.plan.faults > 0 { self.random.u64(0..1_200) } else { 600 };
-        let wall = EPOCH + self.elapsed + Duration::from_secs(skew) - Duration::from_mins(10);
+        let wall = (EPOCH + self.elapsed + Duration::from_secs(skew)).saturating_sub(Duration::from_mins(10));
         let (now, id) = (self.now(), Arc::from(format!("replica {}", self.number())));
         let timeline = Timeline::start(Clock::anchored(now, wall), now, Duration::ZERO);
         let ledger = Ledger::new(self.settings(), &self.plan.shares, Funding::Leased, timeline, now);
@@ -221,7 +222,7 @@ impl World {
     }
 
     fn trace(&self, text: &str) {
-        if std::env::var("WEIRKEEPER_TRACE").is_ok() {
+        if setting("WEIRKEEPER_TRACE").is_some() {
             println!("{:>10.3} {text}", self.elapsed.as_secs_f64());
         }
     }
@@ -548,6 +549,11 @@ impl World {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test is told here what to do, nothing else is")]
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 fn share(name: &str, floor: u64, ceiling: Option<u64>) -> Share {
     Share { name: name.into(), floor, ceiling, weight: 1 }
 }
@@ -587,7 +593,7 @@ fn lives(seeds: std::ops::Range<u64>) -> (u64, u64) {
         });
         match outcome {
             Ok((calls, reached)) => (total, full) = (total + calls, full + reached),
-            Err(_) => panic!("the life of seed {seed} broke a promise"),
+            Err(why) => panic!("the life of seed {seed} broke a promise: {:?}", why.downcast_ref::<String>()),
         }
     }
     (total, full)
@@ -599,11 +605,11 @@ fn whatever_happens_no_ceiling_is_passed() {
     assert!(calls > 10_000 && full > 100, "{calls} calls, {full} lives near the ceiling: nothing was tested");
 }
 
-/// `WEIRKEEPER_LIVES` says how many, `WEIRKEEPER_SEED` from which on.
+/// `WEIRKEEPER_LIVES` says how many, `WEIRKEEPER_SEED` from which on; `WEIRKEEPER_TRACE` prints everything that is said.
 #[test]
 #[ignore = "takes as long as it is told to"]
 fn many_lives() {
-    let number = |name: &str, otherwise| std::env::var(name).map_or(otherwise, |text| text.parse().unwrap());
+    let number = |name: &str, otherwise| setting(name).map_or(otherwise, |text| text.parse().unwrap());
     let (first, count) = (number("WEIRKEEPER_SEED", 1_000_000), number("WEIRKEEPER_LIVES", 100_000));
     let (calls, full) = lives(first..first + count);
     println!("{count} lives from seed {first}: {calls} calls, {full} lives near the ceiling, no overshoot");

@@ -55,6 +55,7 @@ pub enum Step {
 
 /// One replica at the counter.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about one conversation")]
 pub struct Teller {
     replica: Arc<str>,
     /// Further epochs are made of it.
@@ -341,7 +342,7 @@ impl Teller {
             let key = Key { minute: *minute, class: *class, caller: Arc::clone(caller) };
             let told = self.own.get(&key).copied().unwrap_or(0);
             if u64::from(*calls) != told {
-                tell.deltas.push(Delta { key, calls: i64::from(*calls) - told as i64 });
+                tell.deltas.push(Delta { key, calls: i64::from(*calls) - told.cast_signed() });
             }
         }
         let wishes = statement.sharing;
@@ -376,7 +377,7 @@ impl Teller {
         if reading != self.read {
             (tell.reading, self.read) = (reading, reading);
         }
-        tell.paused = statement.paused.clone();
+        tell.paused.clone_from(&statement.paused);
         tell
     }
 

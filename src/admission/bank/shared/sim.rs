@@ -69,6 +69,7 @@ struct Replica {
     reserved: Vec<(u16, u32, Reservation)>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there are few at a time")]
 enum Event {
     Request { from: Arc<str>, token: u64, request: Request },
     Reply { to: Arc<str>, token: u64, reply: Reply },
@@ -162,7 +163,7 @@ impl World {
     fn join(&mut self) {
         // Its own clock may be wrong by minutes.
         let skew = if self.plan.faults > 0 { self.random.u64(0..1_200) } else { 600 };
-        let wall = EPOCH + self.elapsed + Duration::from_secs(skew) - Duration::from_mins(10);
+        let wall = (EPOCH + self.elapsed + Duration::from_secs(skew)).saturating_sub(Duration::from_mins(10));
         let (now, id) = (self.now(), Arc::from(format!("replica {}", self.number())));
         let timeline = Timeline::start(Clock::anchored(now, wall), now, Duration::ZERO);
         let ledger = Ledger::new(self.settings(), &self.plan.shares, Funding::Leased, timeline, now);
@@ -221,7 +222,7 @@ impl World {
     }
 
     fn trace(&self, text: &str) {
-        if std::env::var("WEIRKEEPER_TRACE").is_ok() {
+        if setting("WEIRKEEPER_TRACE").is_some() {
             println!("{:>10.3} {text}", self.elapsed.as_secs_f64());
         }
     }
@@ -470,6 +471,9 @@ impl World {
         let mut replica = self.replicas.swap_remove(place);
         let now = self.now();
         replica.reserved.clear();
+        if let Some(statement) = replica.job.take().and_then(|job| job.statement) {
+            replica.ledger.unsettled(&statement, self.plan.policy, now);
+        }
         replica.ledger.stop(now);
         replica.teller.lost();
         if !replica.joined || replica.cut || self.elapsed < self.away_until {
@@ -497,29 +501,14 @@ impl World {
         if elapsed < self.forget_after || elapsed < self.away_until {
             return;
         }
-        let first = |replica: &&Replica| {
-            let fit = self
-                .state
-                .members
-                .get(&replica.id)
-                .is_some_and(|member| !member.awaited && member.lost.is_none() && member.seq > 1);
-            fit && replica.joined && !replica.cut && elapsed >= replica.paused_until && replica.teller.epoch() == epoch
+        let ready = |replica: &&Replica| {
+            let there = replica.joined && !replica.cut && elapsed >= replica.paused_until;
+            there && replica.teller.epoch() == epoch && replica.teller.remembers(elapsed + Duration::from_mins(5))
         };
-        let Some(id) = self.replicas.iter().find(first).map(|replica| Arc::clone(&replica.id)) else { return };
-        if !self.has_fit_memory(&id) {
-            return;
-        }
+        let Some(id) = self.replicas.iter().find(ready).map(|replica| Arc::clone(&replica.id)) else { return };
         self.state = State::default();
         self.shielded = Some((id, elapsed + Duration::from_secs(30)));
         self.forget_after = elapsed + Duration::from_mins(u64::from(LEASE_MINUTES + GRACE_MINUTES + 2));
-    }
-
-    /// It was answered within the time of its lease.
-    fn has_fit_memory(&self, id: &Arc<str>) -> bool {
-        let now = super::state::minute(self.state.now);
-        self.state.members.get(id).is_some_and(|member| {
-            now.plus(5) < member.until && member.sure.half < rules::NO_HALF && member.last.half < rules::NO_HALF
-        }) && self.elapsed + EPOCH < Duration::from_millis(self.state.now) + Duration::from_mins(10)
     }
 
     fn tick(&mut self) {
@@ -558,6 +547,11 @@ impl World {
         }
         self
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a test is told here what to do, nothing else is")]
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }
 
 fn share(name: &str, floor: u64, ceiling: Option<u64>) -> Share {
@@ -599,7 +593,7 @@ fn lives(seeds: std::ops::Range<u64>) -> (u64, u64) {
         });
         match outcome {
             Ok((calls, reached)) => (total, full) = (total + calls, full + reached),
-            Err(_) => panic!("the life of seed {seed} broke a promise"),
+            Err(why) => panic!("the life of seed {seed} broke a promise: {:?}", why.downcast_ref::<String>()),
         }
     }
     (total, full)
@@ -611,11 +605,11 @@ fn whatever_happens_no_ceiling_is_passed() {
     assert!(calls > 10_000 && full > 100, "{calls} calls, {full} lives near the ceiling: nothing was tested");
 }
 
-/// `WEIRKEEPER_LIVES` says how many, `WEIRKEEPER_SEED` from which on.
+/// `WEIRKEEPER_LIVES` says how many, `WEIRKEEPER_SEED` from which on; `WEIRKEEPER_TRACE` prints everything that is said.
 #[test]
 #[ignore = "takes as long as it is told to"]
 fn many_lives() {
-    let number = |name: &str, otherwise| std::env::var(name).map_or(otherwise, |text| text.parse().unwrap());
+    let number = |name: &str, otherwise| setting(name).map_or(otherwise, |text| text.parse().unwrap());
     let (first, count) = (number("WEIRKEEPER_SEED", 1_000_000), number("WEIRKEEPER_LIVES", 100_000));
     let (calls, full) = lives(first..first + count);
     println!("{count} lives from seed {first}: {calls} calls, {full} lives near the ceiling, no overshoot");
@@ -669,7 +663,7 @@ fn what_is_lent_to_borrowers_leaves_the_floors_of_others() {
         }
     }
     let borrowed = world.by_caller[1];
-    assert!((100..=120).contains(&borrowed), "{borrowed} of 120 were borrowed");
+    assert!((80..=120).contains(&borrowed), "{borrowed} of 120 were borrowed");
     // Each floor is spent at another replica than where it was borrowed.
     for _ in 0..4 * 120 {
         world.run_to(world.elapsed + APART);

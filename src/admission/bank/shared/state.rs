@@ -224,11 +224,18 @@ impl State {
         }
     }
 
-    /// `replica` is back and says itself what it spent.
+    /// `replica` is back and says itself what it spent: it holds what it held, until it says otherwise.
     pub fn find(&mut self, replica: &Arc<str>) {
         let lost = self.members.get_mut(replica).and_then(|member| member.lost.take());
         for (key, calls) in lost.unwrap_or_default() {
             self.change(&key, -(calls as i64));
+            self.issued += calls as i64;
+            let Some(member) = self.members.get_mut(replica) else { return };
+            match &*key.caller {
+                LOST_LEASES => member.out += calls,
+                LOST_NAMES => member.unnamed += calls,
+                _ => self.set_named(replica, &key.caller, calls),
+            }
         }
     }
 }

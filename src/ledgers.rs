@@ -12,16 +12,30 @@ use smol_str::SmolStr;
 use tokio::sync::watch;
 
 use crate::admin::{Order, Unknown, Whom};
+#[cfg(feature = "redis")]
+use crate::admission::bank::join;
+#[cfg(feature = "redis")]
+use crate::admission::bank::redis::{BooksEvent, RedisBank};
 use crate::admission::bank::sqlite::{OpenError, Present, SqliteBank};
-use crate::admission::bank::{Bank as _, BankEvent, Keeping, keep};
+use crate::admission::bank::{Bank as _, BankEvent, Keeping, Standing, keep};
 use crate::admission::{self, AccountId, Blind, Funding, Ledger, Mode, OrgSettings, PerMille, Timeline};
 use crate::clock::{Clock, Uptime};
+#[cfg(feature = "redis")]
+use crate::config::SharedLoss;
 use crate::config::{self, Caller, Config, DailyMode, OnLoss, Org, State};
+#[cfg(feature = "redis")]
+use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::{Level, Log};
 
 /// The gateway's own account, for its questions what is used. No caller can have this name.
 pub const POLLER: &str = "(limits poll)";
+/// Least time between two statements to a shared bank: four a second for each org and replica.
+#[cfg(feature = "redis")]
+const SHARED_APART: Duration = Duration::from_millis(250);
+/// How often a shared bank that is lost is tried again.
+#[cfg(feature = "redis")]
+const SHARED_RETRY: Duration = Duration::from_secs(1);
 /// How often calls that have come back are released where no bank is told.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -33,34 +47,88 @@ pub struct Ledgers(Arc<Inner>);
 struct Inner {
     clock: Clock,
     log: Log,
-    bank: Option<(Arc<SqliteBank>, Keeping)>,
+    bank: Banks,
     open: Mutex<HashMap<SmolStr, Ledger>>,
+    /// Orgs whose shared books were not read yet.
+    unread: watch::Sender<usize>,
     stop: watch::Sender<bool>,
     keepers: Tasks,
+}
+
+/// What remembers.
+#[derive(Debug)]
+enum Banks {
+    None,
+    Sqlite(Arc<SqliteBank>, Keeping),
+    #[cfg(feature = "redis")]
+    Redis(Arc<RedisBank>, Keeping),
 }
 
 impl Ledgers {
     /// Ledgers that begin empty and are forgotten with the process.
     pub fn forgetful(clock: Clock, log: Log) -> Self {
-        Self::new(clock, log, None)
+        Self::new(clock, log, Banks::None)
     }
 
-    /// Ledgers remembered as `state` says. What an earlier process left there is read, and the leases it did not give
+    /// Ledgers remembered as `state` says, unless that is a shared store: for those there is [`Self::shared`]. What an earlier process left there is read, and the leases it did not give
     /// back are counted as spent.
     pub fn open(state: &State, clock: Clock, log: Log) -> Result<Self, OpenError> {
-        let State::Folder { path, on_loss } = state else { return Ok(Self::forgetful(clock, log)) };
+        let (path, on_loss) = match state {
+            State::Memory => return Ok(Self::forgetful(clock, log)),
+            State::Folder { path, on_loss } => (path, on_loss),
+            State::Redis { .. } => return Err(OpenError::Shared),
+        };
         let present = Present { wall: clock.wall(clock.now()), uptime: Uptime::read() };
         let bank = SqliteBank::open(path, present)?;
         let on_loss = match on_loss {
             OnLoss::Refuse => admission::OnLoss::Refuse,
             OnLoss::Continue => admission::OnLoss::Continue,
         };
-        Ok(Self::new(clock, log, Some((Arc::new(bank), Keeping { on_loss, ..Keeping::default() }))))
+        Ok(Self::new(clock, log, Banks::Sqlite(Arc::new(bank), Keeping { on_loss, ..Keeping::default() })))
     }
 
-    fn new(clock: Clock, log: Log, bank: Option<(Arc<SqliteBank>, Keeping)>) -> Self {
+    /// Ledgers remembered in `store`, which other replicas share. It need not answer yet: until it does, nothing may be
+    /// spent. `random` is a random number.
+    #[cfg(feature = "redis")]
+    pub fn shared(store: Store, on_loss: SharedLoss, random: u64, clock: Clock, log: Log) -> Self {
+        let on_loss = match on_loss {
+            SharedLoss::Refuse => admission::OnLoss::Refuse,
+            SharedLoss::SpendLease => admission::OnLoss::SpendLease,
+            SharedLoss::SafeShare => admission::OnLoss::SafeShare,
+        };
+        let said = log.clone();
+        let report = move |org: &str, event: BooksEvent| {
+            let (level, name) = match event {
+                BooksEvent::Lost => (Level::Warn, "bank_epoch"),
+                BooksEvent::Recovered => (Level::Info, "bank_recovered"),
+            };
+            said.event(level, name, &[("org", org.into())]);
+        };
+        let bank = Arc::new(RedisBank::new(store, clock, random, Box::new(report)));
+        let keeping = Keeping { on_loss, apart: SHARED_APART, retry: SHARED_RETRY, ..Keeping::default() };
+        Self::new(clock, log, Banks::Redis(bank, keeping))
+    }
+
+    fn new(clock: Clock, log: Log, bank: Banks) -> Self {
         let (stop, _) = watch::channel(false);
-        Self(Arc::new(Inner { clock, log, bank, open: Mutex::default(), stop, keepers: Tasks::new() }))
+        let (unread, _) = watch::channel(0);
+        Self(Arc::new(Inner { clock, log, bank, open: Mutex::default(), unread, stop, keepers: Tasks::new() }))
+    }
+
+    /// Waits until the shared books of all orgs were read, but not longer than `patience`.
+    pub async fn read(&self, patience: Duration) {
+        let mut unread = self.0.unread.subscribe();
+        // Whoever is not read then is read later; until then nothing of it may be spent.
+        let _ = tokio::time::timeout(patience, unread.wait_for(|unread| *unread == 0)).await;
+    }
+
+    /// How the books of `org` stand that replicas share.
+    pub fn standing(&self, org: &str) -> Option<Standing> {
+        match &self.0.bank {
+            #[cfg(feature = "redis")]
+            Banks::Redis(bank, _) => bank.standing(org),
+            _ => None,
+        }
     }
 
     /// The ledger of each org of `config`, in the order of their ids. An org met for the first time gets one, which goes
@@ -127,20 +195,34 @@ impl Inner {
             // The sender lives as long as the process.
             let _ = stop.wait_for(|stop| *stop).await;
         };
-        let Some((bank, keeping)) = &self.bank else {
-            let timeline = Timeline::start(clock, now, Duration::ZERO);
-            let ledger = Ledger::new(settings, shares, Funding::Unbounded, timeline, now);
-            self.keepers.spawn_background(tick(ledger.clone(), clock, stopped));
-            return ledger;
-        };
-        // The file was read when it was opened, so this is answered at once.
-        let past = bank.open(org).now_or_never().and_then(Result::ok).unwrap_or_default();
-        let ledger = Ledger::resume(settings, shares, &past, clock, now);
         let (log, name) = (self.log.clone(), org.clone());
         let report = move |event: BankEvent<'_>| announce(&log, &name, event);
-        let (bank, org) = (Arc::clone(bank), Arc::from(org.as_str()));
-        self.keepers.spawn(keep(ledger.clone(), org, bank, clock, *keeping, stopped, report));
-        ledger
+        let timeline = || Timeline::start(clock, now, Duration::ZERO);
+        match &self.bank {
+            Banks::None => {
+                let ledger = Ledger::new(settings, shares, Funding::Unbounded, timeline(), now);
+                self.keepers.spawn_background(tick(ledger.clone(), clock, stopped));
+                ledger
+            }
+            Banks::Sqlite(bank, keeping) => {
+                // The file was read when it was opened, so this is answered at once.
+                let past = bank.open(org).now_or_never().and_then(Result::ok).unwrap_or_default();
+                let ledger = Ledger::resume(settings, shares, &past, clock, now);
+                let (bank, org) = (Arc::clone(bank), Arc::from(org.as_str()));
+                self.keepers.spawn(keep(ledger.clone(), org, bank, clock, *keeping, stopped, report));
+                ledger
+            }
+            #[cfg(feature = "redis")]
+            Banks::Redis(bank, keeping) => {
+                let ledger = Ledger::new(settings, shares, Funding::Leased, timeline(), now);
+                let (bank, org) = (Arc::clone(bank), Arc::from(org.as_str()));
+                let unread = self.unread.clone();
+                unread.send_modify(|unread| *unread += 1);
+                let opened = move || unread.send_modify(|unread| *unread -= 1);
+                self.keepers.spawn(join(ledger.clone(), org, bank, clock, *keeping, stopped, report, opened));
+                ledger
+            }
+        }
     }
 }
 
@@ -177,6 +259,8 @@ fn shares(org: &Org, config: &Config) -> Vec<admission::Share> {
 /// What the configuration says of `org`, in the ledger's words.
 fn settings(org: &Org, config: &Config) -> OrgSettings {
     let daily = &org.daily;
+    // Replicas that refuse nothing, each for itself, pass every limit: one that the operator set then counts.
+    let assumed = daily.assume.or(daily.limit.filter(|_| matches!(config.state, State::Redis { .. })));
     let minutes = u32::try_from(daily.first_reading_within.as_secs().div_ceil(60)).unwrap_or(u32::MAX);
     OrgSettings {
         mode: match daily.mode {
@@ -188,7 +272,7 @@ fn settings(org: &Org, config: &Config) -> OrgSettings {
         keep_free: PerMille::new(daily.keep_free),
         before_reading: daily.before_first_reading,
         patience: minutes,
-        blind: daily.assume.map_or(Blind::Observe, Blind::Assume),
+        blind: assumed.map_or(Blind::Observe, Blind::Assume),
         ladder: ladder(&config.ladder),
         ..OrgSettings::default()
     }

@@ -205,15 +205,24 @@ pub struct Gateway {
 impl Gateway {
     /// Waits until `process` says that it has started, and `/readyz` that it may be used.
     pub fn ready(process: Process) -> Self {
+        let gateway = Self::started(process);
+        gateway.await_readiness();
+        gateway
+    }
+
+    fn await_readiness(&self) {
+        until("readiness", || (self.admin("/readyz").ok()?.status == 200).then_some(()));
+    }
+
+    /// Waits until `process` says that it has started.
+    fn started(process: Process) -> Self {
         let Some(started) = process.out.find(|line| event(line, "started")) else {
             panic!("it did not start:\n{}\n{}", process.out.text(), process.err.text());
         };
         let addresses = |key: &str| -> Vec<SocketAddr> {
             started[key].as_str().unwrap().split(", ").map(|address| address.parse().unwrap()).collect()
         };
-        let gateway = Self { listeners: addresses("listeners"), admin: addresses("admin")[0], process, _folder: None };
-        until("readiness", || (gateway.admin("/readyz").ok()?.status == 200).then_some(()));
-        gateway
+        Self { listeners: addresses("listeners"), admin: addresses("admin")[0], process, _folder: None }
     }
 
     /// The first listener.
@@ -316,10 +325,17 @@ impl Setup {
 
     /// The same, in circumstances that `arrange` makes.
     pub fn serve_with(&self, arrange: impl FnOnce(&mut Command)) -> Gateway {
+        let gateway = self.start_with(arrange);
+        gateway.await_readiness();
+        gateway
+    }
+
+    /// The same, without waiting for readiness.
+    pub fn start_with(&self, arrange: impl FnOnce(&mut Command)) -> Gateway {
         let mut command = Command::new(env!("CARGO_BIN_EXE_weirkeeper"));
         command.args(["serve", "--config", self.config_str()]);
         arrange(&mut command);
-        let gateway = Gateway::ready(Process::of(&mut command));
+        let gateway = Gateway::started(Process::of(&mut command));
         Gateway { _folder: Some(Arc::clone(&self.folder)), ..gateway }
     }
 

@@ -145,6 +145,7 @@ impl World {
             ledgers: Ledgers::forgetful(clock, telemetry.log().clone()),
             answers: answers.clone(),
             made_up_key: Zeroizing::new([7; 32]),
+            shelves: None,
             clock,
             dial: Some({
                 let (sim, line, tasks) = (sim.clone(), Arc::clone(&line), clients.clone());

@@ -301,13 +301,21 @@ fn long_calls(concerns: &mut Concerns, snapshot: &SlotsSnapshot) {
         return;
     }
     let view = &snapshot.view;
-    let held = view.live + view.predicted + view.ghost + view.overdraft;
+    let elsewhere = view.shared.map_or(0, |shared| shared.used_elsewhere as usize);
+    let held = view.live + view.predicted + view.ghost + view.overdraft + elsewhere;
     let slots = view.effective as usize;
     let look = "Look at the oldest calls below and ask their caller to ask for less at once.";
     if held >= slots.max(1) {
         concerns.add(Severity::Urgent, format!("All {slots} places for long calls are taken."), look);
     } else if held * 10 >= slots * 8 {
         concerns.add(Severity::Warning, format!("{held} of {slots} places for long calls are taken."), look);
+    }
+    if let Some(unheard) = view.shared.map(|shared| shared.unheard).filter(|unheard| *unheard > 0) {
+        concerns.add(
+            Severity::Note,
+            format!("{unheard} places for long calls are kept for replicas that are not heard of."),
+            "They come back once nothing those sent can be in the air.",
+        );
     }
     if view.effective < view.slots {
         concerns.add(

@@ -382,6 +382,7 @@ fn many() -> BudgetSnapshot {
         mode: crate::config::DailyMode::Enforce,
         budget: ledger.org(now),
         returning_by_hour: [0; 24],
+        shared: None,
         callers,
         paces: Vec::new(),
         top_clients: crate::telemetry::TopClients::default(),

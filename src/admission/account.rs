@@ -17,6 +17,8 @@ const VACANT_AFTER_MINUTES: u32 = 60;
 /// Rings of an account: one for each class, and one for leases of which nobody knows whether they were spent.
 pub(super) const KINDS: [Option<Class>; 4] =
     [Some(Class::Interactive), Some(Class::Standard), Some(Class::Batch), None];
+/// The rings of calls that other replicas sent stand behind those of our own.
+const THEIRS: usize = KINDS.len();
 /// A caller counts among those who want to borrow for this long after it last asked.
 pub(super) const CONTENDING_MINUTES: u32 = 15;
 
@@ -54,7 +56,7 @@ pub(super) struct Account {
     pub(super) retired: bool,
     /// What is leased in its name, if it has a ceiling.
     pub(super) allotment: Option<Box<Allotment>>,
-    rings: [Option<Box<Ring>>; KINDS.len()],
+    rings: [Option<Box<Ring>>; 2 * KINDS.len()],
     pub(super) name: Arc<str>,
     pub(super) floor_set: u64,
     pub(super) denied: Option<Box<[u32; Cause::ALL.len()]>>,
@@ -79,7 +81,7 @@ impl Account {
             paused: false,
             retired: false,
             allotment: None,
-            rings: [const { None }; KINDS.len()],
+            rings: [const { None }; 2 * KINDS.len()],
             name: Arc::clone(&share.name),
             floor_set: 0,
             denied: None,
@@ -175,13 +177,29 @@ impl Account {
 
     /// Counts calls of a minute; returns how many of them are in the window.
     pub(super) fn add(&mut self, kind: Option<Class>, minute: Minute, calls: u32, now: Minute) -> u32 {
-        let ring = self.rings[place(kind)].get_or_insert_with(|| Box::new(Ring::new(now)));
+        self.add_at(place(kind), minute, calls, now)
+    }
+
+    fn add_at(&mut self, place: usize, minute: Minute, calls: u32, now: Minute) -> u32 {
+        let ring = self.rings[place].get_or_insert_with(|| Box::new(Ring::new(now)));
         let before = ring.sum();
         ring.extend(now);
         let counted = ring.add(minute, calls);
         // `extend` may have had to release first.
         self.used = self.used + ring.sum() - before;
         counted
+    }
+
+    /// Other replicas sent `calls` calls in a minute: returns how many more or fewer now count than before.
+    pub(super) fn put_theirs(&mut self, kind: Option<Class>, minute: Minute, calls: u32, now: Minute) -> i64 {
+        let place = THEIRS + place(kind);
+        let before = self.rings[place].as_ref().map_or(0, |ring| ring.at(minute));
+        if calls >= before {
+            return i64::from(self.add_at(place, minute, calls - before, now));
+        }
+        let taken = self.rings[place].as_mut().map_or(0, |ring| ring.take(minute, before - calls));
+        self.used -= u64::from(taken);
+        -i64::from(taken)
     }
 
     /// Takes calls back that turned out not to be charged; returns how many still counted.
@@ -205,14 +223,20 @@ impl Account {
         }
     }
 
-    /// The ring of a class, or of lost leases, if it has any; up to date after [`Self::flush`].
+    /// The ring of a class, or of lost leases, if it has any: what this process sent or inherited; up to date after
+    /// [`Self::flush`].
     pub(super) fn ring(&self, kind: Option<Class>) -> Option<&Ring> {
         self.rings[place(kind)].as_deref()
     }
 
+    /// The same, and the ring of what other replicas sent.
+    pub(super) fn all(&self, kind: Option<Class>) -> impl Iterator<Item = &Ring> {
+        [place(kind), THEIRS + place(kind)].into_iter().filter_map(|place| self.rings[place].as_deref())
+    }
+
     /// Calls of lost leases in the window; part of [`Self::used`].
     pub(super) fn lost(&self) -> u64 {
-        self.ring(None).map_or(0, Ring::sum)
+        self.all(None).map(Ring::sum).sum()
     }
 
     /// Whether it has not asked for anything for a minute or two.

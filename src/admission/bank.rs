@@ -7,7 +7,11 @@
 //! was first, never when it was granted. A process that stops cleanly gives its lease back.
 
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
+pub mod shared;
 pub mod sqlite;
+mod standing;
 
 use std::fmt;
 use std::future::Future;
@@ -21,6 +25,9 @@ use crate::clock::Clock;
 use super::lease::OnLoss;
 use super::ledger::Ledger;
 use super::time::Minute;
+use super::usage::Reading;
+
+pub use standing::Standing;
 
 /// For how many minutes a lease may be spent unless it is renewed.
 pub const LEASE_MINUTES: u32 = 15;
@@ -59,6 +66,10 @@ pub struct Allotted {
     pub balance: u64,
     /// Further calls wanted for it.
     pub ask: u64,
+    /// How many of those are below its floor.
+    pub floor: u64,
+    /// Calls that it may spend in 24 h.
+    pub ceiling: u64,
 }
 
 /// What one org's books have to say, at one moment.
@@ -80,10 +91,33 @@ pub struct Statement {
     pub headroom: u64,
     /// Everything that is paused, if that changed.
     pub paused: Option<Paused>,
+    /// What a bank shared by several replicas has to know beside.
+    pub sharing: Wishes,
     /// What to tell again if the bank cannot take it: slot, generation and first minute.
     pub(super) marks: Vec<(u32, u32, Minute)>,
     /// Whose the allotments are: slot and generation.
     pub(super) holders: Vec<(u32, u32)>,
+}
+
+/// What a bank shared by several replicas has to know of one of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// How many calls of ours the window may hold, all replicas together, what is leased included.
+    pub cap: u64,
+    /// How many of them are held for callers below their floors.
+    pub held: u64,
+    /// How many of the calls asked for are for such callers.
+    pub floor: u64,
+    /// Calls that others than us used; `None` before Salesforce said what is used.
+    pub foreign: Option<u64>,
+    /// Calls that may be spent beyond the lease while the bank is lost.
+    pub reserve: u64,
+    /// Further ones that are wanted.
+    pub reserve_ask: u64,
+    /// Some call waits for what is asked for.
+    pub waiting: bool,
+    /// What Salesforce last said, and in which minute.
+    pub reading: Option<(Reading, Minute)>,
 }
 
 impl Statement {
@@ -97,7 +131,8 @@ impl Statement {
         };
         // Few calls go to those that wait in their own name first: the common lease is asked by all others together.
         let allotted = self.allotted.iter().map(|allotted| take(allotted.ask)).collect();
-        Lease { granted: take(self.ask), allotted, until: Minute::containing(self.at).plus(LEASE_MINUTES) }
+        let until = Minute::containing(self.at).plus(LEASE_MINUTES);
+        Lease { granted: take(self.ask), allotted, until, shared: None }
     }
 }
 
@@ -110,6 +145,31 @@ pub struct Lease {
     pub allotted: Vec<u64>,
     /// Last minute in which these and all calls leased before may be spent.
     pub until: Minute,
+    /// What a bank shared by several replicas says beside.
+    pub shared: Option<Box<Shared>>,
+}
+
+/// What one replica has to know of the others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Shared {
+    /// The bank's time, since the Unix epoch.
+    pub now: Duration,
+    /// Further calls that may be spent beyond the lease while the bank is lost.
+    pub reserve: u64,
+    /// Calls that others may spend, or have spent without telling.
+    pub others: u64,
+    /// How many replicas there are.
+    pub replicas: u32,
+    /// Some other replica has calls waiting and got too little.
+    pub scarce: bool,
+    /// The bank lost its data, and somebody may still know more of them.
+    pub recovering: bool,
+    /// Calls of the others that changed. Each replaces what was told of them before.
+    pub entries: Vec<Entry>,
+    /// What Salesforce last said to any replica, and in which minute.
+    pub reading: Option<(Reading, Minute)>,
+    /// Everything that is paused, if that changed.
+    pub paused: Option<Paused>,
 }
 
 /// What earlier processes left behind.
@@ -124,6 +184,8 @@ pub struct Past {
     pub entries: Vec<Entry>,
     /// What is paused.
     pub paused: Paused,
+    /// The calls are not this replica's to tell: the bank is shared, and knows them.
+    pub shared: bool,
 }
 
 /// Why the bank did not take a statement.
@@ -171,12 +233,68 @@ pub struct Keeping {
     pub every: Duration,
     /// What happens when the lease is spent and the bank cannot be written.
     pub on_loss: OnLoss,
+    /// Least time between two statements, however fast a lease is spent.
+    pub apart: Duration,
+    /// Longest time between two attempts while the bank is lost.
+    pub retry: Duration,
 }
 
 impl Default for Keeping {
     fn default() -> Self {
-        Self { every: Duration::from_secs(1), on_loss: OnLoss::Refuse }
+        Self { every: Duration::from_secs(1), on_loss: OnLoss::Refuse, apart: Duration::ZERO, retry: LAST_RETRY }
     }
+}
+
+async fn refill(ledger: &Ledger, apart: Duration) {
+    if !apart.is_zero() {
+        tokio::time::sleep(apart).await;
+    }
+    ledger.refill().await;
+}
+
+fn later(wait: Option<Duration>, keeping: &Keeping) -> Duration {
+    wait.map_or(FIRST_RETRY, |wait| (wait * 2).min(keeping.retry))
+}
+
+/// The same as [`keep`] for a bank that other replicas share and that may not answer yet: until it does, nothing may be
+/// spent. Says `opened` when it did.
+pub async fn join<B: Bank>(
+    ledger: Ledger,
+    org: Arc<str>,
+    bank: Arc<B>,
+    clock: Clock,
+    keeping: Keeping,
+    stop: impl Future<Output = ()> + Send,
+    report: impl Fn(BankEvent<'_>) + Send,
+    opened: impl FnOnce() + Send,
+) {
+    let mut stop = pin!(stop);
+    let mut retry = None;
+    loop {
+        match bank.open(&org).await {
+            Ok(past) => {
+                ledger.join(&past, clock.now());
+                break;
+            }
+            Err(error) => {
+                ledger.unsettled(&Statement::default(), keeping.on_loss, clock.now());
+                if retry.is_none() {
+                    report(BankEvent::Lost(&error));
+                }
+                retry = Some(later(retry, &keeping));
+            }
+        }
+        let over = tokio::time::timeout(retry.unwrap_or(FIRST_RETRY), stop.as_mut()).await.is_ok();
+        ledger.tick(clock.now());
+        if over {
+            return ledger.stop(clock.now());
+        }
+    }
+    opened();
+    if retry.is_some() {
+        report(BankEvent::Back);
+    }
+    keep(ledger, org, bank, clock, keeping, stop, report).await;
 }
 
 /// Keeps one org's ledger and its bank in step until `stop` resolves; then stops the ledger, gives the lease back and
@@ -208,7 +326,7 @@ pub async fn keep<B: Bank>(
                     if retry.is_none() {
                         report(BankEvent::Lost(&error));
                     }
-                    retry = Some(retry.map_or(FIRST_RETRY, |wait: Duration| (wait * 2).min(LAST_RETRY)));
+                    retry = Some(later(retry, &keeping));
                 }
             }
         }
@@ -216,7 +334,7 @@ pub async fn keep<B: Bank>(
             biased;
             () = &mut stop => break,
             // While the bank is lost, an empty lease must not make it busy.
-            () = ledger.refill(), if retry.is_none() => {}
+            () = refill(&ledger, keeping.apart), if retry.is_none() => {}
             () = tokio::time::sleep(retry.unwrap_or(keeping.every)) => {}
         }
     }

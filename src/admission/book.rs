@@ -23,6 +23,7 @@ use super::ladder::{Level, Steps};
 use super::lease::{Common, Funds, Lease};
 use super::ring::{Ring, WINDOW_MINUTES};
 use super::settings::{AccountId, Mode, OrgSettings, PerMille};
+use super::sharing::Sharing;
 use super::terms::{Paid, Terms};
 use super::time::{Minute, Timeline};
 use super::usage::{Footing, Misread, Reading, Truth};
@@ -107,6 +108,10 @@ pub(super) struct Book {
     pub(super) floor_scale: Option<(u64, u64)>,
     /// Largest cost that found the lease empty since the bank was last asked.
     pub(super) needed: u64,
+    /// Calls below their callers' floors that found it empty since then.
+    pub(super) needed_floor: u64,
+    /// What is known of other replicas, where the bank is shared.
+    pub(super) sharing: Option<Box<Sharing>>,
     pub(super) dirty: Vec<u32>,
     /// Pauses changed since the bank was last told.
     pub(super) pauses_changed: bool,
@@ -154,6 +159,8 @@ impl Book {
             gate: Gate::new(),
             lease,
             needed: 0,
+            needed_floor: 0,
+            sharing: None,
             paused_classes: [false; 3],
             pauses_changed: false,
             stopping: false,
@@ -182,7 +189,7 @@ impl Book {
     }
 
     #[cold]
-    fn turn(&mut self, now: Instant, timeline: &Timeline) {
+    pub(super) fn turn(&mut self, now: Instant, timeline: &Timeline) {
         let now = timeline.minute(now).max(self.now);
         self.minute_ends = Some(timeline.ends(now));
         if now == self.now {
@@ -295,7 +302,7 @@ impl Book {
     fn decide(&mut self, slot: usize, class: Class, cost: u64) -> Result<bool, (Cause, u64)> {
         let now = self.now;
         if self.settings.mode == Mode::Off {
-            return self.fund(slot, cost).map(|()| false);
+            return self.fund(slot, cost, false).map(|()| false);
         }
         let account = &mut self.accounts[slot];
         if cost == 0 {
@@ -327,7 +334,7 @@ impl Book {
             Entry::BatchFull => return Err((Cause::AwaitProbe, 0)),
             Entry::Free | Entry::Probe => {}
         }
-        self.fund(slot, cost)?;
+        self.fund(slot, cost, guaranteed)?;
         if looks {
             self.looked = now;
         }
@@ -359,7 +366,7 @@ impl Book {
             let below = until.saturating_sub(self.settings.ladder.back_below.of(self.ceiling.unwrap_or(0)));
             return Err((Cause::Shed, used.saturating_sub(below).max(1)));
         }
-        let held = self.held_beside(slot, cost);
+        let held = self.beside_floors(self.held_beside(slot, cost));
         if used + cost + held > free {
             return Err((Cause::Reserved, used + cost + held - free));
         }
@@ -410,7 +417,7 @@ impl Book {
         self.ceiling.map(|ceiling| ceiling - self.kept_for_looks)
     }
 
-    fn fund(&mut self, slot: usize, cost: u64) -> Result<(), (Cause, u64)> {
+    fn fund(&mut self, slot: usize, cost: u64, guaranteed: bool) -> Result<(), (Cause, u64)> {
         if let Lease::Unbounded = self.lease {
             return Ok(());
         }
@@ -429,6 +436,7 @@ impl Book {
             self.common.asked = true;
             if funds == Funds::Empty {
                 self.needed = self.needed.max(cost);
+                self.needed_floor += if guaranteed { cost } else { 0 };
             }
         }
         match funds {

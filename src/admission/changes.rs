@@ -35,11 +35,11 @@ impl Book {
         self.rehold(slot);
     }
 
-    fn slot_of(&self, caller: &str) -> Option<usize> {
+    pub(super) fn slot_of(&self, caller: &str) -> Option<usize> {
         self.accounts.iter().position(|account| &*account.name == caller && !account.vacant(self.now))
     }
 
-    fn install(&mut self, share: &Share) -> usize {
+    pub(super) fn install(&mut self, share: &Share) -> usize {
         let Some(slot) = self.accounts.iter().position(|account| account.vacant(self.now)) else {
             self.accounts.push(Account::new(share, 0, self.now));
             self.dirty.reserve(self.accounts.len());

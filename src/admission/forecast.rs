@@ -73,7 +73,7 @@ impl Book {
 
     /// When a caller with a ceiling reaches it at its pace.
     pub(super) fn caller_runs_out(&self, account: &Account) -> Option<Minute> {
-        let rings: Vec<&Ring> = KINDS.iter().filter_map(|kind| account.ring(*kind)).collect();
+        let rings: Vec<&Ring> = KINDS.iter().flat_map(|kind| account.all(*kind)).collect();
         runs_out(&rings, account.recent(self.now, CONTENDING_MINUTES), account.load(), account.ceiling?, self.now)
     }
 

@@ -18,8 +18,14 @@ const USUAL_LEASE: u64 = 100;
 /// What happens when the lease is spent and the bank cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnLoss {
-    /// Nothing is admitted until the bank is back: no call can be forgotten.
+    /// Nothing is admitted until the bank is back: no call can be forgotten. Where the bank is shared by several replicas,
+    /// what is leased is not spent either.
     Refuse,
+    /// What is leased is spent until the lease ends.
+    SpendLease,
+    /// The same, and then a share of what was left when the bank was last heard, as far as that share was set aside for this
+    /// replica.
+    SafeShare,
     /// Calls are admitted and counted in memory only: a crash now forgets them.
     Continue,
 }
@@ -42,6 +48,10 @@ pub(super) struct Held {
     /// What the lease should be filled up to.
     target: u64,
     lost: Option<OnLoss>,
+    /// The bank has other replicas.
+    shared: bool,
+    /// Calls beyond the lease that are set aside for this replica in case the bank is lost.
+    reserve: u64,
 }
 
 /// Who spends from the common lease.
@@ -63,18 +73,21 @@ pub(super) enum Funds {
 
 impl Lease {
     pub(super) fn unopened() -> Self {
-        Self::Held(Held { left: 0, until: Minute(0), target: 1, lost: None })
+        Self::Held(Held { left: 0, until: Minute(0), target: 1, lost: None, shared: false, reserve: 0 })
     }
 
     /// Whether `cost` calls may be spent; `allotted` is what the caller has in its own name, if it spends from that.
     pub(super) fn ask(&self, cost: u64, allotted: Option<u64>, now: Minute) -> Funds {
         let Self::Held(held) = self else { return Funds::Enough };
+        if held.shared && held.lost == Some(OnLoss::Refuse) {
+            return Funds::Lost;
+        }
         if allotted.unwrap_or(held.left) >= cost && now.plus(LEASE_RESERVE_MINUTES) <= held.until {
             return Funds::Enough;
         }
         match held.lost {
             Some(OnLoss::Continue) => Funds::Enough,
-            Some(OnLoss::Refuse) => Funds::Lost,
+            Some(OnLoss::Refuse | OnLoss::SpendLease | OnLoss::SafeShare) => Funds::Lost,
             None => Funds::Empty,
         }
     }
@@ -113,7 +126,10 @@ impl Lease {
         let Self::Held(held) = self else { return 0 };
         let wished = Self::usual(per_second).min(headroom / PART_OF_HEADROOM);
         held.target = wished.max(needed).max(1);
-        held.left = held.left.min(held.target.saturating_mul(2));
+        // What nobody can be given back is kept, for it has to last.
+        if !(held.shared && held.lost.is_some()) {
+            held.left = held.left.min(held.target.saturating_mul(2));
+        }
         held.target.saturating_sub(held.left)
     }
 
@@ -138,7 +154,26 @@ impl Lease {
     pub(super) fn lost(&mut self, policy: OnLoss) {
         if let Self::Held(held) = self {
             held.lost = Some(policy);
+            if policy == OnLoss::SafeShare {
+                held.left += std::mem::take(&mut held.reserve);
+            }
         }
+    }
+
+    /// The bank has other replicas, and sets `calls` more aside for this one.
+    pub(super) fn set_aside(&mut self, calls: u64) {
+        if let Self::Held(held) = self {
+            held.shared = true;
+            held.reserve += calls;
+        }
+    }
+
+    /// Gives back what is too much of what is set aside, where `wanted` is enough; returns what is kept, and how much there
+    /// should be more.
+    pub(super) fn adapt_reserve(&mut self, wanted: u64) -> (u64, u64) {
+        let Self::Held(held) = self else { return (0, 0) };
+        held.reserve = held.reserve.min(wanted);
+        (held.reserve, wanted - held.reserve)
     }
 
     pub(super) fn give_up(&mut self) {
@@ -152,6 +187,11 @@ impl Lease {
             Self::Unbounded => None,
             Self::Held(held) => Some(held.left),
         }
+    }
+
+    /// Whether other replicas can neither be given anything back nor be asked for anything.
+    pub(super) fn is_cut_off(&self) -> bool {
+        matches!(self, Self::Held(Held { shared: true, lost: Some(_), .. }))
     }
 
     pub(super) fn is_lost(&self) -> bool {

@@ -58,10 +58,30 @@ struct Shared {
 impl Ledger {
     /// A ledger that goes on where earlier processes left off.
     pub fn resume(settings: OrgSettings, shares: &[Share], past: &Past, clock: Clock, now: Instant) -> Self {
-        let timeline = Timeline::resume(clock, now, past.now, past.forward);
+        // Replicas that share a bank share its time, whatever their own clocks say.
+        let timeline = if past.shared {
+            Timeline::start(Clock::anchored(now, past.now), now, past.now)
+        } else {
+            Timeline::resume(clock, now, past.now, past.forward)
+        };
         let ledger = Self::new(settings, shares, Funding::Leased, timeline, now);
         ledger.with(now, |book| book.inherit(past));
         ledger
+    }
+
+    /// Goes on where other replicas are that share the bank, once it can be reached: until then nothing is leased.
+    pub fn join(&self, past: &Past, now: Instant) {
+        self.push(past.now, now);
+        self.with(now, |book| book.inherit(past));
+        self.wake();
+    }
+
+    fn push(&self, time: Duration, now: Instant) {
+        let shared = self.shared();
+        let mut book = shared.book.lock();
+        if shared.timeline.push(time, now) {
+            book.turn(now, &shared.timeline);
+        }
     }
 
     /// An empty ledger; the account of caller `n` of `shares` has the id of `CallerId(n)`.
@@ -228,7 +248,11 @@ impl Ledger {
 
     /// Takes in the bank's answer to a statement.
     pub(super) fn settled(&self, statement: &Statement, lease: &Lease, now: Instant) {
-        self.with(now, |book| book.settled(statement, lease));
+        if let Some(shared) = &lease.shared {
+            self.push(shared.now, now);
+        }
+        let at = self.shared().timeline.at(now);
+        self.with(now, |book| book.settled(statement, lease, at));
         self.wake();
     }
 

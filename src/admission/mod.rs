@@ -16,6 +16,7 @@
 //! | `gate` | closing and careful reopening after Salesforce refused |
 //! | `ladder`, `fair`, `terms` | what may be borrowed when calls are scarce, and what was |
 //! | `pace` | how fast one caller may send, and who waits for it |
+//! | `sharing` | what other replicas spent, and what they have to know |
 //! | `lease`, `allotment`, `statement`, `bank` | what may be spent without asking the store, and the stores |
 //! | `forecast`, `snapshot`, `spending` | what comes back when, everything there is to see, and who spent when |
 //! | [`slots`] | which calls may be in the air, who waits, and who is next |
@@ -38,6 +39,7 @@ mod ledger;
 mod pace;
 pub mod ring;
 pub mod settings;
+mod sharing;
 pub mod slots;
 mod snapshot;
 mod spending;

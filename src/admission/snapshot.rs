@@ -257,7 +257,7 @@ impl Book {
     fn caller_budget(&self, account: &Account) -> CallerBudget {
         let mut used_by_class = [0; 3];
         for class in Class::ALL {
-            used_by_class[class.index()] = account.ring(Some(*class)).map_or(0, super::ring::Ring::sum);
+            used_by_class[class.index()] = account.all(Some(*class)).map(super::ring::Ring::sum).sum();
         }
         let count = |cause: Cause| account.denied.as_ref().map_or(0, |counts| counts[cause.index()]);
         let denied = Cause::ALL.iter().map(|cause| (*cause, count(*cause)));

@@ -90,7 +90,7 @@ impl Book {
 fn add(account: &Account, place: usize, scales: &[Scale], all: &mut [Spending]) {
     for (scale, spending) in scales.iter().zip(all) {
         let Some(sums) = spending.callers.get_mut(place) else { continue };
-        for ring in KINDS.iter().filter_map(|kind| account.ring(*kind)) {
+        for ring in KINDS.iter().flat_map(|kind| account.all(*kind)) {
             for (sum, more) in sums.iter_mut().zip(scale.sums(ring, spending.begins)) {
                 *sum += more;
             }

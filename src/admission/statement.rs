@@ -11,7 +11,7 @@ use crate::call::Class;
 
 use super::account::KINDS;
 use super::allotment::Room;
-use super::bank::{Allotted, Entry, Lease, Past, Paused, Statement};
+use super::bank::{Allotted, Entry, Lease, Past, Paused, Statement, Wishes};
 use super::book::Book;
 use super::lease::{self, OnLoss};
 use super::time::Minute;
@@ -38,9 +38,11 @@ impl Book {
             needs += allotment.needed();
             largest = largest.max(allotment.needed());
         }
-        let headroom = self.headroom_to_lease().max(self.leased + self.allotted_out + largest);
-        let scarce =
-            needs > 0 && needs > headroom.saturating_sub(before + self.leased + self.allotted + self.allotted_out);
+        let free = self.headroom_to_lease();
+        let headroom = free.saturating_sub(self.others()).max(self.leased + self.allotted_out + largest);
+        let held = before + self.leased + self.allotted + self.allotted_out;
+        let scarce = (self.wanted_elsewhere() || (needs > 0 && needs > headroom.saturating_sub(held)))
+            && !self.lease.is_cut_off();
         let in_use = std::mem::take(&mut self.common.asked);
         let ask = if self.stopping || !self.common.spends || (scarce && !in_use) {
             self.lease.give_up();
@@ -52,12 +54,15 @@ impl Book {
         let mut statement = Statement { at, ask, headroom, balance: left + self.leased, ..Statement::default() };
         self.tell_allotments(&mut statement, scarce);
         statement.outstanding = statement.balance + self.allotted + self.allotted_out;
+        let curious = self.is_curious(at);
         let news = !self.dirty.is_empty() || self.pauses_changed || left != before || !statement.allotted.is_empty();
-        let wanting = ask > 0 && headroom > statement.outstanding;
-        if !news && !wanting && !self.stopping && !self.lease.ends_within(RENEW_WITHIN_MINUTES, self.now) {
+        // Others may hold what is wanted here: they are told.
+        let wanting = (ask > 0 && headroom > statement.outstanding) || (needs > 0 && self.sharing.is_some());
+        if !news && !wanting && !curious && !self.stopping && !self.lease.ends_within(RENEW_WITHIN_MINUTES, self.now) {
             return None;
         }
         self.tell_minutes(&mut statement);
+        statement.sharing = Wishes { waiting: needs > 0, ..self.wishes(at, free, ask) };
         if std::mem::take(&mut self.pauses_changed) {
             statement.paused = Some(self.paused());
         }
@@ -68,7 +73,7 @@ impl Book {
     fn tell_allotments(&mut self, statement: &mut Statement, scarce: bool) {
         let usual = lease::Lease::usual(self.per_second);
         let before = statement.balance + self.allotted + self.allotted_out;
-        let grantable = statement.headroom > before;
+        let grantable = statement.headroom > before || self.sharing.is_some();
         for slot in std::mem::take(&mut self.allotments) {
             let account = &mut self.accounts[slot as usize];
             let gone = self.stopping || account.retired;
@@ -86,7 +91,9 @@ impl Book {
             if allotment.has_news() || (ask > 0 && grantable) {
                 allotment.tell();
                 let (caller, balance) = (Arc::clone(&account.name), allotment.balance());
-                statement.allotted.push(Allotted { caller, balance, ask });
+                let floor = account.floor.saturating_sub(account.load()).min(ask);
+                let ceiling = account.ceiling.unwrap_or(0);
+                statement.allotted.push(Allotted { caller, balance, ask, floor, ceiling });
                 statement.holders.push((slot, account.generation));
             }
         }
@@ -123,8 +130,13 @@ impl Book {
     }
 
     /// The bank has it in writing: the lease may be spent.
-    pub(super) fn settled(&mut self, statement: &Statement, lease: &Lease) {
-        self.lease.granted(lease.granted, lease.until);
+    pub(super) fn settled(&mut self, statement: &Statement, lease: &Lease, at: Duration) {
+        // The bank of several replicas counts its own time. This one may be ahead of it.
+        let ahead = lease.shared.as_ref().map_or(0, |shared| at.saturating_sub(shared.now).as_secs() / 60);
+        self.lease.granted(lease.granted, lease.until.plus(u32::try_from(ahead).unwrap_or(0)));
+        if let Some(shared) = &lease.shared {
+            self.share(shared);
+        }
         for ((slot, generation), granted) in statement.holders.iter().zip(&lease.allotted) {
             let account = &mut self.accounts[*slot as usize];
             if let Some(allotment) = account.allotment.as_mut().filter(|_| account.generation == *generation) {
@@ -154,6 +166,9 @@ impl Book {
 
     /// Takes over what earlier processes spent and which callers and classes were paused.
     pub(super) fn inherit(&mut self, past: &Past) {
+        if past.shared {
+            return self.join(&past.entries, &past.paused);
+        }
         for entry in &past.entries {
             self.restore(&entry.caller, entry.class, entry.minute, entry.calls);
         }

@@ -5,6 +5,8 @@
 //! back stretches the window, it never shortens it. Nor does one that was set forward, as long as the machine has been
 //! up since: then how long the machine has been up says how long the process was down.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -35,11 +37,13 @@ impl Minute {
 }
 
 /// Turns monotonic time into the ledger's time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Timeline {
     /// Says the ledger's time.
     clock: Clock,
     ahead: Duration,
+    /// By how many milliseconds it was pushed forward since.
+    pushed: Arc<AtomicU64>,
 }
 
 impl Timeline {
@@ -52,12 +56,23 @@ impl Timeline {
     pub fn resume(clock: Clock, now: Instant, persisted: Duration, forward: Duration) -> Self {
         let wall = clock.wall(now);
         let at = wall.saturating_sub(forward).max(persisted);
-        Self { clock: Clock::anchored(now, at), ahead: at.saturating_sub(wall) }
+        Self { clock: Clock::anchored(now, at), ahead: at.saturating_sub(wall), pushed: Arc::default() }
+    }
+
+    /// Goes forward to `time`, if it is not there yet: whoever else counts the same calls is ahead. Says whether it moved.
+    pub(super) fn push(&self, time: Duration, instant: Instant) -> bool {
+        let behind = time.saturating_sub(self.at(instant)).as_millis();
+        self.pushed.fetch_add(u64::try_from(behind).unwrap_or(0), Ordering::Relaxed);
+        behind > 0
+    }
+
+    fn pushed(&self) -> Duration {
+        Duration::from_millis(self.pushed.load(Ordering::Relaxed))
     }
 
     /// Ledger time at `instant`, since the Unix epoch.
     pub fn at(&self, instant: Instant) -> Duration {
-        self.clock.wall(instant)
+        self.clock.wall(instant) + self.pushed()
     }
 
     /// The minute that holds `instant`.
@@ -67,7 +82,7 @@ impl Timeline {
 
     /// When `minute` is over.
     pub fn ends(&self, minute: Minute) -> Instant {
-        self.clock.instant(minute.plus(1).begins())
+        self.clock.instant(minute.plus(1).begins().saturating_sub(self.pushed()))
     }
 
     /// How far the ledger's time runs ahead of the wall clock; zero unless the wall clock was set back while the

@@ -94,6 +94,8 @@ pub(super) struct Truth {
     suspect: Option<Reading>,
     /// Own calls spent after the last reading.
     since: u64,
+    /// Calls of ours that other replicas may have sent and did not tell yet.
+    others: u64,
     /// Own calls before the last reading that dark usage may have hidden from it.
     masked: u64,
     /// Calls the last reading contains that have come back since.
@@ -146,6 +148,7 @@ impl Truth {
             last: None,
             suspect: None,
             since: 0,
+            others: 0,
             masked: 0,
             returned: 0,
             dark: Ring::new(now),
@@ -223,6 +226,16 @@ impl Truth {
         self.since += calls;
     }
 
+    /// Other replicas may have sent so many calls that nobody was told of.
+    pub(super) fn others_untold(&mut self, calls: u64) {
+        self.others = calls;
+    }
+
+    /// Calls of earlier minutes were counted.
+    pub(super) fn imported(&mut self) {
+        self.young = Young::default();
+    }
+
     pub(super) fn charged_less(&mut self, calls: u64) {
         self.since = self.since.saturating_sub(calls);
     }
@@ -234,7 +247,7 @@ impl Truth {
         let first = self.last.is_none();
         self.dark.extend(now);
 
-        let could_contain = own.sum() + self.dark.sum() + self.unreleased(own, now);
+        let could_contain = own.sum() + self.dark.sum() + self.unreleased(own, now) + self.others;
         let surplus = reading.used.saturating_sub(could_contain);
         if first || self.last.is_some_and(|last| now.0 - last.at.0 > PACE_MINUTES) {
             self.unpaced = now;

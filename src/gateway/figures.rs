@@ -18,6 +18,7 @@ use crate::clock::Clock;
 use crate::config::{Caller, Org};
 use crate::edge::Counts;
 use crate::exchange::retry::Left;
+use crate::ledgers::Ledgers;
 use crate::live::{InForce, Live, LiveOrg};
 use crate::outcome::FailureKind;
 use crate::refusal::Reason;
@@ -86,6 +87,8 @@ pub struct Parts {
     pub reloads: Arc<Reloads>,
     /// What is kept.
     pub answers: Answers,
+    /// What remembers what was spent.
+    pub ledgers: Ledgers,
 }
 
 /// Fills in the figures of `parts` at each look.
@@ -118,6 +121,9 @@ impl Parts {
         snapshot.cache = kept(&self.answers);
         snapshot.generations = generations(&live, self.clock.now());
         snapshot.budgets = budgets(&live, self.clock.now());
+        for budget in &mut snapshot.budgets {
+            budget.shared = self.ledgers.standing(&budget.org);
+        }
         snapshot.slots = slots(&live, self.clock.now());
         snapshot.breakers = breakers(&live, self.clock.now());
         snapshot.listeners = self.listeners();
@@ -200,6 +206,8 @@ pub fn budgets(live: &Live, now: Instant) -> Vec<BudgetSnapshot> {
             mode: configured.daily.mode,
             budget,
             returning_by_hour,
+            // The bank knows it.
+            shared: None,
             callers,
             paces: paces(live, org, now),
             // The telemetry knows them itself.

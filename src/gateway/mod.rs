@@ -23,8 +23,6 @@ use crate::call::Family;
 use crate::clock::Clock;
 use crate::config::watch::{Reload, Watcher};
 use crate::config::{AccessTo, Config};
-#[cfg(feature = "redis")]
-use crate::config::{Secret, State};
 use crate::edge::listener::{BindError, raise_open_files};
 use crate::edge::tls::TlsError;
 use crate::edge::workers::{WorkerSettings, Workers};
@@ -34,28 +32,38 @@ use crate::live::{InForce, Lasting, Live, Unusable};
 use crate::outcome::RequestIds;
 use crate::stack::{self, Local, Shared};
 use crate::stages::breakers::Wanted;
-#[cfg(feature = "redis")]
-use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::{EventFormat, Level, Log, LogOptions, Output, Telemetry, TelemetryOptions};
 
+#[cfg(not(feature = "redis"))]
+mod alone;
 mod doors;
 pub mod figures;
 #[cfg(feature = "redis")]
 mod generations;
 mod issuers;
 pub mod panics;
+#[cfg(feature = "redis")]
+mod places;
 pub mod poll;
 #[cfg(feature = "redis")]
 mod presence;
 #[cfg(feature = "redis")]
 mod replicas;
+#[cfg(feature = "redis")]
+mod sharing;
 mod signals;
 #[cfg(feature = "otlp")]
 mod traces;
 
+#[cfg(not(feature = "redis"))]
+use alone::Sharing;
 use doors::{Door, Renewal};
+#[cfg(feature = "redis")]
+use sharing::Sharing;
 
+/// How long the start waits for a store that replicas share.
+const SHARED_STATE: Duration = Duration::from_secs(1);
 /// How long the last log lines may take to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -134,10 +142,7 @@ pub struct Gateway {
     addresses: Vec<SocketAddr>,
     admin_address: SocketAddr,
     reloads: Arc<figures::Reloads>,
-    #[cfg(feature = "redis")]
-    replicas: Option<replicas::Replicas>,
-    #[cfg(feature = "redis")]
-    generations: Option<generations::Generations>,
+    sharing: Option<Sharing>,
 }
 
 impl Gateway {
@@ -161,16 +166,21 @@ impl Gateway {
         let addresses: Vec<_> = doors.iter().map(|door| door.address).collect();
         let admin_address = admin_listener.local_addr().map_err(system("cannot tell the admin listener's address"))?;
 
-        let ledgers = Ledgers::open(&config.state, clock, telemetry.log().clone())?;
         let tasks = Tasks::new();
-        #[cfg(feature = "redis")]
-        let store = open_store(&config.state, clock, &tasks)?;
-        #[cfg(feature = "redis")]
-        let answers = Answers::shared(clock, store.as_ref().map(|(store, _)| &**store.replica()));
-        #[cfg(not(feature = "redis"))]
-        let answers = Answers::new(clock);
-        let lasting = Lasting { telemetry: telemetry.clone(), ledgers, answers, made_up_key, dial: None, clock };
+        let sharing = Sharing::open(&config, clock, telemetry.log(), &tasks)?;
+        let ledgers = match &sharing {
+            Some(sharing) => sharing.ledgers()?,
+            None => Ledgers::open(&config.state, clock, telemetry.log().clone())?,
+        };
+        let answers = sharing.as_ref().map_or_else(|| Answers::new(clock), Sharing::answers);
+        let shelves = sharing.as_ref().map(Sharing::shelves);
+        let lasting =
+            Lasting { telemetry: telemetry.clone(), ledgers, answers, made_up_key, dial: None, clock, shelves };
         let live = Live::new(Arc::new(config), &lasting, None)?;
+        if let Some(sharing) = &sharing {
+            sharing.adopt(&live);
+        }
+        lasting.ledgers.read(SHARED_STATE).await;
         let config = Arc::clone(&live.config);
         let watcher = Watcher::new(&config);
         let in_force: InForce = Arc::new(ArcSwap::from_pointee(live));
@@ -189,26 +199,10 @@ impl Gateway {
         let counts = Arc::new(Counts::default());
         let ways = Arc::new(Mutex::new(Vec::new()));
         let workers = start_workers(&config, clock, &drain, &counts, shared.clone(), Arc::clone(&ways))?;
-        #[cfg(feature = "redis")]
-        let replicas = store
-            .as_ref()
-            .and_then(|(store, _)| replicas::Replicas::join(&config.state, store.clone(), clock, telemetry.log()));
-        #[cfg(feature = "redis")]
-        let polls = poll::keep(shared, replicas.as_ref().map(replicas::Replicas::elect), &tasks);
-        #[cfg(not(feature = "redis"))]
-        poll::keep(shared, None, &tasks);
-        #[cfg(feature = "redis")]
-        let generations = match store {
-            Some((store, secrets)) => {
-                let (in_force, log) = (Arc::clone(&in_force), telemetry.log().clone());
-                let parts = generations::Parts { store, secrets, in_force, clock, log };
-                Some(
-                    generations::keep(parts, &tasks)
-                        .map_err(|error| system("cannot draw keys")(std::io::Error::other(error)))?,
-                )
-            }
-            None => None,
-        };
+        let polls = poll::keep(shared, sharing.as_ref().map(Sharing::elect), &tasks);
+        if let Some(sharing) = &sharing {
+            sharing.keep(&in_force, &tasks)?;
+        }
         let failed = Arc::new(AtomicUsize::new(0));
         for listener in listeners {
             let accepting = workers.accept(listener, &tasks);
@@ -255,12 +249,12 @@ impl Gateway {
                 clock,
                 reloads: Arc::clone(&reloads),
                 answers: lasting.answers.clone(),
+                ledgers: lasting.ledgers.clone(),
             },
         );
-        #[cfg(feature = "redis")]
-        if let Some(replicas) = &replicas {
+        if let Some(sharing) = &sharing {
             // After the figures of orgs, of which it says what is shared.
-            replicas.show(&telemetry, &admin, &in_force, &polls);
+            sharing.show(&telemetry, &admin, &in_force, &polls);
         }
         issuers::keep(Arc::clone(&in_force), clock, &tasks, telemetry.log().clone());
         #[cfg(feature = "otlp")]
@@ -279,10 +273,7 @@ impl Gateway {
             addresses,
             admin_address,
             reloads,
-            #[cfg(feature = "redis")]
-            replicas,
-            #[cfg(feature = "redis")]
-            generations,
+            sharing,
         };
         gateway.announce(open_files.ok().flatten());
         Ok(gateway)
@@ -337,16 +328,11 @@ impl Gateway {
         tokio::time::sleep(self.in_force.load().config.limits.drain_notice).await;
         self.drain.begin();
         let left = self.workers.finished().await;
-        #[cfg(feature = "redis")]
-        if let Some(generations) = &self.generations {
-            generations.close().await;
+        if let Some(sharing) = &self.sharing {
+            sharing.leave().await;
         }
         // What is spent until now is written down, and what was leased is given back.
         self.lasting.ledgers.close().await;
-        #[cfg(feature = "redis")]
-        if let Some(replicas) = &self.replicas {
-            replicas.leave().await;
-        }
         #[cfg(feature = "otlp")]
         self.telemetry.spans().finish(LAST_LINES).await;
         let level = if left == 0 { Level::Info } else { Level::Warn };
@@ -384,6 +370,9 @@ impl Gateway {
         let certificates = Renewal::read(&self.doors, config).map_err(|error| error.to_string())?;
         let earlier = self.in_force.load_full();
         let live = Live::new(Arc::clone(config), &self.lasting, Some(&earlier)).map_err(|error| error.to_string())?;
+        if let Some(sharing) = &self.sharing {
+            sharing.adopt(&live);
+        }
         self.buffers.set_limit(bytes(config.limits.buffered_bytes_total));
         self.admin.set_access(access(config));
         self.admin.set_config(config.redacted());
@@ -519,15 +508,6 @@ pub fn limits(config: &Config) -> Limits {
         streams: limits.streams,
         ..Limits::default()
     }
-}
-
-/// The store that `state` names, if it names one, and the secrets that all replicas have.
-#[cfg(feature = "redis")]
-fn open_store(state: &State, clock: Clock, tasks: &Tasks) -> Result<Option<(Store, Vec<Secret>)>, StartError> {
-    let State::Redis { redis, .. } = state else { return Ok(None) };
-    let store = Store::open(redis, clock, tasks)
-        .map_err(|error| StartError::System { what: "cannot use the store", why: error.to_string() })?;
-    Ok(Some((store, redis.keys.clone())))
 }
 
 fn access(config: &Config) -> admin::Access {

@@ -11,7 +11,7 @@ use super::presence::Presence;
 use crate::admin::Admin;
 use crate::admission::Warning;
 use crate::clock::Clock;
-use crate::config::{SharedLoss, State};
+use crate::config::SharedLoss;
 use crate::live::{InForce, LiveOrg};
 use crate::store::Store;
 use crate::telemetry::{CommandsSnapshot, Log, ReplicasSnapshot, SharedSnapshot, Snapshot, StoreSnapshot, Telemetry};
@@ -26,14 +26,11 @@ pub struct Replicas {
 }
 
 impl Replicas {
-    /// Joins the others that share `store`, if `state` is shared. The store need not be there yet. Runs inside the control
-    /// runtime.
-    pub fn join(state: &State, store: Store, clock: Clock, log: &Log) -> Option<Self> {
-        let State::Redis { redis, on_loss } = state else { return None };
-        let name = redis.name.clone().unwrap_or_default();
-        let presence = Presence::begin(store.clone(), &name, clock, log.clone());
+    /// Joins the others that share `store`, which need not be there yet. Runs inside the control runtime.
+    pub fn join(store: Store, name: Option<&str>, on_loss: SharedLoss, clock: Clock, log: &Log) -> Self {
+        let presence = Presence::begin(store.clone(), name.unwrap_or_default(), clock, log.clone());
         let seats = Seats::new(store.clone(), presence.clone(), clock, log.clone());
-        Some(Self { store, presence, seats, on_loss: *on_loss })
+        Self { store, presence, seats, on_loss }
     }
 
     /// Elects one of all to ask what is used.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use smol_str::SmolStr;
 
 use super::BudgetSnapshot;
-use super::metrics::{CallerLabels, Gauges, OrgLabels, PaceRefusalLabels, ViewLabels, WithinLabels};
+use super::metrics::{CallerLabels, Gauges, OrgLabels, PaceRefusalLabels, SettleLabels, ViewLabels, WithinLabels};
 use crate::admission::{Hurry, Warning};
 
 /// The name of all callers beyond the bound.
@@ -47,6 +47,18 @@ impl Gauges {
         self.bulk_batches_used.set(labels(), snapshot.bulk_batches.used as f64);
         let lost = budget.warnings.contains(&Warning::BankLost);
         self.bank_up.set(labels(), f64::from(u8::from(!lost)));
+        if let Some(lease) = budget.lease {
+            self.bank_lease.set(labels(), lease as f64);
+        }
+        if let Some(standing) = &snapshot.shared {
+            self.bank_safe_share.set(labels(), standing.safe_share as f64);
+            self.bank_recovering.set(labels(), f64::from(u8::from(standing.recovering)));
+            self.bank_replicas.set(labels(), standing.replicas as f64);
+            self.bank_epochs_total.set(labels(), standing.epochs as f64);
+            for (result, count) in [("taken", standing.taken), ("failed", standing.failed)] {
+                self.bank_settles_total.set(SettleLabels { org: org.clone(), result }, count as f64);
+            }
+        }
 
         let mut others = 0;
         for (place, caller) in snapshot.callers.iter().enumerate() {

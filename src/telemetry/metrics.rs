@@ -10,7 +10,7 @@ use smol_str::SmolStr;
 
 pub use super::buckets::{OverheadBuckets, RequestBuckets};
 use super::cells::{Counters, Histograms, IsCounter, IsGauge, LabelSet, Scraped, Series};
-pub use super::results::{ConnectResult, ConnectionState, LoginResult, RefreshResult, ReloadResult};
+pub use super::results::{ConnectResult, ConnectionState, LoginResult, RefreshResult, ReloadResult, ShareResult};
 use crate::admission::Hurry;
 use crate::call::{Class, Family, Operation};
 use crate::exchange::vault::State;
@@ -151,6 +151,10 @@ labels! {
     WithinLabels { org: SmolStr, within: &'static str }
 }
 labels! {
+    /// Of `bank_settles_total`.
+    SettleLabels { org: SmolStr, result: &'static str }
+}
+labels! {
     /// Of `in_flight`.
     InFlightLabels { org: SmolStr, class: Class }
 }
@@ -181,6 +185,10 @@ labels! {
 labels! {
     /// Of `tokens_refreshed_total`.
     RefreshLabels { org: SmolStr, identity: SmolStr, result: RefreshResult }
+}
+labels! {
+    /// Of `token_shares_total`.
+    ShareLabels { org: SmolStr, identity: SmolStr, result: ShareResult }
 }
 labels! {
     /// Of `identity_state`.
@@ -292,6 +300,11 @@ metrics! {
         long_running_slots: Scraped<SlotLabels, IsGauge>,
         /// Slots for calls that run long that others seem to leave us.
         long_running_capacity: Scraped<OrgLabels, IsGauge>,
+        /// Slots this replica may use, where replicas share them.
+        long_running_granted: Scraped<OrgLabels, IsGauge>,
+        /// Slots other replicas have, where replicas share them; also those of replicas that are gone, as long as their calls
+        /// may be in the air.
+        long_running_elsewhere: Scraped<OrgLabels, IsGauge>,
         /// Slots that class batch may hold at this hour.
         long_running_batch_at_most: Scraped<OrgLabels, IsGauge>,
         /// Calls Salesforce refused because too many ran long.
@@ -328,6 +341,18 @@ metrics! {
         store_commands_total: Scraped<CommandLabels, IsCounter>,
         /// Whether this replica is the one of all that asks what an org has used (1) or not (0), where that is to be asked.
         poll_chair: Scraped<OrgLabels, IsGauge>,
+        /// API calls this process may still spend without asking where what is spent is written down.
+        bank_lease: Scraped<OrgLabels, IsGauge>,
+        /// API calls this replica may spend, beside its lease, while the shared store cannot be reached.
+        bank_safe_share: Scraped<OrgLabels, IsGauge>,
+        /// Whether the shared store lost its data and not every replica has told it again what it knows (1) or not (0).
+        bank_recovering: Scraped<OrgLabels, IsGauge>,
+        /// Replicas whose leases the shared store has on record, this one included.
+        bank_replicas: Scraped<OrgLabels, IsGauge>,
+        /// How often the shared store was found without what it was told before.
+        bank_epochs_total: Scraped<OrgLabels, IsCounter>,
+        /// Statements to the shared store, by whether it took them (taken) or could not be reached (failed).
+        bank_settles_total: Scraped<SettleLabels, IsCounter>,
         /// Sent calls that go on although their caller left.
         abandoned_calls: Scraped<OrgLabels, IsGauge>,
         /// Callers' connections open on a listener.
@@ -364,6 +389,8 @@ metrics! {
         upstream_resent_total: Scraped<OrgLabels, IsCounter>,
         /// Log-ins of an identity at Salesforce, by how they ended.
         tokens_refreshed_total: Scraped<RefreshLabels, IsCounter>,
+        /// Tokens of an identity shared with other replicas, by what came of it.
+        token_shares_total: Scraped<ShareLabels, IsCounter>,
         /// 1 for what an identity is doing, 0 for everything else it could do.
         identity_state: Scraped<IdentityStateLabels, IsGauge>,
         /// Calls that wait for an identity's log-in.

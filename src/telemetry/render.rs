@@ -8,14 +8,14 @@ use smol_str::SmolStr;
 use super::metrics::{
     BuildLabels, ConnectLabels, ConnectResult, ConnectionLabels, ConnectionState, EventLabels, Gauges, IdentityLabels,
     IdentityStateLabels, InFlightLabels, ListenerLabels, LoginLabels, LoginResult, NoLabels, OrgLabels, ProcessMetrics,
-    RefreshLabels, RefreshResult, ReloadLabels, ReloadResult, RuntimeLabels, SpanLabels,
+    RefreshLabels, RefreshResult, ReloadLabels, ReloadResult, RuntimeLabels, ShareLabels, ShareResult, SpanLabels,
 };
 use super::{
     ConfigSnapshot, FacadeSnapshot, GenerationsSnapshot, IdentitySnapshot, ListenerSnapshot, ProcessSnapshot, Shared,
     Snapshot, Telemetry, UpstreamSnapshot,
 };
 use crate::call::Class;
-use crate::exchange::vault::State;
+use crate::exchange::vault::{Shares, State};
 
 /// Media type of [`Telemetry::render`].
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
@@ -151,6 +151,18 @@ impl Gauges {
         ] {
             let labels = RefreshLabels { org: org.clone(), identity: name.clone(), result };
             self.tokens_refreshed_total.set(labels, times as f64);
+        }
+        let Shares { adopted, published, unreadable, store_down } = identity.shares.unwrap_or_default();
+        for (result, times) in [
+            (ShareResult::Adopted, adopted),
+            (ShareResult::Published, published),
+            (ShareResult::Unreadable, unreadable),
+            (ShareResult::StoreDown, store_down),
+        ] {
+            if identity.shares.is_some() {
+                let labels = ShareLabels { org: org.clone(), identity: name.clone(), result };
+                self.token_shares_total.set(labels, times as f64);
+            }
         }
         for state in State::ALL {
             let labels = IdentityStateLabels { org: org.clone(), identity: name.clone(), state: *state };

@@ -9,6 +9,7 @@ use smol_str::SmolStr;
 
 use super::replicas::ReplicasSnapshot;
 use super::spenders::{BulkBatches, TopClients};
+use crate::admission::bank::Standing;
 use crate::admission::slots::SlotsView;
 use crate::admission::{CallerBudget, OrgBudget, PaceBudget};
 use crate::call::Family;
@@ -64,6 +65,9 @@ pub struct BudgetSnapshot {
     pub budget: OrgBudget,
     /// What comes back in each of the next 24 hours.
     pub returning_by_hour: [u64; 24],
+    /// How the books stand that replicas share; absent where they do not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Standing>,
     /// Every caller that is configured or has used anything, the largest user first.
     pub callers: Vec<CallerBudget>,
     /// Every caller that has a pace.

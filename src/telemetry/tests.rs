@@ -8,12 +8,13 @@ use smol_str::SmolStr;
 
 use super::snapshot::BudgetSnapshot;
 use super::*;
+use crate::admission::bank::Standing;
 use crate::admission::slots::{SlotSettings, Slots};
-use crate::admission::{Funding, Hurry, Ledger, Minute, OrgSettings, PaceBudget, Reading, Share, Timeline};
+use crate::admission::{Funding, Hurry, Ledger, Minute, OrgBudget, OrgSettings, PaceBudget, Reading, Share, Timeline};
 use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgId, Principal};
 use crate::config::{BreakerMode, DailyMode, PaceMode, SlotMode};
 use crate::exchange::breaker::BreakerState;
-use crate::exchange::vault::{State, Trouble};
+use crate::exchange::vault::{Shares, State, Trouble};
 use crate::outcome::{
     CacheResult, Ending, Errand, Exchange, FailureKind, Failures, PollResult, Purse, Queued, Remembered, RequestId,
     RetryResult, Source as AnswerSource,
@@ -274,8 +275,9 @@ fn budget() -> BudgetSnapshot {
     BudgetSnapshot {
         org: "prod".into(),
         mode: DailyMode::Enforce,
-        budget: ledger.org(now),
+        budget: OrgBudget { lease: Some(40), ..ledger.org(now) },
         returning_by_hour: [0; 24],
+        shared: Some(Standing { replicas: 3, taken: 7, ..Standing::default() }),
         callers: ledger.callers(now),
         paces: vec![paced("storefront"), paced("billing")],
         top_clients: TopClients::default(),
@@ -287,6 +289,7 @@ fn budget() -> BudgetSnapshot {
 fn filled(snapshot: &mut Snapshot) {
     snapshot.budgets.push(budget());
     let slots = Slots::new(SlotSettings::default(), Clock::start().now());
+    slots.share("one");
     let view = slots.view(Clock::start().now());
     snapshot.slots.push(SlotsSnapshot { org: "prod".into(), mode: SlotMode::Enforce, apex: Some(view.clone()), view });
     let breaker = BreakerSnapshot {
@@ -330,6 +333,7 @@ fn filled(snapshot: &mut Snapshot) {
         refreshed: 1,
         failed: 1,
         refused: 0,
+        shares: Some(Shares { adopted: 2, published: 1, unreadable: 0, store_down: 1 }),
     });
     snapshot.facades.push(FacadeSnapshot { org: "prod".into(), logins_limited: 3, ..FacadeSnapshot::default() });
     snapshot.replicas = Some(ReplicasSnapshot {

@@ -37,6 +37,7 @@ fn budget(used: u32, paused: bool) -> BudgetSnapshot {
         mode: DailyMode::Enforce,
         budget: ledger.org(now),
         returning_by_hour: [0; 24],
+        shared: None,
         callers: ledger.callers(now),
         paces: Vec::new(),
         top_clients: TopClients::default(),

@@ -173,15 +173,18 @@ export function callers(view, order) {
 export function slots(view) {
   const of = view.org?.slots;
   if (!of) return;
-  const held = of.live + of.predicted + of.ghost + of.overdraft;
+  const elsewhere = of.shared?.used_elsewhere ?? 0;
+  const held = of.live + of.predicted + of.ghost + of.overdraft + elsewhere;
   say(byId("slots-held"), number(held));
   say(byId("slots-of"), `of ${number(of.effective)} places for calls of ${span(of.after_seconds)} or longer are taken`);
-  const kinds = [["live", of.live], ["predicted", of.predicted], ["ghost", of.ghost], ["overdraft", of.overdraft]];
+  const kinds = [["live", of.live], ["predicted", of.predicted], ["ghost", of.ghost], ["overdraft", of.overdraft],
+    ["elsewhere", elsewhere]];
   const places = kinds.flatMap(([kind, count]) => Array.from({ length: Math.min(count, 100) }, () => kind));
   while (places.length < Math.min(of.slots, 100)) places.push("empty");
   each(byId("places"), places.map((kind, place) => ({ kind, place })), (one) => String(one.place), () => make("span"),
     (element, one) => mark(element, "class", one.kind));
-  const words = { live: "waited for", predicted: "expected to run long", ghost: "whose caller has left", overdraft: "without a place" };
+  const words = { live: "waited for", predicted: "expected to run long", ghost: "whose caller has left", overdraft: "without a place",
+    elsewhere: "by other replicas" };
   const said = kinds.filter(([, count]) => count > 0).map(([kind, count]) => `${number(count)} ${words[kind]}`);
   mark(byId("places"), "aria-label", said.length ? said.join(", ") : "All places are free");
   const waiting = of.queue.filter((one) => one.waiting > 0)
@@ -189,6 +192,7 @@ export function slots(view) {
   facts(byId("slots-facts"), [
     ["Taken by", said.join(", ") || "nobody"],
     ["Waiting", waiting.join("; ") || "nobody"],
+    ["This replica may use", of.shared ? `${number(of.shared.granted)}, others ${number(of.shared.elsewhere)}` : ""],
     ["Under way", counted(of.in_the_air, "call", "calls")],
     ["Refused by Salesforce", of.refusals ? `${counted(of.refusals, "long call", "long calls")} since the start` : ""],
   ]);

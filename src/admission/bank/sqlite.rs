@@ -52,6 +52,8 @@ pub enum OpenError {
     },
     /// It lies on a network file system, where its locks and its log are not safe.
     NetworkFileSystem(PathBuf),
+    /// It is kept in a store that replicas share, of which this build knows nothing.
+    Shared,
     /// It cannot be read or written.
     Io {
         /// The file.
@@ -91,6 +93,9 @@ impl fmt::Display for OpenError {
                     "{} lies on a network file system, where its locks are not safe. Use a local disk",
                     path.display()
                 )
+            }
+            Self::Shared => {
+                f.write_str("this gateway was built without shared stores. Use another build, or state.path")
             }
             Self::Io { path, why } => write!(
                 f,

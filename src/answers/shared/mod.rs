@@ -29,7 +29,7 @@ mod peers;
 use std::time::Duration;
 
 pub(super) use message::millis;
-pub use message::{Event, Message, Vouched};
+pub use message::{Event, Message};
 pub use outbox::{Outbox, Wanted};
 pub use peers::{Order, Peers};
 

@@ -92,7 +92,9 @@ impl Quiet {
     fn new(names: &[&str]) -> Self {
         let now = Clock::start().now();
         let mut all: Vec<Replica> = names.iter().map(|name| Replica::new(name, now)).collect();
-        all.iter_mut().for_each(|replica| replica.join(now));
+        for replica in &mut all {
+            replica.join(now);
+        }
         Self { now, all }
     }
 
@@ -429,7 +431,9 @@ impl World {
     fn new(count: usize) -> Self {
         let now = Clock::start().now();
         let mut replicas: Vec<_> = (0..count).map(|place| Replica::new(&format!("r{place}"), now)).collect();
-        replicas.iter_mut().for_each(|replica| replica.join(now));
+        for replica in &mut replicas {
+            replica.join(now);
+        }
         Self {
             now,
             replicas,

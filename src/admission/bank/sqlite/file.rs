@@ -430,7 +430,7 @@ mod tests {
         }
         // And it can do what the first format could not.
         let mut file = File::open(dir.path()).unwrap();
-        let allotted = super::super::super::Allotted { caller: "app".into(), balance: 3, ask: 0 };
+        let allotted = super::super::super::Allotted { caller: "app".into(), balance: 3, ask: 0, floor: 0, ceiling: 0 };
         let statement = Statement { allotted: vec![allotted], ..told(1, 1) };
         file.commit([("org", &statement, false)].into_iter()).unwrap();
         let (_, pasts) = file.inherit(&Minute(29_000_100).begins().into()).unwrap();

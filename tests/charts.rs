@@ -285,7 +285,7 @@ fn every_alert_fires_when_it_should_and_has_a_runbook() {
     let runbooks = fs::read_to_string(chart().join("runbooks.md")).unwrap();
     let sections: BTreeSet<_> = after(&runbooks, "## ").into_iter().collect();
     let alerts = after(&rules, "- alert:");
-    assert_eq!(alerts.len(), 21);
+    assert_eq!(alerts.len(), 22);
     for alert in &alerts {
         assert!(tests.contains(alert.as_str()), "{alert} has no test");
         assert!(rules.contains(&format!("runbook_url: runbooks.md#{}\n", alert.to_lowercase())), "{alert}");

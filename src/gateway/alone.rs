@@ -56,6 +56,14 @@ impl Sharing {
         match *self {}
     }
 
+    pub(super) fn elect(&self) -> Elect {
+        match *self {}
+    }
+
+    pub(super) fn show(&self, _: &Telemetry, _: &Admin, _: &InForce, _: &Polls) {
+        match *self {}
+    }
+
     pub(super) async fn leave(&self) {
         match *self {}
     }

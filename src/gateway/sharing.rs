@@ -42,6 +42,7 @@ impl Sharing {
         Ok(Some(Self {
             replicas: Replicas::join(redis, *on_loss, store.clone(), clock, log),
             places: Places::new(store.clone(), *on_loss, clock, log.clone()),
+            replicas: Replicas::join(store.clone(), redis.name.as_deref(), *on_loss, clock, log),
             generations: Mutex::default(),
             keys: redis.keys.clone(),
             on_loss: *on_loss,
@@ -98,6 +99,16 @@ impl Sharing {
             .map_err(|error| system("cannot draw keys")(std::io::Error::other(error)))?;
         *self.generations.lock() = Some(kept);
         Ok(())
+    }
+
+    /// Elects one of all replicas to ask what is used.
+    pub(super) fn elect(&self) -> Elect {
+        self.replicas.elect()
+    }
+
+    /// Shows to operators which replicas there are.
+    pub(super) fn show(&self, telemetry: &Telemetry, admin: &Admin, in_force: &InForce, polls: &Polls) {
+        self.replicas.show(telemetry, admin, in_force, polls);
     }
 
     /// Says goodbye: nothing is sent to Salesforce any more.

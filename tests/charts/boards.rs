@@ -191,6 +191,13 @@ orgs:
   hosts: [127.0.0.1]
   daily: {{poll: {{every: 1m}}}}
   auth: {{integration: {{flow: client_credentials, client_id: 3MVGsim.app, client_secret: {{file: app.secret}}}}}}
+# Nobody calls it, so that it has to be asked what is used.
+- name: idle
+  instance_url: '{origin}'
+  login_url: '{origin}'
+  hosts: [idle.internal]
+  daily: {{poll: {{every: 1m}}}}
+  auth: {{integration: {{flow: client_credentials, client_id: 3MVGsim.app, client_secret: {{file: app.secret}}}}}}
 callers:
 - {{name: keyed, match: {{key_sha256: '{}'}}, act_as: integration, daily: {{ceiling: 10000}}}}
 - {{name: paced, match: {{call_options_client: paced}}, pace: {{per_second: 4, burst: 1, queue: 1, wait: 2s}}}}

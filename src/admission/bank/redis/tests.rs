@@ -294,6 +294,7 @@ fn settings(port: u16) -> config::Redis {
         ca: None,
         client_certificate: None,
         prefix: "wk".into(),
+        name: None,
         keys: Vec::new(),
         name: None,
         timeout: Duration::from_secs(5),

@@ -44,14 +44,6 @@ impl Sharing {
         match *self {}
     }
 
-    pub(super) fn elect(&self) -> Elect {
-        match *self {}
-    }
-
-    pub(super) fn show(&self, _: &Telemetry, _: &Admin, _: &InForce, _: &Polls) {
-        match *self {}
-    }
-
     pub(super) fn keep(&self, _: &InForce, _: &Tasks) -> Result<(), StartError> {
         match *self {}
     }

@@ -11,7 +11,7 @@ use super::presence::Presence;
 use crate::admin::Admin;
 use crate::admission::Warning;
 use crate::clock::Clock;
-use crate::config::{self, SharedLoss};
+use crate::config::SharedLoss;
 use crate::live::{InForce, LiveOrg};
 use crate::store::Store;
 use crate::telemetry::{CommandsSnapshot, Log, ReplicasSnapshot, SharedSnapshot, Snapshot, StoreSnapshot, Telemetry};
@@ -27,9 +27,8 @@ pub struct Replicas {
 
 impl Replicas {
     /// Joins the others that share `store`, which need not be there yet. Runs inside the control runtime.
-    pub fn join(redis: &config::Redis, on_loss: SharedLoss, store: Store, clock: Clock, log: &Log) -> Self {
-        let name = redis.name.clone().unwrap_or_default();
-        let presence = Presence::begin(store.clone(), &name, clock, log.clone());
+    pub fn join(store: Store, name: Option<&str>, on_loss: SharedLoss, clock: Clock, log: &Log) -> Self {
+        let presence = Presence::begin(store.clone(), name.unwrap_or_default(), clock, log.clone());
         let seats = Seats::new(store.clone(), presence.clone(), clock, log.clone());
         Self { store, presence, seats, on_loss }
     }

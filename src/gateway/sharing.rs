@@ -40,7 +40,6 @@ impl Sharing {
         let store = Store::open(redis, clock, tasks)
             .map_err(|error| StartError::System { what: "cannot use the shared store", why: error.to_string() })?;
         Ok(Some(Self {
-            replicas: Replicas::join(redis, *on_loss, store.clone(), clock, log),
             places: Places::new(store.clone(), *on_loss, clock, log.clone()),
             replicas: Replicas::join(store.clone(), redis.name.as_deref(), *on_loss, clock, log),
             generations: Mutex::default(),
@@ -73,16 +72,6 @@ impl Sharing {
     /// What is about to be in force uses only what is granted to this replica.
     pub(super) fn adopt(&self, live: &Live) {
         self.places.adopt(live);
-    }
-
-    /// Elects one of all replicas to ask what is used.
-    pub(super) fn elect(&self) -> Elect {
-        self.replicas.elect()
-    }
-
-    /// Shows operators who is there and what is shared.
-    pub(super) fn show(&self, telemetry: &Telemetry, admin: &Admin, in_force: &InForce, polls: &Polls) {
-        self.replicas.show(telemetry, admin, in_force, polls);
     }
 
     /// Keeps in step with the others for all orgs that are in force, until [`Self::leave`].

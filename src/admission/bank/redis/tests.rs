@@ -296,7 +296,6 @@ fn settings(port: u16) -> config::Redis {
         prefix: "wk".into(),
         name: None,
         keys: Vec::new(),
-        name: None,
         timeout: Duration::from_secs(5),
     }
 }

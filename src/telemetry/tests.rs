@@ -336,6 +336,9 @@ fn filled(snapshot: &mut Snapshot) {
         shares: Some(Shares { adopted: 2, published: 1, unreadable: 0, store_down: 1 }),
     });
     snapshot.facades.push(FacadeSnapshot { org: "prod".into(), logins_limited: 3, ..FacadeSnapshot::default() });
+    let (doubt, replicas) = (None, 2);
+    let told = GenerationsSnapshot { org: "prod".into(), doubt, replicas, sent: 3, received: 4, gaps: 1 };
+    snapshot.generations.push(told);
     snapshot.replicas = Some(ReplicasSnapshot {
         replica: "00aa".into(),
         name: "gateway-a".into(),

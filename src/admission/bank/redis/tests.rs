@@ -179,7 +179,8 @@ impl Dice<'_> {
         let replica = self.replica();
         let member = state.members.get(&replica).cloned().unwrap_or_default();
         let at = (time + self.below(120_000)).saturating_sub(60_000);
-        let deltas = (0..self.below(4)).map(|_| Delta { key: self.key(time), calls: self.below(40) as i64 - 10 });
+        let deltas = (0..self.below(4))
+            .map(|_| Delta { key: self.key(time), calls: i64::try_from(self.below(40)).unwrap() - 10 });
         let deltas = deltas.collect();
         let mut allotted = BTreeMap::new();
         for _ in 0..self.below(3) {

@@ -13,6 +13,7 @@ use crate::redis::{Redis, Wire};
 
 const QUERY: &str = "/services/data/v62.0/query?q=SELECT+Id,NumberOfEmployees+FROM+Account+ORDER+BY+Id+LIMIT+1";
 const OTHER: &str = "/services/data/v62.0/query?q=SELECT+Id+FROM+Lead+LIMIT+1";
+const ADMIN_KEY: &str = "an admin key for this test";
 /// How long it is certain that nothing was missed (`SILENCE` in `src/answers/shared`).
 const SILENCE: Duration = Duration::from_secs(3);
 
@@ -34,7 +35,7 @@ impl House {
         let org = simulator.address;
         let setup = Setup::written(&format!(
             "listeners: [{{address: 127.0.0.1:0}}]
-admin: {{address: 127.0.0.1:0}}
+admin: {{key_sha256: '{}', address: 127.0.0.1:0}}
 runtimes: 1
 principal_key: {{env: PRINCIPAL_KEY}}
 orgs: [{{name: prod, instance_url: 'http://{org}', daily: {{mode: off}}}}]
@@ -42,7 +43,8 @@ cache: {{entries: [{{match: {{objects: [Account, Lead], operations: [query, read
 retry: {{mode: off}}
 state: {{redis: {{url: {{env: REDIS_URL}}, keys: [{{env: REDIS_KEY}}]}}}}
 log: {{access: off}}
-"
+",
+            weirkeeper::config::key::sha256_hex(ADMIN_KEY)
         ));
         Self { simulator, redis: Redis::start(), setup }
     }
@@ -136,7 +138,9 @@ fn what_one_replica_changes_another_does_not_answer_from_memory() {
     // What an operator orders, and a session that ends.
     b.remembers();
     let purge = "/api/v1/cache/purge?org=prod&object=Account";
-    assert_eq!(blocking::ask(a.gateway.admin, "POST", purge, &[], b"").unwrap().status, 200);
+    let key = format!("Bearer {ADMIN_KEY}");
+    let purged = blocking::ask(a.gateway.admin, "POST", purge, &[("authorization", &key)], b"").unwrap();
+    assert_eq!(purged.status, 200, "{}", purged.text());
     until("the purge is known", || (!is_kept(&b.get(QUERY))).then_some(()));
     assert!(is_kept(&b.get(OTHER)));
     b.remembers();

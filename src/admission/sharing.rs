@@ -14,7 +14,7 @@ use super::book::Book;
 use super::lease::Lease;
 use super::settings::Share;
 use super::time::Minute;
-use super::usage::Reading;
+use super::usage::{Footing, Reading};
 
 /// How often the bank is asked what others spent, while they do.
 const LIVELY: Duration = Duration::from_secs(1);
@@ -70,8 +70,10 @@ impl Book {
         let wanted = (self.per_second * RESERVE_SECONDS).max(USUAL_RESERVE).min(left / (4 * sharing.replicas.max(1)));
         let (reserve, reserve_ask) = self.lease.adapt_reserve(if self.stopping { 0 } else { wanted });
         let own = self.own.sum();
+        // Before the first reading all replicas together spend what one alone would.
+        let counted = if self.truth.footing() == Footing::Awaiting { 0 } else { own };
         Wishes {
-            cap: own + free,
+            cap: counted + free,
             held: self.held,
             floor: std::mem::take(&mut self.needed_floor).min(ask),
             foreign: self.truth.last().map(|_| self.truth.used(own) - own),

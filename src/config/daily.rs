@@ -239,7 +239,7 @@ pub enum OnLossWord {
     Continue,
     /// Only for a shared store: what was leased is spent, then calls are refused.
     SpendLease,
-    /// Only for a shared store: what was leased is spent, then each replica's part of half of what was left for sure.
+    /// Only for a shared store: what was leased is spent, then what was set aside for this replica while the store was there.
     SafeShare,
 }
 
@@ -260,7 +260,7 @@ pub enum SharedLoss {
     Refuse,
     /// What was leased is spent, then calls are refused.
     SpendLease,
-    /// What was leased is spent, then each replica's part of half of what was left for sure.
+    /// What was leased is spent, then what was set aside for this replica while the store was there.
     #[default]
     SafeShare,
 }

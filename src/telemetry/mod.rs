@@ -9,6 +9,7 @@ mod buckets;
 mod budget;
 mod cells;
 mod heavy;
+mod label_sets;
 mod labels;
 mod line;
 mod log;

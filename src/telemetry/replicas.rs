@@ -3,7 +3,7 @@
 use serde::Serialize;
 use smol_str::SmolStr;
 
-use super::metrics::{Gauges, NoLabels, OrgLabels, CommandLabels};
+use super::metrics::{CommandLabels, Gauges, NoLabels, OrgLabels};
 
 /// This replica and the others. Only where they share state.
 #[derive(Debug, Clone, Serialize)]

@@ -261,8 +261,9 @@ impl Sharing {
     /// The name of an identity's place in the store: that of its org, and a text that depends on as whom and where it logs
     /// in.
     pub fn place(identity: &str, flow: &Flow, endpoint: &Endpoint) -> String {
-        let [a, b, c, d, e, f, g, h, ..] = fingerprint(open_parts(flow, endpoint).iter().map(String::as_bytes));
-        format!("token:{identity}:{:016x}", u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+        let print = fingerprint(open_parts(flow, endpoint).iter().map(String::as_bytes));
+        let number = print.first_chunk::<8>().map_or(0, |first| u64::from_be_bytes(*first));
+        format!("token:{identity}:{number:016x}")
     }
 
     /// Shares the tokens of `identity` by way of `shelf`, sealed with keys drawn from `secrets`: the first seals, all open.
@@ -342,14 +343,15 @@ impl Sharing {
         let instant = |time: Duration| at + time.saturating_sub(now);
         let wish = common::wish(&record, now, &bond.lock().me(self.shelf.replica(), barred, looks_only));
         Ok(match wish {
-            Wish::Use(lent) => match self.opened(&lent, at, now) {
-                Some(loan) => Step::End(Sought::Found(loan)),
-                None => {
+            Wish::Use(lent) => {
+                if let Some(loan) = self.opened(&lent, at, now) {
+                    Step::End(Sought::Found(loan))
+                } else {
                     counts.unreadable.fetch_add(1, Ordering::Relaxed);
                     bond.lock().unreadable = lent.generation;
                     Step::Again(seen, at)
                 }
-            },
+            }
             Wish::Wait(until) => Step::Wait(until.saturating_sub(now)),
             Wish::Never { turn, why } => {
                 bond.lock().was_refused(turn);
@@ -380,7 +382,9 @@ impl Sharing {
         if bond.lock().rotated.as_ref().is_some_and(|(known, _)| *known >= refresh.turn) {
             return;
         }
-        if let Some(token) = self.seal.open(Purpose::Refresh, refresh.turn, &refresh.sealed).and_then(text) {
+        if let Some(token) =
+            self.seal.open(Purpose::Refresh, refresh.turn, &refresh.sealed).and_then(|plain| text(&plain))
+        {
             bond.lock().rotates(refresh.turn, token);
         }
     }
@@ -501,8 +505,8 @@ fn open_parts(flow: &Flow, endpoint: &Endpoint) -> Vec<String> {
     flow.open_parts().into_iter().map(str::to_owned).chain(place).collect()
 }
 
-fn text(bytes: Zeroizing<Vec<u8>>) -> Option<Hidden> {
-    std::str::from_utf8(&bytes).ok().map(Hidden::new)
+fn text(bytes: &[u8]) -> Option<Hidden> {
+    std::str::from_utf8(bytes).ok().map(Hidden::new)
 }
 
 /// The token and the record ids of org and user, each behind its length.

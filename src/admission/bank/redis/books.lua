@@ -236,10 +236,21 @@ local function lose(name)
 end
 
 local function find(name)
-  local lost = M[name].lost
-  M[name].lost = false
+  local member = M[name]
+  local lost = member.lost
+  member.lost = false
   for _, booked in ipairs(lost or {}) do
-    change(booked[1], -booked[2])
+    local key, calls = booked[1], booked[2]
+    local caller = string.match(key, '^%d+:%d+:(.*)$')
+    change(key, -calls)
+    S.issued = S.issued + calls
+    if caller == LOST_LEASES then
+      member.out = member.out + calls
+    elseif caller == LOST_NAMES then
+      member.unnamed = member.unnamed + calls
+    else
+      set_named(name, caller, calls)
+    end
   end
 end
 

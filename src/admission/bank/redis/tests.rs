@@ -270,12 +270,12 @@ impl Bench {
         }
         let there = self.books.ask(&self.dump, &codec::Args::default()).await.unwrap();
         let there = String::from_utf8(there.bytes().unwrap().to_vec()).unwrap();
-        pretty_assertions(&there, &dump(state));
+        agree(&there, &dump(state));
     }
 }
 
 /// Says the lines that differ.
-fn pretty_assertions(there: &str, here: &str) {
+fn agree(there: &str, here: &str) {
     let differ = |one: &str, other: &str| {
         one.lines().filter(|line| !other.lines().any(|there| there == *line)).collect::<Vec<_>>().join("\n")
     };

@@ -7,7 +7,7 @@ use super::rules::{self, GATHER_MS, GRACE_MINUTES, KNOWN_WITHIN_MS, LEASE_MINUTE
 use super::state::{State, minute};
 use super::teller::{Reply, Request, Step, Teller};
 use super::words::{Allot, Answer, Cell, Delta, Key, Known, Memory, Tell, Told};
-use crate::admission::bank::{Entry, Lease, Statement, Wishes};
+use crate::admission::bank::{Entry, Lease, Paused, Statement, Wishes};
 use crate::admission::time::Minute;
 use crate::admission::{LOST_LEASES, OnLoss};
 use crate::call::Class;
@@ -317,7 +317,7 @@ fn memory(counter: &Counter, replica: &str, answer: &Answer) -> Memory {
         cells: cells.map(|(key, cell)| Cell { key: key.clone(), calls: cell.calls }).collect(),
         last: true,
         paused_version: 0,
-        paused: Default::default(),
+        paused: Paused::default(),
     }
 }
 
@@ -387,6 +387,21 @@ fn what_was_told_before_a_loss_is_neither_forgotten_nor_counted_twice() {
         assert_eq!((desk.state.sum, lease.granted), (9, 0), "answered: {answered}");
         assert!(lease.shared.unwrap().entries.iter().all(|entry| entry.calls == 0), "all of it is its own");
     }
+}
+
+#[test]
+fn what_is_told_after_a_loss_is_not_taken_for_what_was_told_before() {
+    let mut desk = Desk::new();
+    desk.run(Some(&statement(5, 0, 10)), |_| true).unwrap();
+    desk.run(Some(&statement(8, 7, 0)), |_| false);
+    let heard = desk.state.members["a"].seq;
+    desk.state = State::default();
+    // Another replica remembers what was told and not answered, and says so in between.
+    let told = |request: &Request| !matches!(request, Request::Remember(_));
+    assert_eq!(desk.run(Some(&statement(9, 6, 0)), told), None);
+    let lease = desk.run(Some(&statement(9, 6, 0)), |request| !matches!(request, Request::Settle(_)));
+    assert_eq!(lease, None);
+    assert!(desk.state.members["a"].seq > heard, "its number was used before");
 }
 
 #[test]

@@ -132,7 +132,7 @@ pub fn remember(state: &mut State, time: u64, memory: &Memory) -> Remembered {
             ..Member::default()
         });
         if member.awaited && (known.seq >= member.seq) {
-            state.issued += (known.out + known.named) as i64 - member.holds() as i64;
+            state.issued += (known.out + known.named).cast_signed() - member.holds().cast_signed();
             (member.seq, member.out, member.unnamed) = (known.seq, known.out, known.named);
             member.until = member.until.max(known.until);
         }
@@ -201,7 +201,7 @@ fn end_hold(state: &mut State) {
     if remembered && hold.doubt {
         // Somebody may have spent it of whom nobody remembers anything.
         let key = Key { minute: minute(state.now), class: None, caller: LOST_NAMES.into() };
-        state.issued -= state.change(&key, hold.calls as i64);
+        state.issued -= state.change(&key, hold.calls.cast_signed());
     }
 }
 
@@ -212,12 +212,13 @@ fn report(state: &mut State, time: u64, tell: &Tell) {
     }
     for Allot { caller, balance, .. } in &tell.allotted {
         let before = state.members.get(&tell.replica).and_then(|member| member.named.get(caller)).copied();
-        state.issued += *balance as i64 - before.unwrap_or(0) as i64;
+        state.issued += balance.cast_signed() - before.unwrap_or(0).cast_signed();
         state.set_named(&tell.replica, caller, *balance);
     }
     let now = state.now;
     let Some(member) = state.members.get_mut(&tell.replica) else { return };
-    state.issued += (tell.balance + tell.reserve) as i64 - (member.out + member.reserve + member.unnamed) as i64;
+    state.issued +=
+        (tell.balance + tell.reserve).cast_signed() - (member.out + member.reserve + member.unnamed).cast_signed();
     (member.out, member.reserve, member.unnamed) = (tell.balance, tell.reserve, 0);
     (member.seq, member.awaited) = (tell.seq, false);
     (member.heard, member.heard_raw) = (now, time);
@@ -268,7 +269,7 @@ fn room(state: &State, replica: &Arc<str>) -> u64 {
     let issued = state.issued;
     others
         .flat_map(|(_, member)| [member.sure, member.last])
-        .map(|mark| (mark.half as i64 - (issued - mark.issued)).max(0) as u64)
+        .map(|mark| (mark.half.cast_signed() - (issued - mark.issued)).max(0).cast_unsigned())
         .min()
         .unwrap_or(u64::MAX)
 }
@@ -317,7 +318,7 @@ fn grant(state: &mut State, tell: &Tell) {
     let living = state.members.values().filter(|member| member.awaited || minute(now) <= member.until).count();
     let spare = purse.free_of_floors().min(purse.room);
     let reserve = tell.reserve_ask.min(spare / (4 * living.max(1) as u64));
-    state.issued += (allotted.iter().sum::<u64>() + granted + reserve) as i64;
+    state.issued += (allotted.iter().sum::<u64>() + granted + reserve).cast_signed();
     if short && tell.waiting {
         state.wanted = (now, Arc::clone(&tell.replica));
     }

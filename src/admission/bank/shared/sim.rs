@@ -9,6 +9,8 @@
 //! that without Salesforce's own numbers. And its clock is not ahead when a replica comes and no other was heard for some
 //! seconds, because then it is the only one there is.
 
+mod lives;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -69,6 +71,7 @@ struct Replica {
     reserved: Vec<(u16, u32, Reservation)>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there are few at a time")]
 enum Event {
     Request { from: Arc<str>, token: u64, request: Request },
     Reply { to: Arc<str>, token: u64, reply: Reply },
@@ -152,6 +155,7 @@ impl World {
         OrgSettings {
             blind: Blind::Assume(self.plan.ceiling),
             patience: if self.plan.readings { 2 } else { 0 },
+            before_reading: 20.min(self.plan.ceiling),
             keep_free: PerMille::percent(0),
             lending: None,
             ladder,
@@ -162,7 +166,7 @@ impl World {
     fn join(&mut self) {
         // Its own clock may be wrong by minutes.
         let skew = if self.plan.faults > 0 { self.random.u64(0..1_200) } else { 600 };
-        let wall = EPOCH + self.elapsed + Duration::from_secs(skew) - Duration::from_mins(10);
+        let wall = (EPOCH + self.elapsed + Duration::from_secs(skew)).saturating_sub(Duration::from_mins(10));
         let (now, id) = (self.now(), Arc::from(format!("replica {}", self.number())));
         let timeline = Timeline::start(Clock::anchored(now, wall), now, Duration::ZERO);
         let ledger = Ledger::new(self.settings(), &self.plan.shares, Funding::Leased, timeline, now);
@@ -221,7 +225,7 @@ impl World {
     }
 
     fn trace(&self, text: &str) {
-        if std::env::var("WEIRKEEPER_TRACE").is_ok() {
+        if setting("WEIRKEEPER_TRACE").is_some() {
             println!("{:>10.3} {text}", self.elapsed.as_secs_f64());
         }
     }
@@ -470,6 +474,9 @@ impl World {
         let mut replica = self.replicas.swap_remove(place);
         let now = self.now();
         replica.reserved.clear();
+        if let Some(statement) = replica.job.take().and_then(|job| job.statement) {
+            replica.ledger.unsettled(&statement, self.plan.policy, now);
+        }
         replica.ledger.stop(now);
         replica.teller.lost();
         if !replica.joined || replica.cut || self.elapsed < self.away_until {
@@ -497,29 +504,14 @@ impl World {
         if elapsed < self.forget_after || elapsed < self.away_until {
             return;
         }
-        let first = |replica: &&Replica| {
-            let fit = self
-                .state
-                .members
-                .get(&replica.id)
-                .is_some_and(|member| !member.awaited && member.lost.is_none() && member.seq > 1);
-            fit && replica.joined && !replica.cut && elapsed >= replica.paused_until && replica.teller.epoch() == epoch
+        let ready = |replica: &&Replica| {
+            let there = replica.joined && !replica.cut && elapsed >= replica.paused_until;
+            there && replica.teller.epoch() == epoch && replica.teller.remembers(elapsed + Duration::from_mins(5))
         };
-        let Some(id) = self.replicas.iter().find(first).map(|replica| Arc::clone(&replica.id)) else { return };
-        if !self.has_fit_memory(&id) {
-            return;
-        }
+        let Some(id) = self.replicas.iter().find(ready).map(|replica| Arc::clone(&replica.id)) else { return };
         self.state = State::default();
         self.shielded = Some((id, elapsed + Duration::from_secs(30)));
         self.forget_after = elapsed + Duration::from_mins(u64::from(LEASE_MINUTES + GRACE_MINUTES + 2));
-    }
-
-    /// It was answered within the time of its lease.
-    fn has_fit_memory(&self, id: &Arc<str>) -> bool {
-        let now = super::state::minute(self.state.now);
-        self.state.members.get(id).is_some_and(|member| {
-            now.plus(5) < member.until && member.sure.half < rules::NO_HALF && member.last.half < rules::NO_HALF
-        }) && self.elapsed + EPOCH < Duration::from_millis(self.state.now) + Duration::from_mins(10)
     }
 
     fn tick(&mut self) {
@@ -560,126 +552,7 @@ impl World {
     }
 }
 
-fn share(name: &str, floor: u64, ceiling: Option<u64>) -> Share {
-    Share { name: name.into(), floor, ceiling, weight: 1 }
-}
-
-/// One life, all of it out of one number.
-fn life(seed: u64) -> World {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let ceiling = [7, 30, 100, 300, 3_000][random.usize(0..5)];
-    let third = ceiling / 3;
-    let shares = vec![
-        share("floor", third / 2, None),
-        share("both", third / 2, Some(third)),
-        share("ceiling", 0, Some(third.max(1))),
-        Share::borrower("borrower"),
-    ];
-    let readings = random.bool();
-    let plan = Plan {
-        ceiling,
-        shares,
-        replicas: random.usize(1..4),
-        faults: [3, 6, 15][random.usize(0..3)],
-        readings,
-        dark: readings && random.bool(),
-        policy: [OnLoss::Refuse, OnLoss::SpendLease, OnLoss::SafeShare, OnLoss::SafeShare][random.usize(0..4)],
-        ticks: random.u32(60..260),
-        tries: random.u32(1..40),
-    };
-    World::new(plan, seed).live()
-}
-
-fn lives(seeds: std::ops::Range<u64>) -> (u64, u64) {
-    let (mut total, mut full) = (0, 0);
-    for seed in seeds {
-        let outcome = std::panic::catch_unwind(|| {
-            let world = life(seed);
-            (world.total, u64::from(world.most * 10 >= world.plan.ceiling * 9))
-        });
-        match outcome {
-            Ok((calls, reached)) => (total, full) = (total + calls, full + reached),
-            Err(_) => panic!("the life of seed {seed} broke a promise"),
-        }
-    }
-    (total, full)
-}
-
-#[test]
-fn whatever_happens_no_ceiling_is_passed() {
-    let (calls, full) = lives(0..400);
-    assert!(calls > 10_000 && full > 100, "{calls} calls, {full} lives near the ceiling: nothing was tested");
-}
-
-/// `WEIRKEEPER_LIVES` says how many, `WEIRKEEPER_SEED` from which on.
-#[test]
-#[ignore = "takes as long as it is told to"]
-fn many_lives() {
-    let number = |name: &str, otherwise| std::env::var(name).map_or(otherwise, |text| text.parse().unwrap());
-    let (first, count) = (number("WEIRKEEPER_SEED", 1_000_000), number("WEIRKEEPER_LIVES", 100_000));
-    let (calls, full) = lives(first..first + count);
-    println!("{count} lives from seed {first}: {calls} calls, {full} lives near the ceiling, no overshoot");
-}
-
-#[test]
-fn three_replicas_use_nearly_all_of_the_ceiling() {
-    for readings in [false, true] {
-        let plan = Plan {
-            ceiling: 3_000,
-            shares: vec![Share::borrower("a"), Share::borrower("b"), Share::borrower("c")],
-            replicas: 3,
-            faults: 0,
-            readings,
-            dark: false,
-            policy: OnLoss::SafeShare,
-            ticks: 4 * 60,
-            tries: 100,
-        };
-        let world = World::new(plan, 1).live();
-        assert!(world.total >= 2_940, "{} calls of 3,000, readings: {readings}", world.total);
-    }
-}
-
-#[test]
-fn what_is_lent_to_borrowers_leaves_the_floors_of_others() {
-    let plan = Plan {
-        ceiling: 300,
-        shares: vec![share("floor", 120, None), Share::borrower("borrower"), share("both", 60, Some(80))],
-        replicas: 3,
-        faults: 0,
-        readings: false,
-        dark: false,
-        policy: OnLoss::SafeShare,
-        ticks: 0,
-        tries: 0,
-    };
-    let mut world = World::new(plan, 2);
-    for _ in 0..4 * 60 {
-        world.run_to(world.elapsed + APART);
-        for place in 0..3 {
-            for _ in 0..20 {
-                let now = world.now();
-                if let Ok(call) =
-                    world.replicas[place].ledger.reserve(CallerId(1), Class::Interactive, ApiCalls(1), now)
-                {
-                    world.spend(place, 1, 1, call);
-                }
-            }
-            world.keep(place);
-        }
-    }
-    let borrowed = world.by_caller[1];
-    assert!((100..=120).contains(&borrowed), "{borrowed} of 120 were borrowed");
-    // Each floor is spent at another replica than where it was borrowed.
-    for _ in 0..4 * 120 {
-        world.run_to(world.elapsed + APART);
-        for (caller, place) in [(0, 1), (2, 2)] {
-            let now = world.now();
-            if let Ok(call) = world.replicas[place].ledger.reserve(CallerId(caller), Class::Batch, ApiCalls(1), now) {
-                world.spend(place, caller, 1, call);
-            }
-        }
-        (0..3).for_each(|place| world.keep(place));
-    }
-    assert!(world.by_caller[0] >= 118 && world.by_caller[2] >= 60, "{:?}", world.by_caller);
+#[expect(clippy::disallowed_methods, reason = "a test is told here what to do, nothing else is")]
+fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }

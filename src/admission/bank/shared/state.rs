@@ -147,7 +147,7 @@ impl State {
         }
         let cell = self.cells.entry(key.clone()).or_default();
         let after = cell.calls.saturating_add_signed(calls);
-        let by = after as i64 - cell.calls as i64;
+        let by = after.cast_signed() - cell.calls.cast_signed();
         self.changed.remove(&cell.version);
         self.version += 1;
         (cell.calls, cell.version) = (after, self.version);
@@ -163,7 +163,7 @@ impl State {
     pub fn remember(&mut self, key: &Key, calls: u64) {
         let base = self.cells.get(key).map_or(0, |cell| cell.base);
         if calls > base && key.minute >= self.first() {
-            self.change(key, (calls - base) as i64);
+            self.change(key, (calls - base).cast_signed());
             if let Some(cell) = self.cells.get_mut(key) {
                 cell.base = calls;
             }
@@ -211,24 +211,31 @@ impl State {
         lost.extend(booked(&LOST_NAMES.into(), member.unnamed, until));
         lost.extend(member.named.iter().filter_map(|(caller, calls)| booked(caller, *calls, until)));
         self.hold.doubt |= member.awaited;
-        self.issued -= member.holds() as i64;
+        self.issued -= member.holds().cast_signed();
         (member.out, member.reserve, member.unnamed, member.awaited) = (0, 0, 0, false);
         for caller in member.named.keys().cloned().collect::<Vec<_>>() {
             self.set_named(replica, &caller, 0);
         }
         for (key, calls) in &lost {
-            self.change(key, *calls as i64);
+            self.change(key, calls.cast_signed());
         }
         if let Some(member) = self.members.get_mut(replica) {
             member.lost = Some(lost);
         }
     }
 
-    /// `replica` is back and says itself what it spent.
+    /// `replica` is back and says itself what it spent: it holds what it held, until it says otherwise.
     pub fn find(&mut self, replica: &Arc<str>) {
         let lost = self.members.get_mut(replica).and_then(|member| member.lost.take());
         for (key, calls) in lost.unwrap_or_default() {
-            self.change(&key, -(calls as i64));
+            self.change(&key, -calls.cast_signed());
+            self.issued += calls.cast_signed();
+            let Some(member) = self.members.get_mut(replica) else { return };
+            match &*key.caller {
+                LOST_LEASES => member.out += calls,
+                LOST_NAMES => member.unnamed += calls,
+                _ => self.set_named(replica, &key.caller, calls),
+            }
         }
     }
 }

@@ -55,6 +55,7 @@ pub enum Step {
 
 /// One replica at the counter.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about one conversation")]
 pub struct Teller {
     replica: Arc<str>,
     /// Further epochs are made of it.
@@ -75,6 +76,12 @@ pub struct Teller {
     pending: Option<Tell>,
     /// And it is the statement under way.
     current: bool,
+    /// It is what the last request told.
+    telling: bool,
+    /// What the store knows of leases in callers' own names.
+    named: BTreeMap<Arc<str>, u64>,
+    /// It may know them no more.
+    retell: bool,
     /// What is remembered in case that the store loses its data.
     memory: Option<Recalled>,
     /// How far that is said.
@@ -125,6 +132,9 @@ impl Teller {
             known: 0,
             pending: None,
             current: false,
+            telling: false,
+            named: BTreeMap::new(),
+            retell: false,
             memory: None,
             saying: None,
             changed: BTreeSet::new(),
@@ -155,6 +165,7 @@ impl Teller {
     /// The next request, for `statement` or, where there is none, to learn what there is; `now` is that of a monotonic clock.
     /// A closing replica says nothing after this.
     pub fn request(&mut self, statement: Option<&Statement>, closing: bool, now: Duration) -> Request {
+        self.telling = false;
         if self.saying.is_some() {
             return Request::Remember(self.page(now));
         }
@@ -166,13 +177,13 @@ impl Teller {
             return Request::Settle(self.tell(self.seq, now));
         }
         if let Some(pending) = &mut self.pending {
-            pending.known = self.known;
+            (pending.known, self.telling) = (self.known, true);
             let tell = pending.clone();
             return if closing && self.current { Request::Close(tell) } else { Request::Settle(tell) };
         }
         let Some(statement) = statement else { return Request::Settle(self.tell(self.seq, now)) };
         let tell = self.put(statement, now);
-        (self.pending, self.current) = (Some(tell.clone()), true);
+        (self.pending, self.current, self.telling) = (Some(tell.clone()), true, true);
         if closing { Request::Close(tell) } else { Request::Settle(tell) }
     }
 
@@ -186,7 +197,7 @@ impl Teller {
                 self.granted = None;
                 self.saying = Some(Saying { epoch, after: None, last: false, through: None });
             }
-            Reply::Told(Told::Strange { .. }) => (self.stranger, self.granted) = (true, None),
+            Reply::Told(Told::Strange { .. }) => (self.stranger, self.retell, self.granted) = (true, true, None),
             Reply::Told(Told::Settled(answer)) => return self.settled(answer, statement, sent, now),
         }
         Step::Again
@@ -209,12 +220,15 @@ impl Teller {
         let mine = answer.members.iter().find(|known| known.replica == self.replica).map_or(0, |known| known.seq);
         self.seq = self.seq.max(mine);
         let mut new = false;
-        if let Some(pending) = self.pending.take_if(|pending| pending.seq <= mine) {
-            for Delta { key, calls } in pending.deltas {
-                let own = self.own.entry(key.clone()).or_default();
-                *own = own.saturating_add_signed(calls);
-                self.changed.insert(key);
+        let told = self.telling;
+        if let Some(pending) = self.pending.take_if(|pending| told || pending.seq <= mine) {
+            self.seq = self.seq.max(pending.seq);
+            let granted = answer.allotted.iter().filter(|_| told).copied().chain(std::iter::repeat(0));
+            for (allot, granted) in pending.allotted.iter().zip(granted) {
+                self.named.insert(Arc::clone(&allot.caller), allot.balance + granted);
             }
+            self.named.retain(|_, calls| *calls > 0);
+            self.confirm(pending);
             // What is granted for a statement that the ledger was told to be lost is given back by the next.
             new = std::mem::take(&mut self.current);
         }
@@ -250,6 +264,15 @@ impl Teller {
         }
         let Some(answer) = self.granted.take() else { return Step::Again };
         Step::Done(self.lease(*answer, now))
+    }
+
+    /// What was told is written down.
+    fn confirm(&mut self, pending: Tell) {
+        for Delta { key, calls } in pending.deltas {
+            let own = self.own.entry(key.clone()).or_default();
+            *own = own.saturating_add_signed(calls);
+            self.changed.insert(key);
+        }
     }
 
     fn lease(&mut self, answer: Answer, now: Duration) -> Lease {
@@ -319,7 +342,7 @@ impl Teller {
             let key = Key { minute: *minute, class: *class, caller: Arc::clone(caller) };
             let told = self.own.get(&key).copied().unwrap_or(0);
             if u64::from(*calls) != told {
-                tell.deltas.push(Delta { key, calls: i64::from(*calls) - told as i64 });
+                tell.deltas.push(Delta { key, calls: i64::from(*calls) - told.cast_signed() });
             }
         }
         let wishes = statement.sharing;
@@ -334,6 +357,18 @@ impl Teller {
             ceiling: allotted.ceiling,
         };
         tell.allotted = statement.allotted.iter().map(allot).collect();
+        if std::mem::take(&mut self.retell) {
+            // What did not change stands behind.
+            let told: BTreeSet<_> = tell.allotted.iter().map(|allot| Arc::clone(&allot.caller)).collect();
+            let rest = self.named.iter().filter(|(caller, _)| !told.contains(*caller));
+            tell.allotted.extend(rest.map(|(caller, balance)| Allot {
+                caller: Arc::clone(caller),
+                balance: *balance,
+                ask: 0,
+                floor: 0,
+                ceiling: 0,
+            }));
+        }
         let reading = wishes.reading.map(|(Reading { used, limit }, minute)| ReadAt {
             used,
             limit,
@@ -342,8 +377,15 @@ impl Teller {
         if reading != self.read {
             (tell.reading, self.read) = (reading, reading);
         }
-        tell.paused = statement.paused.clone();
+        tell.paused.clone_from(&statement.paused);
         tell
+    }
+
+    /// Whether it knows how much others were granted of which it has not heard: after the end of its own lease that may be
+    /// anything.
+    pub(super) fn remembers(&self, now: Duration) -> bool {
+        let at = minute(self.time(now));
+        self.memory.as_ref().is_some_and(|recalled| recalled.until > at && recalled.half < NO_HALF / 4)
     }
 
     /// The page of memory under way, or the next one.
@@ -385,16 +427,13 @@ impl Teller {
             paused: self.paused.clone(),
         };
         let Some(recalled) = &self.memory else { return memory };
-        // After the end of its own lease others may have been granted anything.
-        let fit = recalled.until > minute(at) && recalled.half < NO_HALF;
-        if fit {
+        if self.remembers(now) {
             let silent = u64::try_from(now.saturating_sub(recalled.at).as_millis()).unwrap_or(u64::MAX);
             (memory.version, memory.half) = (recalled.version, recalled.half);
             memory.stale = silent > KNOWN_WITHIN_MS;
         }
         if first {
-            let own = |known: &&Known| fit || known.replica == self.replica;
-            memory.members = recalled.members.iter().filter(own).cloned().collect();
+            memory.members.clone_from(&recalled.members);
         }
         memory
     }
@@ -417,14 +456,13 @@ impl Teller {
         }
         self.saying = None;
         (self.epoch, self.known) = (remembered.epoch, 0);
+        self.retell = true;
+        // What was told before may be in another replica's memory: its number is not used again.
+        self.seq = self.pending.iter().map(|pending| pending.seq).fold(self.seq.max(remembered.seq), u64::max);
         if let Some(pending) = self.pending.take_if(|pending| pending.seq <= remembered.seq) {
-            for Delta { key, calls } in pending.deltas {
-                let own = self.own.entry(key.clone()).or_default();
-                *own = own.saturating_add_signed(calls);
-            }
+            self.confirm(pending);
         }
         // Otherwise the ledger tells it again: it never heard that it was taken.
         (self.pending, self.current, self.read) = (None, false, None);
-        self.seq = self.seq.max(remembered.seq);
     }
 }

@@ -123,6 +123,7 @@ impl Ledgers {
     }
 
     /// How the books of `org` stand that replicas share.
+    #[cfg_attr(not(feature = "redis"), expect(unused_variables, reason = "without a store nothing is shared"))]
     pub fn standing(&self, org: &str) -> Option<Standing> {
         match &self.0.bank {
             #[cfg(feature = "redis")]

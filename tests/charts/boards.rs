@@ -166,7 +166,7 @@ impl Prometheus {
 struct Busy {
     gateway: Gateway,
     key: String,
-    _simulator: Simulator,
+    _simulators: [Simulator; 2],
     _store: Redis,
     _setup: Setup,
 }
@@ -177,7 +177,8 @@ impl Busy {
         simulator.fault(&json!({"method": "PATCH", "action": {"close": {"apply": true, "reset": false}}}));
         simulator.fault(&json!({"client": "single", "latency_ms": 100, "action": "none"}));
         let key = key::generate().unwrap().to_string();
-        let (origin, store) = (format!("http://{}", simulator.address), Redis::start());
+        let (idle, store) = (Simulator::start(), Redis::start());
+        let [origin, unused] = [&simulator, &idle].map(|org| format!("http://{}", org.address));
         let setup = Setup::written(&format!(
             "listeners: [{{address: 127.0.0.1:0}}]
 admin: {{address: 127.0.0.1:0}}
@@ -193,8 +194,8 @@ orgs:
   auth: {{integration: {{flow: client_credentials, client_id: 3MVGsim.app, client_secret: {{file: app.secret}}}}}}
 # Nobody calls it, so that it has to be asked what is used.
 - name: idle
-  instance_url: '{origin}'
-  login_url: '{origin}'
+  instance_url: '{unused}'
+  login_url: '{unused}'
   hosts: [idle.internal]
   daily: {{poll: {{every: 1m}}}}
   auth: {{integration: {{flow: client_credentials, client_id: 3MVGsim.app, client_secret: {{file: app.secret}}}}}}
@@ -210,7 +211,7 @@ callers:
         setup.write("redis.url", &store.url());
         setup.write("redis.key", "0123456789abcdef0123456789abcdef");
         let gateway = setup.serve();
-        Self { gateway, key, _simulator: simulator, _store: store, _setup: setup }
+        Self { gateway, key, _simulators: [simulator, idle], _store: store, _setup: setup }
     }
 
     /// One round of everything.

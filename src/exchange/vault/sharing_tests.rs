@@ -184,15 +184,14 @@ async fn answer_one(place: usize, mut far: tokio::io::DuplexStream, all: Everyth
         let mut all = all.lock();
         let at = all.busy.iter().position(|busy| *busy == place).unwrap();
         all.busy.swap_remove(at);
-        match all.ends.pop() {
-            Some(error) => error.to_owned(),
-            None => {
-                all.issued += 1;
-                let n = all.issued;
-                format!(
-                    r#"200 {{"access_token":"00D!CANARY{n}","refresh_token":"CANARY-refresh{n}","id":"https://x/id/00D000000000001/005000000000001"}}"#
-                )
-            }
+        if let Some(error) = all.ends.pop() {
+            error.to_owned()
+        } else {
+            all.issued += 1;
+            let n = all.issued;
+            format!(
+                r#"200 {{"access_token":"00D!CANARY{n}","refresh_token":"CANARY-refresh{n}","id":"https://x/id/00D000000000001/005000000000001"}}"#
+            )
         }
     };
     if given_up {

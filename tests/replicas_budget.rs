@@ -317,7 +317,8 @@ fn whatever_dies_not_one_call_is_sent_beyond_the_ceiling() {
     let crowd = Crowd::of(CALLERS, &at, Duration::from_millis(2_500));
     let replicas = replicas.into_iter().map(Some).collect();
     let mut havoc = Havoc { cluster: &mut cluster, replicas, at, chance: Chance::new() };
-    std::thread::sleep(Duration::from_secs(1));
+    // After a loss of data little is granted for long, so some of it is spent first.
+    until("calls go on", || (havoc.cluster.charged() >= CEILING / 5).then_some(()));
     let first = havoc.chance.below(KINDS);
     for nth in 0..KINDS {
         havoc.strikes((first + nth) % KINDS);
@@ -335,7 +336,7 @@ fn whatever_dies_not_one_call_is_sent_beyond_the_ceiling() {
     let charged = cluster.charged();
     println!("{charged} of {CEILING} charged, {served} served, {refused} refused in {:?}", clock.now() - begin);
     assert!(charged <= CEILING, "{charged}");
-    assert!(charged >= CEILING / 10, "{charged}: hardly anything was tried");
+    assert!(served > CEILING / 5, "{served}: nothing went on");
     drop(replicas);
 }
 

@@ -54,10 +54,13 @@ fn names(gateway: &Gateway) -> Vec<String> {
     shown["replicas"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect()
 }
 
+/// As the list and the metric say, which are read one after the other.
 fn asks(gateway: &Gateway) -> bool {
-    let asks = shown(gateway)["orgs"][0]["asks"] == true;
-    assert_eq!(gateway.measure("weirkeeper_poll_chair", &["org=\"prod\""]) > 0.0, asks);
-    asks
+    let asks = || shown(gateway)["orgs"][0]["asks"] == true;
+    until("list and metric agree", || {
+        let (before, shown) = (asks(), gateway.measure("weirkeeper_poll_chair", &["org=\"prod\""]) > 0.0);
+        (before == shown).then_some(shown)
+    })
 }
 
 /// How many questions reached Salesforce.

@@ -218,8 +218,13 @@ impl Inner {
                 let (bank, org) = (Arc::clone(bank), Arc::from(org.as_str()));
                 let unread = self.unread.clone();
                 unread.send_modify(|unread| *unread += 1);
-                let opened = move || unread.send_modify(|unread| *unread -= 1);
-                self.keepers.spawn(join(ledger.clone(), org, bank, clock, *keeping, stopped, report, opened));
+                let report = move |event: BankEvent<'_>| {
+                    if matches!(event, BankEvent::Opened) {
+                        unread.send_modify(|unread| *unread -= 1);
+                    }
+                    report(event);
+                };
+                self.keepers.spawn(join(ledger.clone(), org, bank, clock, *keeping, stopped, report));
                 ledger
             }
         }
@@ -237,6 +242,7 @@ async fn tick(ledger: Ledger, clock: Clock, stopped: impl Future<Output = ()>) {
 fn announce(log: &Log, org: &str, event: BankEvent<'_>) {
     let (level, name, error) = match event {
         BankEvent::Lost(error) => (Level::Error, "bank_lost", error.to_string()),
+        BankEvent::Opened => return,
         BankEvent::Back => (Level::Info, "bank_back", String::new()),
         BankEvent::NotClosed(error) => (Level::Error, "bank_not_closed", error.to_string()),
     };

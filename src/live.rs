@@ -6,6 +6,7 @@
 mod classes;
 mod identities;
 mod paces;
+pub mod tokens;
 mod traces;
 
 use std::sync::Arc;
@@ -243,6 +244,8 @@ pub struct Lasting {
     pub dial: Option<MemoryDial>,
     /// What time it is, for identities that log in.
     pub clock: Clock,
+    /// Where they find the tokens of other replicas, if there may be any.
+    pub shelves: Option<tokens::Shelves>,
 }
 
 impl std::fmt::Debug for Lasting {
@@ -307,11 +310,8 @@ impl Live {
             live.login = OrgId(targets.len() as u16);
             targets.push(Target { origin, connector: connector.clone(), limits });
         }
-        let principal_key = match &config.principal_key {
-            Some(secret) => PrincipalKey::new(secret.expose().as_bytes()),
-            None => PrincipalKey::new(&*lasting.made_up_key),
-        };
-        let sealer = identities::sealer(&config, lasting)?;
+        let principal_key = tokens::principal_key(&config, &lasting.made_up_key)?;
+        let sealer = tokens::sealer(&config, &lasting.made_up_key)?;
         identities::hold(&mut orgs, &config, &principal_key, lasting, earlier)?;
         let issuers = Issuers::new(&config.callers);
         if let Some(earlier) = earlier {

@@ -136,6 +136,8 @@ closed_list! {
         Refused = "refused",
         /// It was not answered, or with an error.
         Failed = "failed",
+        /// By the time it was answered, another replica had the right to ask; the answer was not taken.
+        Superseded = "superseded",
     }
 }
 

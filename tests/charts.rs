@@ -118,7 +118,12 @@ fn every_profile_is_right_for_both_helms() {
 
             // The gateway takes what the chart writes; the secrets that it names are not here.
             let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_weirkeeper"));
-            let command = command.args(["check", &at("weirkeeper.yaml")]).envs([("SF_SECRET", "x"), ("EGRESS", "a:b")]);
+            let command = command.args(["check", &at("weirkeeper.yaml")]).envs([
+                ("SF_SECRET", "x"),
+                ("EGRESS", "a:b"),
+                ("REDIS_URL", "rediss://user:password@redis.acme.internal"),
+                ("SHARED_KEY", "0123456789abcdef0123456789abcdef"),
+            ]);
             let checked = command.output().unwrap();
             let complaints = String::from_utf8_lossy(&checked.stderr).into_owned();
             for line in complaints.lines() {
@@ -191,8 +196,12 @@ fn what_cannot_work_is_refused_in_so_many_words() {
     refused(
         &ours("cases/embedded.yaml"),
         &[
-            (&["--set", "replicas=2"], &[shared, "config.state: memory"]),
+            (&["--set", "replicas=2"], &[shared, "config.state: {redis: {url: {env: REDIS_URL}, ...}}"]),
             (&["--set", "autoscaling.enabled=true"], &[shared]),
+            (
+                &["--set", "config.state.redis.url.env=REDIS_URL"],
+                &["config.state.redis: no Secret gives the variable REDIS_URL", "secretEnv"],
+            ),
             (&["--set", "config.state.path=data"], &["config.state.path: data must begin with a slash"]),
             (&["--set", "config.limits.drain=1m59s"], &["config.limits.drain: 119s", "config.upstream.first_byte"]),
             (&["--set", "config.upstream.total.query=1h"], &["config.limits.drain", "config.upstream.total.query"]),
@@ -276,7 +285,7 @@ fn every_alert_fires_when_it_should_and_has_a_runbook() {
     let runbooks = fs::read_to_string(chart().join("runbooks.md")).unwrap();
     let sections: BTreeSet<_> = after(&runbooks, "## ").into_iter().collect();
     let alerts = after(&rules, "- alert:");
-    assert_eq!(alerts.len(), 18);
+    assert_eq!(alerts.len(), 22);
     for alert in &alerts {
         assert!(tests.contains(alert.as_str()), "{alert} has no test");
         assert!(rules.contains(&format!("runbook_url: runbooks.md#{}\n", alert.to_lowercase())), "{alert}");

@@ -1,11 +1,14 @@
 //! Promise: where the operator wants it, the gateway asks Salesforce itself what is used: seldom, counted, and never past the
 //! ceiling.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use weirkeeper::clock::Clock;
+use weirkeeper::gateway::poll::{Right, Ticket};
 use weirkeeper::sim::{SimConfig, SimCosts, SimDaily};
 
 use crate::client::{Answer as _, read_until};
@@ -139,10 +142,43 @@ async fn it_never_passes_the_ceiling_but_may_look_for_nothing_where_it_is_free()
     }
 }
 
+/// A right to ask that the test gives and takes: 0 is none, else it is the fence.
+#[derive(Debug, Default)]
+struct Given(AtomicU64);
+
+impl Right for Given {
+    fn ticket(&self, _: tokio::time::Instant) -> Option<Ticket> {
+        Some(self.0.load(Ordering::SeqCst)).filter(|fence| *fence > 0).map(Ticket::Fence)
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn where_heads_say_nothing_the_body_does() {
+async fn of_several_replicas_only_the_elected_one_asks_and_what_comes_too_late_is_not_taken() {
     let world = World::with(small(), &polled(", poll: {every: 5m}", ""));
-    world.origin(|mut stream| async move {
+    silent_heads(&world, Duration::from_secs(10));
+    let given = Arc::new(Given::default());
+    let right = Arc::clone(&given);
+    let polls = world.poll_if(Some(Box::new(move |_, _| Arc::clone(&right) as Arc<dyn Right>)));
+    minutes(30).await;
+    assert_eq!(polls.asks("prod"), Some(false), "it is another one's turn");
+    assert_eq!(["read", "superseded", "silent", "failed"].map(|result| whole(asked(&world, result))), [0; 4]);
+    // It is elected and asks; before it has its answer, another one was elected, and then it again.
+    given.0.store(7, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(polls.asks("prod"), Some(true));
+    given.0.store(9, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let reading = || world.in_force.load().orgs()[0].ledger.org(Clock::start().now()).reading;
+    assert_eq!((whole(asked(&world, "superseded")), reading().is_none()), (1, true));
+    minutes(2).await;
+    assert_eq!((whole(asked(&world, "read")), json!(reading())), (1, json!({"used": 1_050, "limit": 1_000})));
+    world.counts_more(2);
+    world.close().await;
+}
+
+/// An org whose answers say only in the body of `/limits` what is used, and take `long`.
+fn silent_heads(world: &World, long: Duration) {
+    world.origin(move |mut stream| async move {
         loop {
             let head = read_until(&mut stream, "\r\n\r\n").await;
             if head.is_empty() {
@@ -151,6 +187,7 @@ async fn where_heads_say_nothing_the_body_does() {
             let body = if head.contains("/oauth2/token") {
                 r#"{"access_token":"00D000000000001!x","instance_url":"https://a.my.salesforce.com","token_type":"Bearer"}"#
             } else {
+                tokio::time::sleep(long).await;
                 r#"{"DailyApiRequests":{"Max":1000,"Remaining":-50},"ActiveScratchOrgs":{"Max":3,"Remaining":3}}"#
             };
             let answer = format!(
@@ -163,6 +200,12 @@ async fn where_heads_say_nothing_the_body_does() {
         }
     });
     world.secret("00D000000000001!x");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_heads_say_nothing_the_body_does() {
+    let world = World::with(small(), &polled(", poll: {every: 5m}", ""));
+    silent_heads(&world, Duration::ZERO);
     world.poll();
     minutes(1).await;
     let (ledger, now) = (world.in_force.load().orgs()[0].ledger.clone(), Clock::start().now());

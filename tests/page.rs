@@ -14,6 +14,7 @@ use weirkeeper::clock::Clock;
 
 use crate::blocking::{Client, ask};
 use crate::process::{Process, Setup, Simulator, bearer, free_address};
+use crate::redis::Redis;
 use crate::tools::Home;
 
 /// Bytes of the whole page, without its data.
@@ -272,6 +273,38 @@ fn the_page_says_that_the_gateway_is_gone_and_comes_back_with_it() {
     browser.until("#link-words", "^Live$");
     browser.until("#callers", "shop");
     browser.until("#about", "up for [0-9]+ s");
+}
+
+#[test]
+fn replicas_are_listed_where_they_share_state_and_a_lost_store_is_said() {
+    let (simulator, mut redis) = (Simulator::start(), Redis::start());
+    let setup = Setup::written(&format!(
+        "listeners: [{{address: 127.0.0.1:0}}]\nadmin: {{address: 127.0.0.1:0}}\nruntimes: 1\n\
+         orgs: [{{name: prod, instance_url: 'http://{}'}}]\ncallers: [{{name: shop, match: any}}]\n\
+         state: {{redis: {{url: {{file: redis.url}}, keys: [{{file: redis.key}}]}}}}\n",
+        simulator.address
+    ));
+    setup.write("redis.url", &redis.url());
+    setup.write("redis.key", "0123456789abcdef0123456789abcdef");
+    let gateways = ["gateway-a", "gateway-b"].map(|name| {
+        setup.serve_with(|command| {
+            command.env("HOSTNAME", name);
+        })
+    });
+    let mut browser = Browser::start();
+    for look in ["phone", "dark", "light"] {
+        browser.open(look, gateways[0].admin);
+        browser.until("#replicas-words", "^2 replicas. The store they share has answered for ");
+        browser.until("#replicas-list", "gateway-a .this one.[^]*gateway-b");
+        browser.is_content(look);
+        let wide = browser.evaluate("document.documentElement.scrollWidth - innerWidth");
+        assert_eq!(wide, 0, "{look}: nothing is wider than the window");
+        browser.shot(&format!("replicas-{look}.png"), true);
+    }
+    redis.kill();
+    browser.until("#replicas-words", "has not answered for .*: each goes on as on_loss says, safe share.");
+    browser.until("#concerns", "Something is missing: store: degraded");
+    browser.is_content("without the store");
 }
 
 #[test]

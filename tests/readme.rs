@@ -31,9 +31,10 @@ fn every_reason_of_a_refusal_is_in_the_table() {
 
 #[test]
 fn every_command_is_in_the_readme() {
-    for verb in
-        ["serve", "demo", "simulate", "check", "explain", "budget", "breaker", "ready", "key", "schema", "version"]
-    {
+    for verb in [
+        "serve", "demo", "simulate", "check", "explain", "budget", "replicas", "breaker", "ready", "key", "schema",
+        "version",
+    ] {
         assert!(README.contains(&format!("`{verb}")), "{verb}");
     }
 }

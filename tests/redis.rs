@@ -10,8 +10,10 @@ use weirkeeper::tasks::Tasks;
 use crate::pki::Authority;
 
 #[path = "../src/store/testing.rs"]
+#[allow(dead_code, reason = "each crate takes what it needs")]
 mod testing;
 
+#[allow(unused_imports, reason = "each promise takes what it needs")]
 pub use testing::{Redis, Wire, free_port};
 
 const KEEP: Duration = Duration::from_secs(30);
@@ -28,6 +30,7 @@ fn settings(ports: &[u16]) -> config::Redis {
         ca: None,
         client_certificate: None,
         prefix: "wk".into(),
+        name: None,
         keys: Vec::new(),
         timeout: Duration::from_secs(1),
     }

@@ -98,6 +98,11 @@ fn budget(gateway: &Gateway) -> serde_json::Value {
     gateway.admin("/api/v1/budget").unwrap().json()["orgs"][0].clone()
 }
 
+/// Nothing is leased while replicas that remember more than an empty store could still say so.
+fn begins(gateway: &Gateway) {
+    until("calls go on", || (spend(gateway, 1).0 == 1).then_some(()));
+}
+
 fn own(gateway: &Gateway) -> u64 {
     budget(gateway)["own"].as_u64().unwrap()
 }
@@ -263,6 +268,13 @@ impl Havoc<'_> {
         std::thread::sleep(time / 2);
     }
 
+    /// Data are lost now and then, for little is granted for long after that.
+    fn strikes_anew(&mut self) {
+        let kinds = [0, 0, 0, 0, 1, 2, 3, 3, 3, 3];
+        let kind = kinds[self.chance.below(kinds.len() as u64) as usize];
+        self.strikes(kind);
+    }
+
     fn strikes(&mut self, kind: u64) {
         match kind {
             0 => {
@@ -311,14 +323,12 @@ fn whatever_dies_not_one_call_is_sent_beyond_the_ceiling() {
         havoc.strikes((first + nth) % KINDS);
     }
     while clock.now() < begin + Duration::from_secs(25) {
-        let kind = havoc.chance.below(KINDS);
-        havoc.strikes(kind);
+        havoc.strikes_anew();
     }
     // What is left is spent in a hurry, while things still happen.
     crowd.pause.store(0, Ordering::Relaxed);
     while clock.now() < begin + Duration::from_secs(40) {
-        let kind = havoc.chance.below(KINDS);
-        havoc.strikes(kind);
+        havoc.strikes_anew();
     }
     let replicas = havoc.replicas;
     let (served, refused) = crowd.ends();
@@ -334,6 +344,7 @@ fn without_redis_replicas_go_on_for_a_bounded_share_and_nothing_counts_twice_aft
     let cluster = Cluster::new(&format!("limit: {CEILING}, keep_free: 0%"), "", "safe_share");
     let replicas: Vec<_> = (0..REPLICAS).map(|_| cluster.replica()).collect();
     for replica in &replicas {
+        begins(replica);
         assert_eq!(spend(replica, 50).0, 50);
     }
     // All of them know of each other.
@@ -344,6 +355,7 @@ fn without_redis_replicas_go_on_for_a_bounded_share_and_nothing_counts_twice_aft
     let mut shares = Vec::new();
     for replica in &replicas {
         replica.event("bank_lost");
+        println!("{} leased, {} set aside", budget(replica)["lease"], budget(replica)["shared"]["safe_share"]);
         let (served, why) = spend(replica, CEILING);
         assert_eq!(why, "budget_unready", "after {served}");
         assert!(served > 0, "nothing was left to go on with");
@@ -372,6 +384,7 @@ fn a_lease_is_spent_without_redis_and_then_calls_are_refused_or_they_are_refused
     for (on_loss, goes_on) in [("spend_lease", true), ("refuse", false)] {
         let cluster = Cluster::new(&format!("limit: {CEILING}, keep_free: 0%"), "", on_loss);
         let replica = cluster.replica();
+        begins(&replica);
         assert_eq!(spend(&replica, 20).0, 20);
         until("a lease", || (budget(&replica)["lease"].as_u64()? > 0).then_some(()));
         cluster.wire.cut();
@@ -392,6 +405,7 @@ fn what_an_empty_redis_forgot_is_told_again() {
     let mut cluster = Cluster::new(&format!("limit: {CEILING}, keep_free: 0%"), "", "safe_share");
     let replicas: Vec<_> = (0..REPLICAS).map(|_| cluster.replica()).collect();
     for replica in &replicas {
+        begins(replica);
         assert_eq!(spend(replica, 100).0, 100);
     }
     cluster.redis.kill();
@@ -406,4 +420,27 @@ fn what_an_empty_redis_forgot_is_told_again() {
     // One that comes later learns it, too.
     let later = cluster.replica();
     until("it knows what was spent", || (own(&later) == cluster.charged()).then_some(()));
+}
+
+#[test]
+fn many_calls_ask_the_store_for_little() {
+    let cluster = Cluster::new("limit: 1000000", "", "safe_share");
+    let replicas: Vec<_> = (0..REPLICAS).map(|_| cluster.replica()).collect();
+    replicas.iter().for_each(begins);
+    let crowd = Crowd::of(60, &Arc::new(Mutex::new(replicas.iter().map(Gateway::address).collect())), Duration::ZERO);
+    std::thread::sleep(Duration::from_secs(3));
+    let clock = Clock::start();
+    // What a script does inside is one command of a replica.
+    let asked = || {
+        let stats = cluster.redis.command("INFO commandstats");
+        let calls = |line: &str| line.split_once(":calls=")?.1.split(',').next()?.parse::<u64>().ok();
+        stats.lines().filter(|line| line.starts_with("cmdstat_eval")).filter_map(calls).sum::<u64>()
+    };
+    let (before, served, began) = (asked(), crowd.served(), clock.now());
+    std::thread::sleep(Duration::from_secs(10));
+    let seconds = (clock.now() - began).as_secs_f64();
+    let (commands, calls) = ((asked() - before) as f64 / seconds, (crowd.served() - served) as f64 / seconds);
+    crowd.ends();
+    println!("{commands:.1} commands a second for {calls:.0} calls a second");
+    assert!(commands < 20.0, "{commands}");
 }

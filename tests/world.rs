@@ -145,6 +145,7 @@ impl World {
             ledgers: Ledgers::forgetful(clock, telemetry.log().clone()),
             answers: answers.clone(),
             made_up_key: Zeroizing::new([7; 32]),
+            shelves: None,
             clock,
             dial: Some({
                 let (sim, line, tasks) = (sim.clone(), Arc::clone(&line), clients.clone());
@@ -263,7 +264,12 @@ impl World {
 
     /// Lets the gateway ask for itself what is used, where the configuration says so.
     pub fn poll(&self) {
-        gateway::poll::keep(self.shared.clone(), &self.clients);
+        self.poll_if(None);
+    }
+
+    /// The same, where others may ask as well.
+    pub fn poll_if(&self, elect: Option<gateway::poll::Elect>) -> gateway::poll::Polls {
+        gateway::poll::keep(self.shared.clone(), elect, &self.clients)
     }
 
     /// A text that must never be seen in log, metrics, status or a refusal.

@@ -126,6 +126,14 @@ fn process(concerns: &mut Concerns, snapshot: &Snapshot, readiness: &Readiness, 
             "The one before stays in force. Correct the file; it is loaded by itself.",
         );
     }
+    for check in readiness.checks.iter().filter(|check| check.degraded) {
+        let why = check.reason.as_deref().unwrap_or("no reason given");
+        concerns.add(
+            Severity::Warning,
+            format!("Something is missing: {}: {why}", check.name),
+            "Calls go on. Look at what the log says of it, and at the server itself; nothing has to be done here once it is back.",
+        );
+    }
     if log.dropped > 0 {
         concerns.add(
             Severity::Warning,
@@ -293,13 +301,21 @@ fn long_calls(concerns: &mut Concerns, snapshot: &SlotsSnapshot) {
         return;
     }
     let view = &snapshot.view;
-    let held = view.live + view.predicted + view.ghost + view.overdraft;
+    let elsewhere = view.shared.map_or(0, |shared| shared.used_elsewhere as usize);
+    let held = view.live + view.predicted + view.ghost + view.overdraft + elsewhere;
     let slots = view.effective as usize;
     let look = "Look at the oldest calls below and ask their caller to ask for less at once.";
     if held >= slots.max(1) {
         concerns.add(Severity::Urgent, format!("All {slots} places for long calls are taken."), look);
     } else if held * 10 >= slots * 8 {
         concerns.add(Severity::Warning, format!("{held} of {slots} places for long calls are taken."), look);
+    }
+    if let Some(unheard) = view.shared.map(|shared| shared.unheard).filter(|unheard| *unheard > 0) {
+        concerns.add(
+            Severity::Note,
+            format!("{unheard} places for long calls are kept for replicas that are not heard of."),
+            "They come back once nothing those sent can be in the air.",
+        );
     }
     if view.effective < view.slots {
         concerns.add(

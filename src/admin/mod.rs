@@ -75,6 +75,9 @@ const SECURITY_HEADERS: [(HeaderName, HeaderValue); 5] = [
 /// Says whether one part is ready; the reason is shown to anybody who can reach the listener.
 type Check = Box<dyn Fn() -> Result<(), String> + Send + Sync>;
 
+/// Says what one part lacks, although requests may be sent here.
+type Lack = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// Carries out an order.
 type Carrier = Box<dyn Fn(&Order) -> Result<(), Unknown> + Send + Sync>;
 
@@ -93,6 +96,7 @@ pub struct Admin {
     access: ArcSwap<Access>,
     config: ArcSwap<serde_json::Value>,
     checks: RwLock<Vec<(&'static str, Check)>>,
+    lacks: RwLock<Vec<(&'static str, Lack)>>,
     carrier: RwLock<Option<Carrier>>,
     purger: RwLock<Option<Purger>>,
     spender: RwLock<Option<Spender>>,
@@ -112,6 +116,9 @@ impl std::fmt::Debug for Admin {
 pub struct Readiness {
     /// Every check passed and the gateway is not draining.
     pub ready: bool,
+    /// It is ready, and something is not as it should be.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub degraded: bool,
     /// The gateway is shutting down.
     pub draining: bool,
     /// Each check.
@@ -125,7 +132,10 @@ pub struct CheckResult {
     pub name: &'static str,
     /// Whether it passed.
     pub ok: bool,
-    /// Why not.
+    /// It passed, and is not as it should be.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub degraded: bool,
+    /// Why not, or what it lacks.
     pub reason: Option<String>,
 }
 
@@ -137,6 +147,7 @@ impl Admin {
             access: ArcSwap::from_pointee(access),
             config: ArcSwap::from_pointee(serde_json::Value::Null),
             checks: RwLock::default(),
+            lacks: RwLock::default(),
             carrier: RwLock::default(),
             purger: RwLock::default(),
             spender: RwLock::default(),
@@ -159,6 +170,11 @@ impl Admin {
     /// Adds a condition for being ready. It must be quick, and never depend on Salesforce.
     pub fn add_check(&self, name: &'static str, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
         self.checks.write().push((name, Box::new(check)));
+    }
+
+    /// Adds a part that may lack something without the gateway being unready: it says what. It must be quick.
+    pub fn add_lack(&self, name: &'static str, lack: impl Fn() -> Option<String> + Send + Sync + 'static) {
+        self.lacks.write().push((name, Box::new(lack)));
     }
 
     /// Says who carries out orders. It must be quick. Until then there are none to give.
@@ -192,17 +208,22 @@ impl Admin {
 
     /// Whether requests may be sent here.
     pub fn readiness(&self) -> Readiness {
-        let checks: Vec<_> = self
+        let mut checks: Vec<_> = self
             .checks
             .read()
             .iter()
             .map(|(name, check)| {
                 let reason = check().err();
-                CheckResult { name, ok: reason.is_none(), reason }
+                CheckResult { name, ok: reason.is_none(), degraded: false, reason }
             })
             .collect();
+        checks.extend(self.lacks.read().iter().map(|(name, lack)| {
+            let reason = lack();
+            CheckResult { name, ok: true, degraded: reason.is_some(), reason }
+        }));
         let draining = self.draining.load(Ordering::Relaxed);
-        Readiness { ready: !draining && checks.iter().all(|check| check.ok), draining, checks }
+        let ready = !draining && checks.iter().all(|check| check.ok);
+        Readiness { ready, degraded: ready && checks.iter().any(|check| check.degraded), draining, checks }
     }
 }
 

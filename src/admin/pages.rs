@@ -43,6 +43,8 @@ closed_list! {
         Live = "/api/v1/live",
         /// Every org's slots for calls that run long, and who waits.
         Slots = "/api/v1/slots",
+        /// The replicas that share state with this one.
+        Replicas = "/api/v1/replicas",
         /// Every org's circuit breakers, and what may still be made once more.
         Breakers = "/api/v1/breakers",
         /// POST: hold breakers of an org open.
@@ -74,6 +76,7 @@ impl Page {
             | Self::Recent
             | Self::Live
             | Self::Slots
+            | Self::Replicas
             | Self::Breakers
             | Self::Cache
             | Self::Config => Needs::KeyFromAfar,
@@ -95,6 +98,7 @@ impl Page {
             Self::Recent => "refusals and failures of the last 24 hours by caller, and what to do about them",
             Self::Live => "what the page for people shows, as server-sent events; ?org=... chooses the org",
             Self::Slots => "every org's slots: which calls run long, whose, since when; and who waits",
+            Self::Replicas => "the replicas that share state with this one, and the store by way of which they do",
             Self::Breakers => {
                 "every org's circuit breakers: which hold calls back, and until when; and how many failed calls may still be made once more"
             }
@@ -156,6 +160,7 @@ pub(super) fn answer(admin: &Arc<Admin>, reach: Reach, head: &request::Parts) ->
         Page::Live => live(admin, head),
         Page::Breakers => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().breakers})),
         Page::Slots => json(StatusCode::OK, &serde_json::json!({"orgs": admin.telemetry.snapshot().slots})),
+        Page::Replicas => json(StatusCode::OK, &replicas(admin)),
         Page::OpenBreakers => switched(admin, head, true),
         Page::CloseBreakers => switched(admin, head, false),
         Page::Pause => ordered(admin, head, true),
@@ -209,6 +214,17 @@ fn live(admin: &Arc<Admin>, head: &request::Parts) -> Answer {
 
 fn spending(admin: &Admin) -> Vec<SpendingSnapshot> {
     admin.telemetry.snapshot().budgets.iter().filter_map(|budget| admin.spending(budget)).collect()
+}
+
+/// The replicas; if this one shares nothing, that.
+fn replicas(admin: &Admin) -> serde_json::Value {
+    let of = admin.telemetry.snapshot().replicas.and_then(|replicas| serde_json::to_value(replicas).ok());
+    let shared = of.is_some();
+    let mut answer = of.unwrap_or_else(|| serde_json::json!({}));
+    if let Some(members) = answer.as_object_mut() {
+        members.insert("shared".to_owned(), shared.into());
+    }
+    answer
 }
 
 fn recent(admin: &Admin) -> Vec<serde_json::Value> {

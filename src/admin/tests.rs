@@ -197,6 +197,34 @@ async fn readiness_names_the_check_that_fails_and_ends_with_a_drain() {
 }
 
 #[tokio::test]
+async fn what_is_missing_but_not_needed_leaves_the_gateway_ready_and_is_said() {
+    let World { admin, .. } = world();
+    let missing = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&missing);
+    admin.add_lack("store", move || seen.load(Ordering::Relaxed).then(|| "degraded: it is away".to_owned()));
+    let answer = get(&admin, Reach::Network, "/readyz", "").await;
+    let well = serde_json::json!({"ready": true, "draining": false,
+        "checks": [{"name": "store", "ok": true, "reason": null}]});
+    assert_eq!((answer.status, answer.json()), (200, well));
+    missing.store(true, Ordering::Relaxed);
+    let answer = get(&admin, Reach::Network, "/readyz", "").await;
+    let degraded = serde_json::json!({"ready": true, "degraded": true, "draining": false,
+        "checks": [{"name": "store", "ok": true, "degraded": true, "reason": "degraded: it is away"}]});
+    assert_eq!((answer.status, answer.json()), (200, degraded));
+    admin.drain();
+    let answer = get(&admin, Reach::Network, "/readyz", "").await;
+    assert_eq!((answer.status, &answer.json()["degraded"]), (503, &serde_json::Value::Null));
+}
+
+#[tokio::test]
+async fn a_gateway_that_shares_nothing_says_so() {
+    let World { admin, .. } = world();
+    let answer = get(&admin, Reach::Loopback, "/api/v1/replicas", "").await;
+    assert_eq!((answer.status, answer.json()), (200, serde_json::json!({"shared": false})));
+    assert_eq!(get(&admin, Reach::Network, "/api/v1/replicas", "").await.status, 401);
+}
+
+#[tokio::test]
 async fn a_panic_is_an_answer_too() {
     let World { admin, .. } = world();
     admin.add_check("broken", || panic!("meant to"));

@@ -10,7 +10,7 @@ use crate::config::DailyMode;
 use crate::exchange::vault::IdentitySnapshot;
 use crate::telemetry::{
     BreakersSnapshot, BudgetSnapshot, BulkBatches, CacheSummary, ConfigSnapshot, LogCounts, RecentTrouble,
-    SlotsSnapshot, Snapshot, SpendingSnapshot, TopClient, UpstreamSnapshot, VERSION,
+    ReplicasSnapshot, SlotsSnapshot, Snapshot, SpendingSnapshot, TopClient, UpstreamSnapshot, VERSION,
 };
 
 /// Callers in the table; further ones are summed up.
@@ -25,6 +25,8 @@ const TROUBLES: usize = 40;
 const CONCERNS: usize = 20;
 /// Clients of unknown callers shown.
 const CLIENTS: usize = 5;
+/// Replicas shown.
+const REPLICAS: usize = 40;
 /// Other orgs in the list.
 const ORGS: usize = 200;
 
@@ -43,6 +45,8 @@ pub struct View {
     /// What is wrong with the chosen org and the gateway.
     concerns: Vec<Concern>,
     recent: Vec<RecentLine>,
+    /// The replicas that share state, if this one does.
+    replicas: Option<ReplicasSnapshot>,
     cache: CacheSummary,
     config: ConfigSnapshot,
     log: LogCounts,
@@ -120,6 +124,11 @@ impl View {
         let here = |of: &str| of == name || of == crate::telemetry::UNKNOWN;
         let concerns = all.into_iter().filter(|one| one.org.as_deref().is_none_or(here)).take(CONCERNS).collect();
         let trouble = |trouble: RecentTrouble| RecentLine { remedy: remedy(&trouble.trouble), trouble };
+        let mut replicas = snapshot.replicas.take();
+        if let Some(replicas) = &mut replicas {
+            replicas.replicas.truncate(REPLICAS);
+            replicas.orgs.retain(|org| org.org == name);
+        }
         let recent = recent.into_iter().filter(|line| here(&line.org)).take(TROUBLES).map(trouble).collect();
         Self {
             version: VERSION,
@@ -130,6 +139,7 @@ impl View {
             org: org.map(|org| OrgView::of(admin, org, &mut snapshot)),
             concerns,
             recent,
+            replicas,
             cache: telemetry.cache_summary(&name, snapshot.cache),
             config: snapshot.config,
             log,

@@ -222,6 +222,8 @@ pub enum BankEvent<'a> {
     Lost(&'a BankError),
     /// It can be written again.
     Back,
+    /// It is shared, and answered for the first time.
+    Opened,
     /// The process stopped without giving its lease back; it will count as spent.
     NotClosed(&'a BankError),
 }
@@ -257,7 +259,7 @@ fn later(wait: Option<Duration>, keeping: &Keeping) -> Duration {
 }
 
 /// The same as [`keep`] for a bank that other replicas share and that may not answer yet: until it does, nothing may be
-/// spent. Says `opened` when it did.
+/// spent.
 pub async fn join<B: Bank>(
     ledger: Ledger,
     org: Arc<str>,
@@ -266,7 +268,6 @@ pub async fn join<B: Bank>(
     keeping: Keeping,
     stop: impl Future<Output = ()> + Send,
     report: impl Fn(BankEvent<'_>) + Send,
-    opened: impl FnOnce() + Send,
 ) {
     let mut stop = pin!(stop);
     let mut retry = None;
@@ -290,7 +291,7 @@ pub async fn join<B: Bank>(
             return ledger.stop(clock.now());
         }
     }
-    opened();
+    report(BankEvent::Opened);
     if retry.is_some() {
         report(BankEvent::Back);
     }

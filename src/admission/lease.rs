@@ -126,7 +126,10 @@ impl Lease {
         let Self::Held(held) = self else { return 0 };
         let wished = Self::usual(per_second).min(headroom / PART_OF_HEADROOM);
         held.target = wished.max(needed).max(1);
-        held.left = held.left.min(held.target.saturating_mul(2));
+        // What nobody can be given back is kept, for it has to last.
+        if !(held.shared && held.lost.is_some()) {
+            held.left = held.left.min(held.target.saturating_mul(2));
+        }
         held.target.saturating_sub(held.left)
     }
 
@@ -184,6 +187,11 @@ impl Lease {
             Self::Unbounded => None,
             Self::Held(held) => Some(held.left),
         }
+    }
+
+    /// Whether other replicas can neither be given anything back nor be asked for anything.
+    pub(super) fn is_cut_off(&self) -> bool {
+        matches!(self, Self::Held(Held { shared: true, lost: Some(_), .. }))
     }
 
     pub(super) fn is_lost(&self) -> bool {

@@ -40,8 +40,9 @@ impl Book {
         }
         let free = self.headroom_to_lease();
         let headroom = free.saturating_sub(self.others()).max(self.leased + self.allotted_out + largest);
-        let scarce = self.wanted_elsewhere()
-            || (needs > 0 && needs > headroom.saturating_sub(before + self.leased + self.allotted + self.allotted_out));
+        let held = before + self.leased + self.allotted + self.allotted_out;
+        let scarce = (self.wanted_elsewhere() || (needs > 0 && needs > headroom.saturating_sub(held)))
+            && !self.lease.is_cut_off();
         let in_use = std::mem::take(&mut self.common.asked);
         let ask = if self.stopping || !self.common.spends || (scarce && !in_use) {
             self.lease.give_up();

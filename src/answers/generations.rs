@@ -92,9 +92,22 @@ pub struct Generations {
     next_job_end: Option<Instant>,
     /// An operator wants Salesforce to be asked again about everything.
     softened: u64,
+    /// Where other replicas change something, too: until when it is certain that all they said was heard.
+    certain_until: Option<Instant>,
 }
 
 impl Generations {
+    /// Others change something, too, and what they say is known to be complete until `until`. After that everything may
+    /// have been changed.
+    pub fn certain(&mut self, until: Instant) {
+        self.certain_until = Some(until);
+    }
+
+    /// Whether others may have changed something without being heard.
+    pub fn is_uncertain(&self, now: Instant) -> bool {
+        self.certain_until.is_some_and(|until| now >= until)
+    }
+
     /// The number of the last change of anything.
     pub fn count(&self) -> u64 {
         self.count
@@ -103,8 +116,8 @@ impl Generations {
     /// What the dependencies of an answer are doing at `now`.
     pub fn standing(&mut self, deps: &Deps, now: Instant) -> Standing {
         self.end_old_jobs(now);
-        let mut standing =
-            Standing { moved: self.everything.moved, busy: self.everything.is_busy(now), softened: self.softened };
+        let busy = self.everything.is_busy(now) || self.is_uncertain(now);
+        let mut standing = Standing { moved: self.everything.moved, busy, softened: self.softened };
         let mut add = |mark: &Mark| {
             standing.moved = standing.moved.max(mark.moved);
             standing.busy |= mark.is_busy(now);
@@ -205,9 +218,13 @@ impl Generations {
 
     /// The bulk job `id` may change `touches` from now on, until its end is seen or [`JOB`] has passed.
     pub fn job(&mut self, id: &str, touches: Touches, now: Instant) {
-        let until = now + JOB;
+        self.job_until(id, touches, now + JOB, now);
+    }
+
+    /// The bulk job `id` may change `touches` until its end is seen, or until `until`.
+    pub fn job_until(&mut self, id: &str, touches: Touches, until: Instant, now: Instant) {
         if let Some(job) = self.jobs.get_mut(id) {
-            job.until = until;
+            job.until = job.until.max(until);
             return;
         }
         if self.jobs.len() >= MAX_JOBS {
@@ -228,6 +245,32 @@ impl Generations {
         if let Some(job) = self.jobs.remove(id) {
             self.end(&job.touches, false, now);
         }
+    }
+
+    /// What is in doubt at `now`, and for how much longer.
+    pub fn doubts(&self, now: Instant) -> Vec<(Touch, Duration)> {
+        let mut doubts = Vec::new();
+        let mut add = |mark: &Mark, touch: &dyn Fn() -> Touch| {
+            if let Some(until) = mark.doubt_until.filter(|until| now < *until) {
+                doubts.push((touch(), until.saturating_duration_since(now)));
+            }
+        };
+        add(&self.everything, &|| Touch::Everything);
+        add(&self.rows, &|| Touch::Rows);
+        for (name, object) in &self.objects {
+            add(&object.whole, &|| Touch::Object(name.clone()));
+            add(&object.some, &|| Touch::New(name.clone()));
+            for (id, row) in &object.rows {
+                add(row, &|| Touch::Row(name.clone(), *id));
+            }
+        }
+        doubts
+    }
+
+    /// The bulk jobs that are watched at `now`, what they may change, and for how much longer.
+    pub fn jobs(&self, now: Instant) -> Vec<(SmolStr, Touches, Duration)> {
+        let left = |job: &Job| job.until.saturating_duration_since(now);
+        self.jobs.iter().map(|(id, job)| (id.clone(), job.touches.clone(), left(job))).collect()
     }
 
     fn end_old_jobs(&mut self, now: Instant) {

@@ -10,6 +10,8 @@
 //!   Generations generations.rs  when what was last changed, what is being changed (pure)
 //!   Relations  relations.rs     where relationship names lead (pure)
 //!   Sessions   sessions.rs      who is entitled to kept answers (pure)
+//!   Shared     sharing.rs       what passes between the replicas of one org
+//!     Outbox Peers shared/      what is told and heard, and until when it is certain that nothing was missed (pure)
 //!   Memory     failures.rs      requests that fail the same way again and again (pure)
 //! Store        store.rs         the kept answers, bounded by bytes
 //!   Kept Whole kept.rs          one answer: what of it may be kept, how it is given out again (pure)
@@ -20,7 +22,8 @@
 //!
 //! Invariants: an answer is given out only to the principal it was fetched for, while Salesforce accepts that principal's
 //! session; never after anything it depends on was changed by way of this gateway, nor while that is being changed or may
-//! be; and it holds no cookie, no error, no locator and no part of a body. What is in doubt is not kept.
+//! be; and it holds no cookie, no error, no locator and no part of a body. What is in doubt is not kept. Where several replicas
+//! serve an org, each hears of the others' changes, and what may have been missed is in doubt.
 //! The rules and the stage that applies them are elsewhere: nothing here sends, waits for or refuses a call.
 
 mod effect;
@@ -35,6 +38,8 @@ mod relations;
 mod room;
 mod rules;
 mod sessions;
+mod shared;
+mod sharing;
 mod store;
 mod touch;
 mod wish;
@@ -56,6 +61,7 @@ pub use question::{Kind, Question};
 pub use relations::{Objects, Resolved, Shape};
 pub use room::{Room, Taken};
 pub use rules::{Entry, Rules};
+pub use sharing::{Certainty, Heard, Traffic};
 pub use store::Store;
 pub use touch::{Touch, Touches, lower};
 pub use wish::Wish;
@@ -69,6 +75,8 @@ pub struct Answers(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     clock: Clock,
+    /// What names this process to other replicas, if there may be some.
+    replica: Option<SmolStr>,
     orgs: Mutex<Orgs>,
     store: Mutex<Option<Store>>,
     flights: Arc<Flights>,
@@ -84,7 +92,14 @@ struct Orgs {
 impl Answers {
     /// Nothing is kept yet.
     pub fn new(clock: Clock) -> Self {
-        let inner = Inner { clock, orgs: Mutex::default(), store: Mutex::default(), flights: Arc::default() };
+        Self::shared(clock, None)
+    }
+
+    /// The same of one of several replicas: `replica` names it to the others, and nothing is kept or given out of an org
+    /// until they are heard.
+    pub fn shared(clock: Clock, replica: Option<&str>) -> Self {
+        let replica = replica.map(SmolStr::new);
+        let inner = Inner { clock, replica, orgs: Mutex::default(), store: Mutex::default(), flights: Arc::default() };
         Self(Arc::new(inner))
     }
 
@@ -98,7 +113,7 @@ impl Answers {
             return Arc::clone(org);
         }
         orgs.last += 1;
-        let org = Arc::new(OrgAnswers::new(orgs.last, self.0.clock));
+        let org = Arc::new(OrgAnswers::new(orgs.last, self.0.clock, self.0.replica.as_deref()));
         orgs.known.insert(name.clone(), (instance.to_owned(), Arc::clone(&org)));
         org
     }

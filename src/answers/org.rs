@@ -5,14 +5,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use smol_str::SmolStr;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::failures::{Exact, Failure, Memory, Recalled, Remembering, Spot};
-use super::generations::Generations;
+use super::generations::{Generations, JOB};
 use super::kept::Kept;
 use super::relations::{Relations, Resolved, Shape};
 use super::room::{Rooms, Taken};
 use super::sessions::{SessionId, Sessions};
+use super::shared::{Event, millis};
+use super::sharing::Shared;
 use super::touch::{Deps, Lower, Touch, Touches};
 use crate::call::{Call, Principal};
 use crate::clock::Clock;
@@ -22,10 +26,12 @@ use crate::salesforce::soql::Reads;
 #[derive(Debug)]
 pub struct OrgAnswers {
     number: u32,
-    clock: Clock,
+    pub(super) clock: Clock,
     /// Locked before `state`, where both are.
     relations: Mutex<Relations>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
+    /// There is something to tell other replicas.
+    pub(super) posted: Notify,
     rooms: Mutex<Rooms>,
     /// Locked before `state`, where both are.
     memory: Mutex<Memory>,
@@ -34,9 +40,11 @@ pub struct OrgAnswers {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    generations: Generations,
+pub(super) struct State {
+    pub(super) generations: Generations,
     sessions: Sessions,
+    /// What passes between this replica and others, if there may be others.
+    pub(super) shared: Option<Box<Shared>>,
 }
 
 /// What one look found.
@@ -53,12 +61,22 @@ pub struct Look {
 }
 
 impl OrgAnswers {
-    pub(super) fn new(number: u32, clock: Clock) -> Self {
+    /// `replica` names this process to others, if there may be others.
+    pub(super) fn new(number: u32, clock: Clock, replica: Option<&str>) -> Self {
+        let mut state = State::default();
+        if let Some(replica) = replica {
+            let now = clock.now();
+            state.generations.certain(now);
+            // What is made anew under the name of an org counts its messages anew.
+            let name = smol_str::format_smolstr!("{replica}.{number}");
+            state.shared = Some(Box::new(Shared::new(name, now)));
+        }
         Self {
             number,
             clock,
             relations: Mutex::default(),
-            state: Mutex::default(),
+            state: Mutex::new(state),
+            posted: Notify::new(),
             rooms: Mutex::default(),
             memory: Mutex::default(),
             failures: AtomicUsize::new(0),
@@ -133,6 +151,12 @@ impl OrgAnswers {
 
     /// Salesforce rejected the session of `who`.
     pub fn session_ended(&self, who: Principal, recheck: Duration) {
+        self.post(|| Event::SessionEnded(who.0, millis(recheck)));
+        self.end_session(who, recheck);
+    }
+
+    /// The same, said by another replica.
+    pub(super) fn end_session(&self, who: Principal, recheck: Duration) {
         let now = self.clock.now();
         self.state.lock().sessions.ended(who, now, recheck);
         self.forget_failures(|other| other != who);
@@ -140,6 +164,12 @@ impl OrgAnswers {
 
     /// Some session was given back, nobody knows whose.
     pub fn sessions_ended(&self) {
+        self.post(|| Event::SessionsEnded);
+        self.end_sessions();
+    }
+
+    /// The same, said by another replica.
+    pub(super) fn end_sessions(&self) {
         let now = self.clock.now();
         self.state.lock().sessions.all_ended(now);
         self.forget_failures(|_| false);
@@ -147,19 +177,25 @@ impl OrgAnswers {
 
     /// A call is about to be sent that may change `touches`.
     pub fn write(self: &Arc<Self>, touches: Touches, now: Instant) -> Writing {
-        let touches = self.state.lock().generations.begin(touches, now);
-        Writing { org: Arc::clone(self), touches: Some(touches) }
+        let mut state = self.state.lock();
+        let touches = state.generations.begin(touches, now);
+        let call = state.shared.as_mut().map_or(0, |shared| shared.outbox.begin(&touches));
+        self.tell(&state);
+        drop(state);
+        Writing { org: Arc::clone(self), touches: Some(touches), call }
     }
 
     /// Something may change `touches` for as long as `lasts`.
     pub fn doubt(&self, touches: Touches, lasts: Duration) {
         let now = self.clock.now();
+        self.post(|| Event::Doubt(touches.clone(), millis(lasts)));
         self.state.lock().generations.doubt(touches, now + lasts, now);
     }
 
     /// Bulk job `id` may be changing `touches` from now on.
     pub fn job(&self, id: &str, touches: Touches) {
         let now = self.clock.now();
+        self.post(|| Event::Job(SmolStr::new(id), touches.clone(), millis(JOB)));
         self.state.lock().generations.job(id, touches, now);
     }
 
@@ -171,23 +207,34 @@ impl OrgAnswers {
     /// The bulk job has come to its end.
     pub fn job_ended(&self, id: &str) {
         let now = self.clock.now();
+        if self.knows_job(id) {
+            self.post(|| Event::JobEnd(SmolStr::new(id)));
+        }
         self.state.lock().generations.job_ended(id, now);
     }
 
     /// Makes what depends on `touch` old.
     pub fn purge(&self, touch: Touch) {
         let now = self.clock.now();
+        self.post(|| Event::Purge(touch.clone()));
         self.state.lock().generations.purge(touch, now);
     }
 
     /// Makes what depends on `touch` no longer fresh: it is given out only in the place of a failure.
     pub fn soften(&self, touch: Touch) {
         let now = self.clock.now();
+        self.post(|| Event::Soften(touch.clone()));
         self.state.lock().generations.soften(touch, now);
     }
 
     /// The same of all answers that were kept for principals which are shown as `short`; returns how many there are.
     pub fn soften_principal(&self, short: &str) -> usize {
+        self.post(|| Event::Principal(SmolStr::new(short), false));
+        self.make_principal_soft(short)
+    }
+
+    /// The same, said by another replica.
+    pub(super) fn make_principal_soft(&self, short: &str) -> usize {
         let mut state = self.state.lock();
         let number = state.generations.number();
         state.sessions.soften_where(|who| who.short() == short, number)
@@ -195,6 +242,12 @@ impl OrgAnswers {
 
     /// Makes all answers old that were kept for principals which are shown as `short`; returns how many there were.
     pub fn purge_principal(&self, short: &str) -> usize {
+        self.post(|| Event::Principal(SmolStr::new(short), true));
+        self.make_principal_old(short)
+    }
+
+    /// The same, said by another replica.
+    pub(super) fn make_principal_old(&self, short: &str) -> usize {
         let now = self.clock.now();
         self.forget_failures(|who| who.short() != short);
         self.state.lock().sessions.end_where(|who| who.short() == short, now)
@@ -259,7 +312,7 @@ impl State {
                 let standing = self.generations.standing(deps, now);
                 !standing.busy && standing.moved.max(standing.softened) <= as_of
             }
-            None => self.generations.count() <= as_of,
+            None => !self.generations.is_uncertain(now) && self.generations.count() <= as_of,
         }
     }
 }
@@ -269,6 +322,8 @@ impl State {
 pub struct Writing {
     org: Arc<OrgAnswers>,
     touches: Option<Touches>,
+    /// Its number, by which other replicas know it.
+    call: u64,
 }
 
 impl Writing {
@@ -284,6 +339,10 @@ impl Writing {
             let mut state = self.org.state.lock();
             let more = state.generations.begin(touches.clone(), now);
             state.generations.end(&more, false, now);
+            if let Some(shared) = &mut state.shared {
+                shared.outbox.post(Event::Again(self.call));
+            }
+            self.org.tell(&state);
         }
     }
 
@@ -295,7 +354,12 @@ impl Writing {
     fn end(&mut self, doubt: bool) {
         if let Some(touches) = self.touches.take() {
             let now = self.org.clock.now();
-            self.org.state.lock().generations.end(&touches, doubt, now);
+            let mut state = self.org.state.lock();
+            state.generations.end(&touches, doubt, now);
+            if let Some(shared) = &mut state.shared {
+                shared.outbox.end(self.call, doubt);
+            }
+            self.org.tell(&state);
         }
     }
 }

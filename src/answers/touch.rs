@@ -1,5 +1,6 @@
 //! What a call changes, and what an answer depends on: the two sides of every decision about old answers.
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use smallvec::SmallVec;
 use smol_str::{SmolStr, StrExt as _};
 
@@ -40,23 +41,42 @@ impl RowId {
     }
 }
 
+impl Serialize for RowId {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let text = std::str::from_utf8(&self.0).map_err(ser::Error::custom)?;
+        to.serialize_str(text)
+    }
+}
+
+impl<'de> Deserialize<'de> for RowId {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = SmolStr::deserialize(from)?;
+        Self::parse(&text).ok_or_else(|| de::Error::custom("not a record id"))
+    }
+}
+
 /// An object's name as it is compared.
 pub fn lower(name: &str) -> Lower {
     name.to_ascii_lowercase_smolstr()
 }
 
-/// Something that a call may change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Something that a call may change. Replicas tell each other in the short names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Touch {
     /// Anything: rows, what objects look like, who may see what.
+    #[serde(rename = "all")]
     Everything,
     /// Rows of any object.
+    #[serde(rename = "rows")]
     Rows,
     /// Rows of one object, which ones is not known.
+    #[serde(rename = "o")]
     Object(Lower),
     /// One row.
+    #[serde(rename = "r")]
     Row(Lower, RowId),
     /// Rows that were not there before.
+    #[serde(rename = "n")]
     New(Lower),
 }
 

@@ -20,6 +20,7 @@ mod cache;
 mod demo;
 mod explain;
 mod pause;
+mod replicas;
 #[cfg(feature = "demo")]
 mod simulate;
 
@@ -54,6 +55,8 @@ enum Verb {
     Pause(pause::PauseArguments),
     /// Let a paused caller or class go on.
     Resume(pause::PauseArguments),
+    /// Show the replicas that share state with a running gateway.
+    Replicas(replicas::ReplicasArguments),
     /// Show, open and close the circuit breakers of a running gateway.
     Breaker(breaker::BreakerArguments),
     /// Look after the answers that a running gateway keeps in memory.
@@ -131,6 +134,7 @@ pub fn run() -> ExitCode {
         Verb::Budget(arguments) => budget::run(&arguments),
         Verb::Pause(arguments) => pause::run(&arguments, "pause"),
         Verb::Resume(arguments) => pause::run(&arguments, "resume"),
+        Verb::Replicas(arguments) => replicas::run(&arguments),
         Verb::Breaker(arguments) => breaker::run(&arguments),
         Verb::Cache(arguments) => cache::run(&arguments),
         Verb::Ready(admin) => ready(&admin),

@@ -32,7 +32,8 @@ pub struct IdentityFile {
     /// For whom `jwt_bearer` signs. Default: the org's `login_url`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audience: Option<Text<Phrase>>,
-    /// The refresh token. Needed by `refresh_token`. If Salesforce rotates it, the new one is known until a restart only.
+    /// The refresh token. Needed by `refresh_token`. If Salesforce rotates it, the new one is kept, sealed, in the store of
+    /// `state.redis`; without it, it is known until a restart only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refresh_token: Option<SecretRef>,
     /// Where it logs in. Default: `/services/oauth2/token` at the org's `login_url`; at its `instance_url` for
@@ -76,7 +77,8 @@ pub enum FlowName {
 #[serde(default, deny_unknown_fields)]
 pub struct GatewayTokensFile {
     /// Secrets of at least 32 characters. The first seals tokens, all open them, so that keys can be replaced without a
-    /// gap. Replicas need the same ones. Default: random for each process, so that apps log in again after a restart.
+    /// gap. Replicas need the same ones. Default: drawn from `state.redis.keys`; without it, random for each process, so that
+    /// apps log in again after a restart.
     pub keys: Vec<SecretRef>,
     /// How long a token is valid.
     pub lifetime: Text<Period>,

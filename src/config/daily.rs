@@ -239,7 +239,7 @@ pub enum OnLossWord {
     Continue,
     /// Only for a shared store: what was leased is spent, then calls are refused.
     SpendLease,
-    /// Only for a shared store: what was leased is spent, then each replica's part of half of what was left for sure.
+    /// Only for a shared store: what was leased is spent, then what was set aside for this replica while the store was there.
     SafeShare,
 }
 
@@ -260,9 +260,20 @@ pub enum SharedLoss {
     Refuse,
     /// What was leased is spent, then calls are refused.
     SpendLease,
-    /// What was leased is spent, then each replica's part of half of what was left for sure.
+    /// What was leased is spent, then what was set aside for this replica while the store was there.
     #[default]
     SafeShare,
+}
+
+impl SharedLoss {
+    /// As it is written.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refuse => "refuse",
+            Self::SpendLease => "spend_lease",
+            Self::SafeShare => "safe_share",
+        }
+    }
 }
 
 const MEMORY: &str = "memory";

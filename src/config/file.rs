@@ -79,7 +79,8 @@ pub struct ConfigFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runtimes: Option<Count<1, 256>>,
     /// Secret of at least 16 characters that keys the hash which tells Salesforce users apart without revealing
-    /// their tokens. Default: random for each process. Several replicas need a common one to agree on users.
+    /// their tokens. Several replicas need a common one to agree on users. Default: drawn from `state.redis.keys`; without
+    /// it, random for each process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub principal_key: Option<SecretRef>,
     /// The tokens that apps get when they log in with their gateway key, for orgs with `auth`.

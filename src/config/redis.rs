@@ -37,6 +37,9 @@ pub struct RedisFile {
     pub client_certificate: Option<KeyPairFile>,
     /// What the names of its keys begin with. Gateways that share one belong together.
     pub prefix: Text<Name>,
+    /// What this replica is called where replicas are listed. Default: the variable `HOSTNAME`, or an id made up at each start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<Text<Phrase>>,
     /// How long an answer may take before the store counts as lost.
     pub timeout: Text<Period>,
 }
@@ -51,6 +54,7 @@ impl Default for RedisFile {
             ca: None,
             client_certificate: None,
             prefix: Text(Name("weirkeeper".into())),
+            name: None,
             timeout: Text(Period(Duration::from_secs(1))),
         }
     }
@@ -94,6 +98,8 @@ pub struct Redis {
     pub client_certificate: Option<KeyPair>,
     /// What the names of its keys begin with.
     pub prefix: SmolStr,
+    /// What this replica is called, if it has a name.
+    pub name: Option<SmolStr>,
     /// At least one. The first seals, all open.
     pub keys: Vec<Secret>,
     /// How long an answer may take.

@@ -11,7 +11,7 @@ use super::Ways;
 use super::doors::Door;
 use crate::admission::Scale;
 use crate::admission::slots::Slots;
-use crate::answers::Answers;
+use crate::answers::{Answers, Certainty, Traffic};
 use crate::body::ByteBudget;
 use crate::call::{CallerId, OrgId};
 use crate::clock::Clock;
@@ -24,8 +24,8 @@ use crate::outcome::FailureKind;
 use crate::refusal::Reason;
 use crate::telemetry::{
     BreakerSnapshot, BreakersSnapshot, BudgetSnapshot, BufferedBytes, BulkBatches, CacheSnapshot, ConfigSnapshot,
-    ListenerSnapshot, ObjectRoom, PaceSnapshot, RetrySnapshot, RuntimeSnapshot, SlotsSnapshot, Snapshot,
-    SpendingSnapshot, SpendingSteps, Telemetry, TopClients, UNKNOWN, UpstreamSnapshot,
+    GenerationsSnapshot, ListenerSnapshot, ObjectRoom, PaceSnapshot, RetrySnapshot, RuntimeSnapshot, SlotsSnapshot,
+    Snapshot, SpendingSnapshot, SpendingSteps, Telemetry, TopClients, UNKNOWN, UpstreamSnapshot,
 };
 
 /// What came of the reloads so far.
@@ -119,6 +119,7 @@ impl Parts {
         snapshot.buffered_bytes =
             BufferedBytes { used: self.buffers.used() as u64, limit: live.config.limits.buffered_bytes_total };
         snapshot.cache = kept(&self.answers);
+        snapshot.generations = generations(&live, self.clock.now());
         snapshot.budgets = budgets(&live, self.clock.now());
         for budget in &mut snapshot.budgets {
             budget.shared = self.ledgers.standing(&budget.org);
@@ -168,6 +169,23 @@ pub fn kept(answers: &Answers) -> CacheSnapshot {
     let objects = answers.by_object().into_iter();
     let objects = objects.map(|(org, object, bytes, answers)| ObjectRoom { org, object, bytes, answers }).collect();
     CacheSnapshot { bytes, limit, answers: count, flights: answers.flights().len() as u64, objects }
+}
+
+/// What replicas tell each other of every org's changes, as far as anything is kept.
+pub fn generations(live: &Live, now: Instant) -> Vec<GenerationsSnapshot> {
+    let one = |org: &LiveOrg| {
+        let traffic = org.answers.traffic()?;
+        let doubt = match org.answers.certainty(now) {
+            Certainty::Doubt(why) => Some(why),
+            Certainty::Alone | Certainty::Certain => None,
+        };
+        let Traffic { sent, received, gaps, peers } = traffic;
+        Some(GenerationsSnapshot { org: org.name.to_string(), doubt, replicas: peers, sent, received, gaps })
+    };
+    if live.cache.is_none() {
+        return Vec::new();
+    }
+    live.orgs().iter().filter_map(one).collect()
 }
 
 /// The budget of every org at `now`.

@@ -22,7 +22,7 @@ use crate::body::ByteBudget;
 use crate::call::Family;
 use crate::clock::Clock;
 use crate::config::watch::{Reload, Watcher};
-use crate::config::{AccessTo, Config, State};
+use crate::config::{AccessTo, Config};
 use crate::edge::listener::{BindError, raise_open_files};
 use crate::edge::tls::TlsError;
 use crate::edge::workers::{WorkerSettings, Workers};
@@ -32,21 +32,35 @@ use crate::live::{InForce, Lasting, Live, Unusable};
 use crate::outcome::RequestIds;
 use crate::stack::{self, Local, Shared};
 use crate::stages::breakers::Wanted;
-#[cfg(feature = "redis")]
-use crate::store::Store;
 use crate::tasks::Tasks;
 use crate::telemetry::{EventFormat, Level, Log, LogOptions, Output, Telemetry, TelemetryOptions};
 
+#[cfg(not(feature = "redis"))]
+mod alone;
 mod doors;
 pub mod figures;
+#[cfg(feature = "redis")]
+mod generations;
 mod issuers;
 pub mod panics;
+#[cfg(feature = "redis")]
+mod places;
 pub mod poll;
+#[cfg(feature = "redis")]
+mod presence;
+#[cfg(feature = "redis")]
+mod replicas;
+#[cfg(feature = "redis")]
+mod sharing;
 mod signals;
 #[cfg(feature = "otlp")]
 mod traces;
 
+#[cfg(not(feature = "redis"))]
+use alone::Sharing;
 use doors::{Door, Renewal};
+#[cfg(feature = "redis")]
+use sharing::Sharing;
 
 /// How long the start waits for a store that replicas share.
 const SHARED_STATE: Duration = Duration::from_secs(1);
@@ -128,6 +142,7 @@ pub struct Gateway {
     addresses: Vec<SocketAddr>,
     admin_address: SocketAddr,
     reloads: Arc<figures::Reloads>,
+    sharing: Option<Sharing>,
 }
 
 impl Gateway {
@@ -152,10 +167,19 @@ impl Gateway {
         let admin_address = admin_listener.local_addr().map_err(system("cannot tell the admin listener's address"))?;
 
         let tasks = Tasks::new();
-        let ledgers = remembering(&config.state, clock, telemetry.log(), &tasks)?;
-        let answers = Answers::new(clock);
-        let lasting = Lasting { telemetry: telemetry.clone(), ledgers, answers, made_up_key, dial: None, clock };
+        let sharing = Sharing::open(&config, clock, telemetry.log(), &tasks)?;
+        let ledgers = match &sharing {
+            Some(sharing) => sharing.ledgers()?,
+            None => Ledgers::open(&config.state, clock, telemetry.log().clone())?,
+        };
+        let answers = sharing.as_ref().map_or_else(|| Answers::new(clock), Sharing::answers);
+        let shelves = sharing.as_ref().map(Sharing::shelves);
+        let lasting =
+            Lasting { telemetry: telemetry.clone(), ledgers, answers, made_up_key, dial: None, clock, shelves };
         let live = Live::new(Arc::new(config), &lasting, None)?;
+        if let Some(sharing) = &sharing {
+            sharing.adopt(&live);
+        }
         lasting.ledgers.read(SHARED_STATE).await;
         let config = Arc::clone(&live.config);
         let watcher = Watcher::new(&config);
@@ -175,7 +199,10 @@ impl Gateway {
         let counts = Arc::new(Counts::default());
         let ways = Arc::new(Mutex::new(Vec::new()));
         let workers = start_workers(&config, clock, &drain, &counts, shared.clone(), Arc::clone(&ways))?;
-        poll::keep(shared, &tasks);
+        let polls = poll::keep(shared, sharing.as_ref().map(Sharing::elect), &tasks);
+        if let Some(sharing) = &sharing {
+            sharing.keep(&in_force, &tasks)?;
+        }
         let failed = Arc::new(AtomicUsize::new(0));
         for listener in listeners {
             let accepting = workers.accept(listener, &tasks);
@@ -225,6 +252,10 @@ impl Gateway {
                 ledgers: lasting.ledgers.clone(),
             },
         );
+        if let Some(sharing) = &sharing {
+            // After the figures of orgs, of which it says what is shared.
+            sharing.show(&telemetry, &admin, &in_force, &polls);
+        }
         issuers::keep(Arc::clone(&in_force), clock, &tasks, telemetry.log().clone());
         #[cfg(feature = "otlp")]
         traces::keep(Arc::clone(&in_force), clock, &tasks, telemetry.clone());
@@ -242,6 +273,7 @@ impl Gateway {
             addresses,
             admin_address,
             reloads,
+            sharing,
         };
         gateway.announce(open_files.ok().flatten());
         Ok(gateway)
@@ -296,6 +328,9 @@ impl Gateway {
         tokio::time::sleep(self.in_force.load().config.limits.drain_notice).await;
         self.drain.begin();
         let left = self.workers.finished().await;
+        if let Some(sharing) = &self.sharing {
+            sharing.leave().await;
+        }
         // What is spent until now is written down, and what was leased is given back.
         self.lasting.ledgers.close().await;
         #[cfg(feature = "otlp")]
@@ -335,6 +370,9 @@ impl Gateway {
         let certificates = Renewal::read(&self.doors, config).map_err(|error| error.to_string())?;
         let earlier = self.in_force.load_full();
         let live = Live::new(Arc::clone(config), &self.lasting, Some(&earlier)).map_err(|error| error.to_string())?;
+        if let Some(sharing) = &self.sharing {
+            sharing.adopt(&live);
+        }
         self.buffers.set_limit(bytes(config.limits.buffered_bytes_total));
         self.admin.set_access(access(config));
         self.admin.set_config(config.redacted());
@@ -363,20 +401,6 @@ impl Gateway {
             ],
         );
     }
-}
-
-/// The ledgers, where they are remembered.
-fn remembering(state: &State, clock: Clock, log: &Log, tasks: &Tasks) -> Result<Ledgers, StartError> {
-    #[cfg(feature = "redis")]
-    if let State::Redis { redis, on_loss } = state {
-        let store = Store::open(redis, clock, tasks)
-            .map_err(|error| StartError::System { what: "cannot use the shared store", why: error.to_string() })?;
-        let mut random = [0; 8];
-        fill(&mut random)?;
-        return Ok(Ledgers::shared(store, *on_loss, u64::from_ne_bytes(random), clock, log.clone()));
-    }
-    let _ = tasks;
-    Ok(Ledgers::open(state, clock, log.clone())?)
 }
 
 /// Makes old what `order` names.

@@ -1,23 +1,15 @@
-//! Identities and gateway tokens of a configuration, arranged for the road.
+//! Identities of a configuration, arranged for the road.
 
 use std::sync::Arc;
 
-use super::{Lasting, Live, LiveOrg, Unusable, connector};
+use super::{Lasting, Live, LiveOrg, Unusable, connector, tokens};
 use crate::config::{self, Config, Secret};
-use crate::edge::facade::token::Sealer;
 use crate::exchange::vault::{Endpoint, Flow, Hidden, Identity, Settings, SigningKey};
 use crate::exchange::{Connector, Origin};
 use crate::salesforce::PrincipalKey;
 
 /// Where tokens come from, unless the configuration says otherwise.
 const TOKEN_PATH: &str = "/services/oauth2/token";
-
-/// What seals gateway tokens under `config`: the configured keys, or one made up for this process.
-pub(super) fn sealer(config: &Config, lasting: &Lasting) -> Result<Sealer, Unusable> {
-    let configured = config.gateway_tokens.keys.iter().map(|key| key.expose().as_bytes());
-    let made_up = config.gateway_tokens.keys.is_empty().then_some(lasting.made_up_key.as_slice());
-    Sealer::new(configured.chain(made_up)).map_err(|error| Unusable(format!("gateway_tokens: {error}")))
-}
 
 /// Gives each org its identities. One that means the same as under `earlier` keeps its token.
 pub(super) fn hold(
@@ -36,8 +28,11 @@ pub(super) fn hold(
     for (live, org) in orgs.iter_mut().zip(&config.orgs).filter(|(_, org)| !org.identities.is_empty()) {
         let known = earlier.and_then(|earlier| Earlier::of(earlier, config, org));
         for identity in &org.identities {
-            let settings = settings(org, identity, principal_key, &connector)
-                .map_err(|why| Unusable(format!("orgs.{}.auth.{}: {why}", org.name, identity.name)))?;
+            let unusable = |why: String| Unusable(format!("orgs.{}.auth.{}: {why}", org.name, identity.name));
+            let mut settings = settings(org, identity, principal_key, &connector).map_err(unusable)?;
+            let (whose, Settings { flow, endpoint, .. }) = ((org.name.as_str(), identity.name.as_str()), &settings);
+            settings.sharing =
+                tokens::sharing(config, lasting, whose, flow, endpoint).map_err(|error| unusable(error.to_string()))?;
             live.identities.push(match known.as_ref().and_then(|known| known.identity(org, identity)) {
                 Some(same) => Identity::continued(settings, same),
                 None => Identity::new(settings, lasting.clock),
@@ -124,5 +119,6 @@ fn settings(
         endpoint: Endpoint { origin, path, connector: connector.clone() },
         session: identity.session,
         principal_key: principal_key.clone(),
+        sharing: None,
     })
 }

@@ -445,6 +445,7 @@ mod tests {
             ledgers: Ledgers::forgetful(clock, telemetry.log().clone()),
             answers: crate::answers::Answers::new(clock),
             made_up_key: Zeroizing::new([7; 32]),
+            shelves: None,
             dial: None,
             clock,
         };

@@ -306,7 +306,12 @@ where
             return self.inner.call(passage).await;
         };
         if asked.look.busy {
-            return self.inner.call(passage).await.map(|reply| told(reply, "weirkeeper;fwd=miss;detail=changing"));
+            let why = if org.answers.is_in_doubt(passage.now) {
+                "weirkeeper;fwd=miss;detail=doubt"
+            } else {
+                "weirkeeper;fwd=miss;detail=changing"
+            };
+            return self.inner.call(passage).await.map(|reply| told(reply, why));
         }
         let wish = &asked.question.wish;
         let principal = asked.who.call.principal;

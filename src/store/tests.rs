@@ -19,12 +19,14 @@ fn settings(port: u16) -> config::Redis {
         ca: None,
         client_certificate: None,
         prefix: "wk".into(),
+        name: None,
         keys: Vec::new(),
         timeout: Duration::from_millis(300),
     }
 }
 
-fn store(port: u16) -> Store {
+/// A store at `port` of this machine.
+pub(crate) fn store(port: u16) -> Store {
     Store::open(&settings(port), Clock::start(), &Tasks::new()).unwrap()
 }
 

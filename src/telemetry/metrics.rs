@@ -3,19 +3,12 @@
 //!
 //! What requests count is in [`Metrics`]; what is read at each scrape is in [`Gauges`] and [`ProcessMetrics`].
 
-use std::borrow::Cow;
-
 use prometheus::proto::{MetricFamily, MetricType};
-use smol_str::SmolStr;
 
 pub use super::buckets::{OverheadBuckets, RequestBuckets};
-use super::cells::{Counters, Histograms, IsCounter, IsGauge, LabelSet, Scraped, Series};
-pub use super::results::{ConnectResult, ConnectionState, LoginResult, RefreshResult, ReloadResult};
-use crate::admission::Hurry;
-use crate::call::{Class, Family, Operation};
-use crate::exchange::vault::State;
-use crate::outcome::{CacheResult, Errand, FailureKind, PollResult, Purse, Remembered, RetryResult, Source};
-use crate::refusal::Reason;
+use super::cells::{Counters, Histograms, IsCounter, IsGauge, Scraped, Series};
+pub use super::label_sets::*;
+pub use super::results::{ConnectResult, ConnectionState, LoginResult, RefreshResult, ReloadResult, ShareResult};
 
 /// Declares a struct of metrics; describes and collects them in the order they stand.
 macro_rules! metrics {
@@ -44,171 +37,6 @@ macro_rules! metrics {
             }
         }
     };
-}
-
-/// Declares the labels of one metric.
-macro_rules! labels {
-    ($(#[$meta:meta])* $name:ident { $($label:ident: $kind:ty),* $(,)? }) => {
-        $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-        pub struct $name { $(#[doc = concat!("The label `", stringify!($label), "`.")] pub $label: $kind),* }
-
-        impl LabelSet for $name {
-            const NAMES: &'static [&'static str] = &[$(stringify!($label)),*];
-
-            fn values(&self) -> Vec<Cow<'_, str>> {
-                vec![$(self.$label.text()),*]
-            }
-        }
-    };
-}
-
-labels! {
-    /// Of metrics that have one series.
-    NoLabels {}
-}
-labels! {
-    /// Of `requests_total`.
-    RequestLabels {
-        org: SmolStr, caller: SmolStr, class: Class, family: Family, object: SmolStr, operation: Operation,
-        status: Status, source: Source,
-    }
-}
-labels! {
-    /// Of what a caller uses.
-    UseLabels { org: SmolStr, caller: SmolStr, class: Class, family: Family }
-}
-labels! {
-    /// Of refusals.
-    RefusalLabels { org: SmolStr, caller: SmolStr, reason: Reason }
-}
-labels! {
-    /// Of `upstream_errors_total`.
-    UpstreamErrorLabels { org: SmolStr, family: Family, kind: &'static str, error_code: SmolStr }
-}
-labels! {
-    /// Of breakers.
-    BreakerLabels { org: SmolStr, family: Family }
-}
-labels! {
-    /// Of `retries_total`.
-    RetryLabels { org: SmolStr, reason: Purse, result: RetryResult }
-}
-labels! {
-    /// Of `retry_budget_left`.
-    PurseLabels { org: SmolStr, reason: Purse }
-}
-labels! {
-    /// Of `remembered_failures_total`.
-    RememberedLabels { org: SmolStr, result: Remembered }
-}
-labels! {
-    /// Of `record_failures_total`.
-    RecordFailureLabels { org: SmolStr, caller: SmolStr, object: SmolStr, error_code: SmolStr }
-}
-labels! {
-    /// Of what is counted by caller only.
-    CallerLabels { org: SmolStr, caller: SmolStr }
-}
-labels! {
-    /// Of `api_calls_saved_total`.
-    SavedLabels { org: SmolStr, caller: SmolStr, by: Source }
-}
-labels! {
-    /// Of `cache_events_total`.
-    CacheLabels { org: SmolStr, result: CacheResult }
-}
-labels! {
-    /// Of what is kept about one object.
-    ObjectLabels { org: SmolStr, object: SmolStr }
-}
-labels! {
-    /// Of `cache_errands_total`.
-    ErrandLabels { org: SmolStr, caller: SmolStr, errand: Errand }
-}
-labels! {
-    /// Of `pace_refusals_total`.
-    PaceRefusalLabels { org: SmolStr, caller: SmolStr, cause: Hurry }
-}
-labels! {
-    /// Of `api_version_requests_total`.
-    VersionLabels { org: SmolStr, caller: SmolStr, version: SmolStr }
-}
-labels! {
-    /// Of what is counted by org only.
-    OrgLabels { org: SmolStr }
-}
-labels! {
-    /// Of `budget_used`.
-    ViewLabels { org: SmolStr, view: &'static str }
-}
-labels! {
-    /// Of `budget_returning`.
-    WithinLabels { org: SmolStr, within: &'static str }
-}
-labels! {
-    /// Of `bank_settles_total`.
-    SettleLabels { org: SmolStr, result: &'static str }
-}
-labels! {
-    /// Of `in_flight`.
-    InFlightLabels { org: SmolStr, class: Class }
-}
-labels! {
-    /// Of `long_running_slots` and `apex_slots`.
-    SlotLabels { org: SmolStr, state: &'static str }
-}
-labels! {
-    /// Of those that wait.
-    QueueLabels { org: SmolStr, class: Class }
-}
-labels! {
-    /// Of a listener's figures.
-    ListenerLabels { listener: SmolStr }
-}
-labels! {
-    /// Of a runtime's figures.
-    RuntimeLabels { runtime: SmolStr }
-}
-labels! {
-    /// Of `upstream_connections`.
-    ConnectionLabels { org: SmolStr, state: ConnectionState }
-}
-labels! {
-    /// Of `upstream_connects_total`.
-    ConnectLabels { org: SmolStr, result: ConnectResult }
-}
-labels! {
-    /// Of `tokens_refreshed_total`.
-    RefreshLabels { org: SmolStr, identity: SmolStr, result: RefreshResult }
-}
-labels! {
-    /// Of `identity_state`.
-    IdentityStateLabels { org: SmolStr, identity: SmolStr, state: State }
-}
-labels! {
-    /// Of an identity's figures.
-    IdentityLabels { org: SmolStr, identity: SmolStr }
-}
-labels! {
-    /// Of `facade_logins_total`.
-    LoginLabels { org: SmolStr, result: LoginResult }
-}
-labels! {
-    /// Of `limits_polls_total`.
-    PollLabels { org: SmolStr, result: PollResult }
-}
-labels! {
-    /// Of `trace_spans_total`.
-    SpanLabels { result: &'static str }
-}
-labels! {
-    /// Of `config_reloads_total`.
-    ReloadLabels { result: ReloadResult }
-}
-labels! {
-    /// Of `build_info`.
-    BuildLabels { version: &'static str, profile: &'static str }
 }
 
 metrics! {
@@ -288,6 +116,11 @@ metrics! {
         long_running_slots: Scraped<SlotLabels, IsGauge>,
         /// Slots for calls that run long that others seem to leave us.
         long_running_capacity: Scraped<OrgLabels, IsGauge>,
+        /// Slots this replica may use, where replicas share them.
+        long_running_granted: Scraped<OrgLabels, IsGauge>,
+        /// Slots other replicas have, where replicas share them; also those of replicas that are gone, as long as their calls
+        /// may be in the air.
+        long_running_elsewhere: Scraped<OrgLabels, IsGauge>,
         /// Slots that class batch may hold at this hour.
         long_running_batch_at_most: Scraped<OrgLabels, IsGauge>,
         /// Calls Salesforce refused because too many ran long.
@@ -328,6 +161,14 @@ metrics! {
         bank_epochs_total: Scraped<OrgLabels, IsCounter>,
         /// Statements to the shared store, by whether it took them (taken) or could not be reached (failed).
         bank_settles_total: Scraped<SettleLabels, IsCounter>,
+        /// Replicas that share state, this one among them, when the store last answered.
+        replicas: Scraped<NoLabels, IsGauge>,
+        /// Whether the store that replicas share answers (1) or not (0).
+        store_up: Scraped<NoLabels, IsGauge>,
+        /// Commands sent to the store that replicas share, by what they were for and whether it answered.
+        store_commands_total: Scraped<CommandLabels, IsCounter>,
+        /// Whether this replica is the one of all that asks what an org has used (1) or not (0), where that is to be asked.
+        poll_chair: Scraped<OrgLabels, IsGauge>,
         /// Sent calls that go on although their caller left.
         abandoned_calls: Scraped<OrgLabels, IsGauge>,
         /// Callers' connections open on a listener.
@@ -350,6 +191,12 @@ metrics! {
         cache_object_bytes: Scraped<ObjectLabels, IsGauge>,
         /// Answers kept about an object.
         cache_object_answers: Scraped<ObjectLabels, IsGauge>,
+        /// Whether something that another replica changed may not be known here (1), so that nothing is answered from memory.
+        generations_doubt: Scraped<OrgLabels, IsGauge>,
+        /// Changes, ended sessions and purges that replicas told each other of.
+        generation_events_total: Scraped<EventLabels, IsCounter>,
+        /// How many times something that another replica told may have been missed, new connections to the store included.
+        generation_gaps_total: Scraped<OrgLabels, IsCounter>,
         /// Connections to Salesforce.
         upstream_connections: Scraped<ConnectionLabels, IsGauge>,
         /// Attempts to connect to Salesforce.
@@ -358,6 +205,8 @@ metrics! {
         upstream_resent_total: Scraped<OrgLabels, IsCounter>,
         /// Log-ins of an identity at Salesforce, by how they ended.
         tokens_refreshed_total: Scraped<RefreshLabels, IsCounter>,
+        /// Tokens of an identity shared with other replicas, by what came of it.
+        token_shares_total: Scraped<ShareLabels, IsCounter>,
         /// 1 for what an identity is doing, 0 for everything else it could do.
         identity_state: Scraped<IdentityStateLabels, IsGauge>,
         /// Calls that wait for an identity's log-in.
@@ -405,71 +254,6 @@ metrics! {
         max_fds: Scraped<NoLabels, IsGauge>,
         /// Threads of the process.
         threads: Scraped<NoLabels, IsGauge>,
-    }
-}
-
-/// A value a label can take.
-pub(super) trait LabelValue {
-    fn text(&self) -> Cow<'_, str>;
-}
-
-impl LabelValue for SmolStr {
-    fn text(&self) -> Cow<'_, str> {
-        Cow::Borrowed(self.as_str())
-    }
-}
-
-impl LabelValue for &'static str {
-    fn text(&self) -> Cow<'_, str> {
-        Cow::Borrowed(self)
-    }
-}
-
-macro_rules! closed_list_labels {
-    ($($kind:ty),+) => {
-        $(impl LabelValue for $kind {
-            fn text(&self) -> Cow<'_, str> {
-                Cow::Borrowed(self.as_str())
-            }
-        })+
-    };
-}
-closed_list_labels!(
-    Class,
-    Family,
-    Operation,
-    Source,
-    Reason,
-    FailureKind,
-    Hurry,
-    PollResult,
-    CacheResult,
-    Errand,
-    Purse,
-    Remembered,
-    RetryResult
-);
-
-/// An HTTP status as a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Status(u16);
-
-impl Status {
-    /// `status`, or `other` if it is none that HTTP defines a class for.
-    pub fn new(status: u16) -> Self {
-        Self(if (100..=599).contains(&status) { status } else { 0 })
-    }
-}
-
-impl LabelValue for Status {
-    fn text(&self) -> Cow<'_, str> {
-        if self.0 == 0 { Cow::Borrowed("other") } else { Cow::Owned(self.0.to_string()) }
-    }
-}
-
-impl LabelValue for State {
-    fn text(&self) -> Cow<'_, str> {
-        Cow::Borrowed(self.as_str())
     }
 }
 

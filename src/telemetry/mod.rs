@@ -9,6 +9,7 @@ mod buckets;
 mod budget;
 mod cells;
 mod heavy;
+mod label_sets;
 mod labels;
 mod line;
 mod log;
@@ -20,6 +21,7 @@ mod process;
 mod recent;
 mod recorder;
 mod render;
+mod replicas;
 mod results;
 mod slots;
 mod snapshot;
@@ -49,10 +51,11 @@ pub use self::process::ProcessSnapshot;
 use self::recent::{Recent, Whose};
 pub use self::recent::{RecentTrouble, Trouble};
 pub use self::render::{TEXT_FORMAT, VERSION};
+pub use self::replicas::{CommandsSnapshot, MemberSnapshot, ReplicasSnapshot, SharedSnapshot, StoreSnapshot};
 pub use self::snapshot::{
     BreakerSnapshot, BreakersSnapshot, BudgetSnapshot, BufferedBytes, CacheSnapshot, ConfigSnapshot, FacadeSnapshot,
-    IdentitySnapshot, ListenerSnapshot, ObjectRoom, PaceSnapshot, RetrySnapshot, RuntimeSnapshot, SlotsSnapshot,
-    Snapshot, SpendingSnapshot, SpendingSteps, UpstreamSnapshot,
+    GenerationsSnapshot, IdentitySnapshot, ListenerSnapshot, ObjectRoom, PaceSnapshot, RetrySnapshot, RuntimeSnapshot,
+    SlotsSnapshot, Snapshot, SpendingSnapshot, SpendingSteps, UpstreamSnapshot,
 };
 pub use self::spenders::{BulkBatches, TopClient, TopClients};
 pub use self::status::{CacheEvents, CacheStatus, CacheSummary, CallerStatus, InFlightStatus, Saved, Status, Totals};

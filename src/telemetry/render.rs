@@ -6,16 +6,16 @@ use prometheus::TextEncoder;
 use smol_str::SmolStr;
 
 use super::metrics::{
-    BuildLabels, ConnectLabels, ConnectResult, ConnectionLabels, ConnectionState, Gauges, IdentityLabels,
+    BuildLabels, ConnectLabels, ConnectResult, ConnectionLabels, ConnectionState, EventLabels, Gauges, IdentityLabels,
     IdentityStateLabels, InFlightLabels, ListenerLabels, LoginLabels, LoginResult, NoLabels, OrgLabels, ProcessMetrics,
-    RefreshLabels, RefreshResult, ReloadLabels, ReloadResult, RuntimeLabels, SpanLabels,
+    RefreshLabels, RefreshResult, ReloadLabels, ReloadResult, RuntimeLabels, ShareLabels, ShareResult, SpanLabels,
 };
 use super::{
-    ConfigSnapshot, FacadeSnapshot, IdentitySnapshot, ListenerSnapshot, ProcessSnapshot, Shared, Snapshot, Telemetry,
-    UpstreamSnapshot,
+    ConfigSnapshot, FacadeSnapshot, GenerationsSnapshot, IdentitySnapshot, ListenerSnapshot, ProcessSnapshot, Shared,
+    Snapshot, Telemetry, UpstreamSnapshot,
 };
 use crate::call::Class;
-use crate::exchange::vault::State;
+use crate::exchange::vault::{Shares, State};
 
 /// Media type of [`Telemetry::render`].
 pub const TEXT_FORMAT: &str = prometheus::TEXT_FORMAT;
@@ -86,8 +86,14 @@ impl Shared {
         let counts = self.log.counts();
         gauges.log_lines_total.set(NoLabels {}, counts.lines as f64);
         gauges.log_lines_dropped_total.set(NoLabels {}, counts.dropped as f64);
+        if let Some(replicas) = &snapshot.replicas {
+            gauges.add_replicas(replicas);
+        }
         for (result, count) in &snapshot.spans {
             gauges.trace_spans_total.set(SpanLabels { result }, *count as f64);
+        }
+        for generations in &snapshot.generations {
+            gauges.add_generations(generations);
         }
         gauges.add_config(&snapshot.config);
         gauges.build_info.set(BuildLabels { version: VERSION, profile: PROFILE }, 1.0);
@@ -103,6 +109,16 @@ impl Gauges {
         self.connections_refused_total.set(labels.clone(), listener.connections_refused as f64);
         if let Some(not_after) = listener.certificate_not_after_seconds {
             self.certificate_expiry_seconds.set(labels, not_after as f64 - now.as_secs_f64());
+        }
+    }
+
+    fn add_generations(&mut self, generations: &GenerationsSnapshot) {
+        let org = SmolStr::from(&generations.org);
+        let labels = OrgLabels { org: org.clone() };
+        self.generations_doubt.set(labels.clone(), f64::from(u8::from(generations.doubt.is_some())));
+        self.generation_gaps_total.set(labels, generations.gaps as f64);
+        for (direction, events) in [("sent", generations.sent), ("received", generations.received)] {
+            self.generation_events_total.set(EventLabels { org: org.clone(), direction }, events as f64);
         }
     }
 
@@ -135,6 +151,18 @@ impl Gauges {
         ] {
             let labels = RefreshLabels { org: org.clone(), identity: name.clone(), result };
             self.tokens_refreshed_total.set(labels, times as f64);
+        }
+        let Shares { adopted, published, unreadable, store_down } = identity.shares.unwrap_or_default();
+        for (result, times) in [
+            (ShareResult::Adopted, adopted),
+            (ShareResult::Published, published),
+            (ShareResult::Unreadable, unreadable),
+            (ShareResult::StoreDown, store_down),
+        ] {
+            if identity.shares.is_some() {
+                let labels = ShareLabels { org: org.clone(), identity: name.clone(), result };
+                self.token_shares_total.set(labels, times as f64);
+            }
         }
         for state in State::ALL {
             let labels = IdentityStateLabels { org: org.clone(), identity: name.clone(), state: *state };

@@ -26,6 +26,30 @@ impl LabelValue for RefreshResult {
     }
 }
 
+/// What came of sharing an identity's tokens with other replicas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ShareResult {
+    /// A token was taken from another replica.
+    Adopted,
+    /// One was given to the others.
+    Published,
+    /// One was there that could not be opened.
+    Unreadable,
+    /// The store did not answer, and the identity logged in for itself.
+    StoreDown,
+}
+
+impl LabelValue for ShareResult {
+    fn text(&self) -> Cow<'_, str> {
+        Cow::Borrowed(match self {
+            Self::Adopted => "adopted",
+            Self::Published => "published",
+            Self::Unreadable => "unreadable",
+            Self::StoreDown => "store_down",
+        })
+    }
+}
+
 /// How a log-in of an app ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LoginResult {

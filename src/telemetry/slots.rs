@@ -20,6 +20,10 @@ impl Gauges {
             self.long_running_slots.set(SlotLabels { org: org.clone(), state }, calls as f64);
         }
         self.long_running_capacity.set(labels(), f64::from(view.effective));
+        if let Some(shared) = &view.shared {
+            self.long_running_granted.set(labels(), f64::from(shared.granted));
+            self.long_running_elsewhere.set(labels(), f64::from(shared.elsewhere));
+        }
         self.long_running_batch_at_most.set(labels(), f64::from(view.batch_at_most));
         self.long_running_refused_total.set(labels(), view.refusals as f64);
         if let Some(apex) = &snapshot.apex {

@@ -7,6 +7,7 @@
 use serde::Serialize;
 use smol_str::SmolStr;
 
+use super::replicas::ReplicasSnapshot;
 use super::spenders::{BulkBatches, TopClients};
 use crate::admission::bank::Standing;
 use crate::admission::slots::SlotsView;
@@ -31,6 +32,9 @@ pub struct Snapshot {
     pub buffered_bytes: BufferedBytes,
     /// Answers kept in memory.
     pub cache: CacheSnapshot,
+    /// What replicas tell each other of each org's changes; empty if there is one replica only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub generations: Vec<GenerationsSnapshot>,
     /// Every org's connections to Salesforce, summed over runtimes.
     pub upstreams: Vec<UpstreamSnapshot>,
     /// Every org's budget.
@@ -43,6 +47,8 @@ pub struct Snapshot {
     pub identities: Vec<IdentitySnapshot>,
     /// Every org's own log-in.
     pub facades: Vec<FacadeSnapshot>,
+    /// This replica and the others, where several share state.
+    pub replicas: Option<ReplicasSnapshot>,
     /// Spans of traced requests, by what became of them.
     pub spans: Vec<(&'static str, u64)>,
 }
@@ -231,6 +237,23 @@ pub struct CacheSnapshot {
     /// Of those bytes and answers, the ones about each object.
     #[serde(skip)]
     pub objects: Vec<ObjectRoom>,
+}
+
+/// What replicas tell each other of one org's changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GenerationsSnapshot {
+    /// The org's name.
+    pub org: String,
+    /// Why nothing is kept or answered from memory, if that is so.
+    pub doubt: Option<&'static str>,
+    /// Other replicas that are heard.
+    pub replicas: u64,
+    /// Events told to them.
+    pub sent: u64,
+    /// Events they told.
+    pub received: u64,
+    /// How many times something they told may have been missed.
+    pub gaps: u64,
 }
 
 /// The answers kept about one object.

@@ -14,7 +14,7 @@ use crate::admission::{Funding, Hurry, Ledger, Minute, OrgBudget, OrgSettings, P
 use crate::call::{ApiCalls, ApiVersion, CallerId, Class, Family, Operation, OrgId, Principal};
 use crate::config::{BreakerMode, DailyMode, PaceMode, SlotMode};
 use crate::exchange::breaker::BreakerState;
-use crate::exchange::vault::{State, Trouble};
+use crate::exchange::vault::{Shares, State, Trouble};
 use crate::outcome::{
     CacheResult, Ending, Errand, Exchange, FailureKind, Failures, PollResult, Purse, Queued, Remembered, RequestId,
     RetryResult, Source as AnswerSource,
@@ -289,6 +289,7 @@ fn budget() -> BudgetSnapshot {
 fn filled(snapshot: &mut Snapshot) {
     snapshot.budgets.push(budget());
     let slots = Slots::new(SlotSettings::default(), Clock::start().now());
+    slots.share("one");
     let view = slots.view(Clock::start().now());
     snapshot.slots.push(SlotsSnapshot { org: "prod".into(), mode: SlotMode::Enforce, apex: Some(view.clone()), view });
     let breaker = BreakerSnapshot {
@@ -332,8 +333,24 @@ fn filled(snapshot: &mut Snapshot) {
         refreshed: 1,
         failed: 1,
         refused: 0,
+        shares: Some(Shares { adopted: 2, published: 1, unreadable: 0, store_down: 1 }),
     });
     snapshot.facades.push(FacadeSnapshot { org: "prod".into(), logins_limited: 3, ..FacadeSnapshot::default() });
+    let (doubt, replicas) = (None, 2);
+    let told = GenerationsSnapshot { org: "prod".into(), doubt, replicas, sent: 3, received: 4, gaps: 1 };
+    snapshot.generations.push(told);
+    snapshot.replicas = Some(ReplicasSnapshot {
+        replica: "00aa".into(),
+        name: "gateway-a".into(),
+        store: StoreSnapshot {
+            up: true,
+            since_seconds: 7,
+            on_loss: "safe_share",
+            commands: vec![CommandsSnapshot { purpose: "look".into(), answered: 5, failed: 1 }],
+        },
+        replicas: Vec::new(),
+        orgs: vec![SharedSnapshot { org: "prod".into(), bank_up: true, lease: Some(3), asks: Some(true), doubt: None }],
+    });
     snapshot.config.last_reload_successful = true;
 }
 

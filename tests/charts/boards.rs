@@ -18,6 +18,7 @@ use weirkeeper::config::key;
 use super::{chart, files, known, ours, said};
 use crate::blocking;
 use crate::process::{Gateway, Process, Setup, Simulator, bearer, free_address, until};
+use crate::redis::Redis;
 use crate::tools::{Home, output};
 
 /// Longer than Prometheus takes to see everything on a busy machine.
@@ -57,7 +58,7 @@ fn dashboards_are_as_grafana_wants_them() {
         output("node".as_ref(), &arguments, &node)
     };
     let all = files(&chart().join("dashboards"), ".json");
-    assert_eq!(all.len(), 5);
+    assert_eq!(all.len(), 6);
     let checked = check(&all);
     assert!(checked.status.success(), "{}", said(&checked));
 
@@ -166,6 +167,7 @@ struct Busy {
     gateway: Gateway,
     key: String,
     _simulator: Simulator,
+    _store: Redis,
     _setup: Setup,
 }
 
@@ -175,17 +177,25 @@ impl Busy {
         simulator.fault(&json!({"method": "PATCH", "action": {"close": {"apply": true, "reset": false}}}));
         simulator.fault(&json!({"client": "single", "latency_ms": 100, "action": "none"}));
         let key = key::generate().unwrap().to_string();
-        let origin = format!("http://{}", simulator.address);
+        let (origin, store) = (format!("http://{}", simulator.address), Redis::start());
         let setup = Setup::written(&format!(
             "listeners: [{{address: 127.0.0.1:0}}]
 admin: {{address: 127.0.0.1:0}}
 runtimes: 1
+state: {{redis: {{url: {{file: redis.url}}, keys: [{{file: redis.key}}]}}}}
 policy: {{mode: observe}}
 orgs:
 - name: busy
   instance_url: '{origin}'
   login_url: '{origin}'
   hosts: [127.0.0.1]
+  daily: {{poll: {{every: 1m}}}}
+  auth: {{integration: {{flow: client_credentials, client_id: 3MVGsim.app, client_secret: {{file: app.secret}}}}}}
+# Nobody calls it, so that it has to be asked what is used.
+- name: idle
+  instance_url: '{origin}'
+  login_url: '{origin}'
+  hosts: [idle.internal]
   daily: {{poll: {{every: 1m}}}}
   auth: {{integration: {{flow: client_credentials, client_id: 3MVGsim.app, client_secret: {{file: app.secret}}}}}}
 callers:
@@ -197,8 +207,10 @@ callers:
             key::sha256_hex(&key)
         ));
         setup.write("app.secret", "sim-app-secret");
+        setup.write("redis.url", &store.url());
+        setup.write("redis.key", "0123456789abcdef0123456789abcdef");
         let gateway = setup.serve();
-        Self { gateway, key, _simulator: simulator, _setup: setup }
+        Self { gateway, key, _simulator: simulator, _store: store, _setup: setup }
     }
 
     /// One round of everything.

@@ -77,9 +77,9 @@ def gateway(document, config):
     if {container[probe]["httpGet"]["path"] for probe in ("startupProbe", "livenessProbe")} != {"/livez"}:
         complain(document, "lives by something else than /livez")
     claims = [volume for volume in inner["volumes"] if "persistentVolumeClaim" in volume]
-    if config["state"] == "memory":
+    if config["state"] == "memory" or "redis" in config["state"]:
         if claims or spec["strategy"]["type"] != "RollingUpdate":
-            complain(document, "has state although it forgets")
+            complain(document, "has state of its own although it forgets or shares it")
     elif len(claims) != 1 or spec["strategy"] != {"type": "Recreate"} or spec["replicas"] > 1:
         complain(document, "shares its state")
     elif config["state"]["path"] not in [mount["mountPath"] for mount in container["volumeMounts"]]:

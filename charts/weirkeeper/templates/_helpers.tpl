@@ -32,10 +32,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* The folder that remembers what was spent; nothing with `state: memory`. */}}
+{{/* The folder that remembers what was spent; nothing with `state: memory` and in Redis. */}}
 {{- define "weirkeeper.folder" -}}
 {{- $state := .Values.config.state -}}
-{{- if kindIs "map" $state -}}{{ $state.path }}{{- else if not $state -}}/var/lib/weirkeeper{{- end -}}
+{{- if kindIs "map" $state -}}{{ default "" $state.path }}{{- else if not $state -}}/var/lib/weirkeeper{{- end -}}
+{{- end -}}
+
+{{/* Whether replicas share their state. */}}
+{{- define "weirkeeper.shared" -}}
+{{- $state := .Values.config.state -}}
+{{- if and (kindIs "map" $state) $state.redis -}}true{{- end -}}
 {{- end -}}
 
 {{/* The port of an address such as 0.0.0.0:8080 or [::]:8443. */}}
@@ -107,10 +113,17 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $folder := include "weirkeeper.folder" . -}}
 {{- if $folder -}}
 {{- if or .Values.autoscaling.enabled (gt (int .Values.replicas) 1) -}}
-{{- fail (printf "\n\nSeveral replicas cannot share the embedded state in %s: it belongs to one gateway alone.\nEither keep replicas: 1 and autoscaling.enabled: false, or write config.state: memory and read\nprofiles/high-availability.yaml, which says what several replicas do not know of each other.\n" $folder) -}}
+{{- fail (printf "\n\nSeveral replicas cannot share the embedded state in %s: it belongs to one gateway alone.\nEither keep replicas: 1 and autoscaling.enabled: false, or have them share it in Redis:\nconfig.state: {redis: {url: {env: REDIS_URL}, ...}}, see profiles/high-availability.yaml.\nWith config.state: memory each replica would count for itself.\n" $folder) -}}
 {{- end -}}
 {{- if not (hasPrefix "/" $folder) -}}
 {{- fail (printf "\n\nconfig.state.path: %s must begin with a slash: the volume is mounted there.\n" $folder) -}}
+{{- end -}}
+{{- end -}}
+{{- if include "weirkeeper.shared" . -}}
+{{- range $from := concat (list $config.state.redis.url) (default list $config.state.redis.keys) -}}
+{{- if and (kindIs "map" $from) $from.env (not (hasKey $.Values.secretEnv $from.env)) -}}
+{{- fail (printf "\n\nconfig.state.redis: no Secret gives the variable %s. Name one in secretEnv.\n" $from.env) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- $drain := include "weirkeeper.seconds" (default "30s" $limits.drain) | int -}}

@@ -12,7 +12,7 @@ use crate::telemetry::{BulkBatches, ConfigSnapshot, TopClients};
 const NOON: Duration = Duration::from_hours(500_004);
 
 fn ready() -> Readiness {
-    Readiness { ready: true, draining: false, checks: Vec::new() }
+    Readiness { ready: true, degraded: false, draining: false, checks: Vec::new() }
 }
 
 fn fine() -> Snapshot {
@@ -61,6 +61,10 @@ fn line(caller: &str, trouble: Trouble, lately: u64) -> RecentTrouble {
         first_seconds: 0,
         last_seconds: 0,
     }
+}
+
+fn check(name: &'static str, ok: bool, degraded: bool, reason: &str) -> super::super::CheckResult {
+    super::super::CheckResult { name, ok, degraded, reason: Some(reason.to_owned()) }
 }
 
 #[test]
@@ -131,16 +135,17 @@ fn the_gateways_own_state_is_said() {
     snapshot.listeners = vec![listener(3), listener(20), listener(30)];
     let unready = Readiness {
         ready: false,
+        degraded: true,
         draining: true,
-        checks: vec![super::super::CheckResult {
-            name: "workers",
-            ok: false,
-            reason: Some("1 of 2 failed".to_owned()),
-        }],
+        checks: vec![
+            check("workers", false, false, "1 of 2 failed"),
+            check("store", true, true, "degraded: it has not answered for 3 s"),
+        ],
     };
     let list = concerns(&snapshot, &[], &unready, LogCounts { lines: 1, dropped: 2 }, NOON.as_secs());
     let severities: Vec<_> = list.iter().map(|one| one.severity).collect();
-    assert_eq!(severities, [[Severity::Urgent; 3], [Severity::Warning; 3]].concat(), "{list:?}");
+    assert_eq!(severities, [[Severity::Urgent; 3].as_slice(), &[Severity::Warning; 4]].concat(), "{list:?}");
+    assert!(list.iter().any(|one| one.what.contains("store: degraded: it has not answered for 3 s")), "{list:?}");
     assert!(list[1].what.contains("workers: 1 of 2 failed"), "{list:?}");
     assert!(
         list.iter().any(|one| one.what.contains("no such key"))

@@ -34,6 +34,7 @@ function show() {
   panels.upstream(view, (family) => orders.closeBreaker(view.org.name, family));
   panels.cache(view);
   panels.recent(view);
+  panels.replicas(view);
   panels.configuration(view);
 }
 

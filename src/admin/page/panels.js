@@ -61,7 +61,7 @@ export function left(view) {
   each(meter, parts, ([kind]) => kind, ([kind]) => make("span", { class: kind }), (part, [, calls]) => {
     part.style.width = `${Math.min(100, (calls / whole) * 100)}%`;
   });
-  mark(meter, "aria-label", parts.map(([, calls, words]) => `${number(calls)} ${words}`).join(", "));
+  mark(meter, "aria-label", parts.map(([, calls, words]) => `${number(calls)} ${words}`).join(", ") || "Not known yet");
   each(byId("meter-key"), parts, ([kind]) => kind,
     ([kind]) => make("li", {}, [make("span", { class: `swatch ${kind}` }), make("span")]),
     (item, [, calls, words]) => say(item.lastElementChild, `${number(calls)} ${words}`));
@@ -173,15 +173,18 @@ export function callers(view, order) {
 export function slots(view) {
   const of = view.org?.slots;
   if (!of) return;
-  const held = of.live + of.predicted + of.ghost + of.overdraft;
+  const elsewhere = of.shared?.used_elsewhere ?? 0;
+  const held = of.live + of.predicted + of.ghost + of.overdraft + elsewhere;
   say(byId("slots-held"), number(held));
   say(byId("slots-of"), `of ${number(of.effective)} places for calls of ${span(of.after_seconds)} or longer are taken`);
-  const kinds = [["live", of.live], ["predicted", of.predicted], ["ghost", of.ghost], ["overdraft", of.overdraft]];
+  const kinds = [["live", of.live], ["predicted", of.predicted], ["ghost", of.ghost], ["overdraft", of.overdraft],
+    ["elsewhere", elsewhere]];
   const places = kinds.flatMap(([kind, count]) => Array.from({ length: Math.min(count, 100) }, () => kind));
   while (places.length < Math.min(of.slots, 100)) places.push("empty");
   each(byId("places"), places.map((kind, place) => ({ kind, place })), (one) => String(one.place), () => make("span"),
     (element, one) => mark(element, "class", one.kind));
-  const words = { live: "waited for", predicted: "expected to run long", ghost: "whose caller has left", overdraft: "without a place" };
+  const words = { live: "waited for", predicted: "expected to run long", ghost: "whose caller has left", overdraft: "without a place",
+    elsewhere: "by other replicas" };
   const said = kinds.filter(([, count]) => count > 0).map(([kind, count]) => `${number(count)} ${words[kind]}`);
   mark(byId("places"), "aria-label", said.length ? said.join(", ") : "All places are free");
   const waiting = of.queue.filter((one) => one.waiting > 0)
@@ -189,6 +192,7 @@ export function slots(view) {
   facts(byId("slots-facts"), [
     ["Taken by", said.join(", ") || "nobody"],
     ["Waiting", waiting.join("; ") || "nobody"],
+    ["This replica may use", of.shared ? `${number(of.shared.granted)}, others ${number(of.shared.elsewhere)}` : ""],
     ["Under way", counted(of.in_the_air, "call", "calls")],
     ["Refused by Salesforce", of.refusals ? `${counted(of.refusals, "long call", "long calls")} since the start` : ""],
   ]);
@@ -300,6 +304,23 @@ export function recent(view) {
     say(all, number(line.count));
     say(remedy, line.remedy);
   });
+}
+
+export function replicas(view) {
+  const of = view.replicas;
+  byId("replicas").hidden = !of;
+  if (!of) return;
+  const store = of.store.up
+    ? `The store they share has answered for ${span(of.store.since_seconds)}.`
+    : `The store they share has not answered for ${span(of.store.since_seconds)}: each goes on as on_loss says, ${plain(of.store.on_loss)}.`;
+  const asks = of.orgs.some((org) => org.asks) ? " This one asks Salesforce what is used." : "";
+  say(byId("replicas-words"), `${counted(of.replicas.length, "replica", "replicas")}. ${store}${asks}`);
+  mark(byId("replicas-words"), "class", of.store.up ? "sub" : "sub problem");
+  each(byId("replicas-list").tBodies[0], of.replicas, (one) => one.replica, () => make("tr", {}, [
+    make("th", { scope: "row" }), make("td"), make("td", { class: "num" }), make("td", { class: "num" }),
+  ]), (row, one) => cells(row, [
+    `${one.name}${one.this ? " (this one)" : ""}`, one.version, span(one.up_seconds), ago(view.now_seconds - one.heard_seconds_ago, view.now_seconds),
+  ]));
 }
 
 export function configuration(view) {

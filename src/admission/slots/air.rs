@@ -165,6 +165,11 @@ impl Air {
         self.counting.iter().filter_map(|place| self.get(*place))
     }
 
+    /// By when every call that holds a slot or is old has surely ended.
+    pub(super) fn all_end(&self) -> Option<Instant> {
+        self.counted().map(|flight| flight.since + longest(flight.about.family)).max()
+    }
+
     /// Adds or takes away (`by`) what the call at `place` is in every number.
     fn count(&mut self, place: u32, flight: &Flight, by: isize) {
         if !flight.counts() {

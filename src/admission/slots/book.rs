@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Sharing;
 use super::air::{About, Air, Flight};
 use super::capacity::Capacity;
 use super::estimates::Estimates;
 use super::line::{Line, Waiter};
 use super::presume::Presumed;
 use super::settings::SlotSettings;
+use super::share::{News, Part, Terms};
+use super::shared::{Offer, Sharer, Sight, Unusable};
 use super::turnover::Turnover;
 use crate::admission::AccountId;
 use crate::admission::ladder::{Level, Steps};
@@ -86,6 +89,8 @@ pub(super) struct Book {
     pub(super) line: Line,
     pub(super) estimates: Estimates,
     pub(super) capacity: Capacity,
+    /// What this process may use, where others use the same slots.
+    pub(super) sharer: Option<Sharer>,
     steps: Steps,
     /// How many slots batch may hold now, and how many are left to interactive calls.
     pub(super) parts: (u32, u32),
@@ -108,6 +113,7 @@ impl Book {
             line: Line::default(),
             estimates: Estimates::default(),
             capacity: Capacity::new(settings.slots),
+            sharer: None,
             steps,
             parts: settings.parts(now),
             by_caller: HashMap::default(),
@@ -165,28 +171,132 @@ impl Book {
         self.air.enter(about, self.now)
     }
 
-    /// How many slots have to come free before one more call like `about` may hold one.
-    fn lacking(&self, about: &About) -> usize {
+    /// How many slots there are: for all, for those not of class interactive, and for batch.
+    fn usable(&self) -> Part {
         let (slots, (batch_at_most, reserve)) = (self.settings.slots, self.parts);
         let effective = self.capacity.effective();
-        let share = |of: u32| (u64::from(of) * u64::from(effective) / u64::from(slots.max(1))) as usize;
+        let share =
+            |of: u32| u32::try_from(u64::from(of) * u64::from(effective) / u64::from(slots.max(1))).unwrap_or(u32::MAX);
         // With all slots taken Salesforce refuses every new call, so the last one stays free.
-        let usable = effective.saturating_sub(1).max(1) as usize;
-        // Calls that timed out may have ended long ago: that they might run on never takes more than half.
-        let overdraft = self.air.overdraft() + self.air.lost_overdraft().min(usable / 2);
+        let all = effective.saturating_sub(1).max(1);
+        let unreserved = all.saturating_sub(share(reserve)).max(1);
+        Part { all, unreserved, batch: share(batch_at_most).max(1) }
+    }
+
+    /// How many slots others than the gateway seem to leave, as those replicas say that were refused last.
+    pub(super) fn effective(&self) -> u32 {
+        let own = self.capacity.effective();
+        // One of them stays free.
+        self.sharer
+            .as_ref()
+            .filter(|sharer| sharer.facts.capacity.all > 0)
+            .map_or(own, |sharer| own.min(sharer.facts.capacity.all + 1))
+    }
+
+    /// How many slots have to come free before one more call like `about` may hold one.
+    fn lacking(&self, about: &About) -> usize {
+        let usable = self.usable();
+        let most = usable.all as usize / 2;
+        let over = |taken: usize, most: u32| (taken + 1).saturating_sub(most as usize);
         // Of an unknown kind a few are in the air without a slot: should they grow old, there has to be room for them.
-        let margin = if about.unknown && about.class == Class::Standard { PROBES.min(usable / 2) } else { 0 };
-        let taken = self.air.held() + overdraft + margin;
-        let over = |taken: usize, most: usize| (taken + 1).saturating_sub(most.max(1));
-        let unreserved = usable.saturating_sub(share(reserve));
+        let margin = |most: usize| if about.unknown && about.class == Class::Standard { most } else { 0 };
+        if let Some(sharer) = &self.sharer {
+            let limit = sharer.limit(self.now).least(usable);
+            let uses = self.uses();
+            let own = PROBES.div_ceil(sharer.facts.replicas.max(1) as usize).min(limit.all as usize / 2);
+            let taken = over(uses.all as usize + margin(own), limit.all);
+            let unreserved = over(uses.unreserved as usize, limit.unreserved);
+            return match about.class {
+                Class::Interactive => taken,
+                Class::Standard => taken.max(unreserved),
+                Class::Batch => taken.max(unreserved).max(over(uses.batch as usize, limit.batch)),
+            };
+        }
+        // Calls that timed out may have ended long ago: that they might run on never takes more than half.
+        let overdraft = self.air.overdraft() + self.air.lost_overdraft().min(most);
+        let taken = self.air.held() + overdraft + margin(PROBES.min(most));
         match about.class {
-            Class::Interactive => over(taken, usable),
-            Class::Standard => over(taken, unreserved),
+            Class::Interactive => over(taken, usable.all),
+            Class::Standard => over(taken, usable.unreserved),
             Class::Batch => {
                 let batch = self.air.held_by(Class::Batch) + overdraft;
-                over(taken, unreserved).max(over(batch, share(batch_at_most)))
+                over(taken, usable.unreserved).max(over(batch, usable.batch))
             }
         }
+    }
+
+    /// What this process takes of the slots it shares with others, but for calls of which nobody knows whether they run.
+    fn uses(&self) -> Part {
+        let (all, overdraft) = (self.air.held() + self.air.overdraft(), self.air.overdraft());
+        let batch = self.air.held_by(Class::Batch) + overdraft;
+        let unreserved = self.air.held_by(Class::Standard) + batch;
+        Part { all: count(all), unreserved: count(unreserved), batch: count(batch) }
+    }
+
+    /// What this process says to the others at `now`.
+    fn news(&self) -> News {
+        let (mut wants, unknown) = self.line.wanting();
+        if unknown && let Some(standard) = wants.get_mut(Class::Standard.index()) {
+            *standard += PROBES as u32;
+        }
+        News { capacity: self.usable(), uses: self.uses(), lost: count(self.air.lost_overdraft()), wants, leaves: None }
+    }
+
+    /// From now on it uses only what the store grants to `replica`: at first nothing.
+    pub(super) fn share(&mut self, replica: &str) {
+        self.sharer.get_or_insert_with(|| Sharer::new(replica, Terms::USUAL));
+    }
+
+    /// What the table should say that replicas share, now that it says what `sight` shows; `None` if they share none.
+    pub(super) fn offer(&mut self, sight: &Sight<'_>, now: Instant) -> Option<Result<Offer, Unusable>> {
+        self.advance(now);
+        let news = self.news();
+        let now = self.now;
+        self.sharer.as_mut().map(|sharer| sharer.offer(sight, &news, now))
+    }
+
+    /// The same, as the last word: it uses only what is in the air still.
+    pub(super) fn farewell(&mut self, sight: &Sight<'_>, now: Instant) -> Option<Result<Offer, Unusable>> {
+        self.advance(now);
+        let lost = Part { all: count(self.air.lost_overdraft()), ..Part::default() };
+        let uses = self.uses().and(lost);
+        let left = self.air.all_end().map(|end| end.saturating_duration_since(self.now)).unwrap_or_default();
+        let leaves = Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+        let news = News { uses, leaves, ..News::default() };
+        let now = self.now;
+        self.sharer.as_mut().map(|sharer| sharer.offer(sight, &news, now))
+    }
+
+    /// The store holds what was offered: who waits may fly.
+    pub(super) fn confirm(&mut self, offer: &Offer, version: u64, now: Instant) {
+        if let Some(sharer) = &mut self.sharer {
+            sharer.confirm(offer, version);
+        }
+        self.advance(now);
+        self.pump();
+    }
+
+    /// The store was not reached. `stop`: nothing more is let in until it is.
+    pub(super) fn unshared(&mut self, stop: bool) {
+        if let Some(sharer) = &mut self.sharer {
+            sharer.failed();
+            if stop {
+                sharer.stop();
+            }
+        }
+    }
+
+    /// How the sharing stands.
+    pub(super) fn sharing(&self) -> Sharing {
+        let Some(sharer) = &self.sharer else { return Sharing::default() };
+        let waits = || self.line.wanting().0.iter().any(|wants| *wants > 0);
+        let busy = self.uses().all > 0 || sharer.facts.used > 0 || sharer.facts.wanted || waits();
+        Sharing { busy, settling: sharer.facts.settling }
+    }
+
+    /// Others wait for slots that this process has and no longer needs.
+    pub(super) fn can_give(&self) -> bool {
+        self.sharer.as_ref().is_some_and(|sharer| sharer.could_give(self.uses()))
     }
 
     fn fits(&self, about: &About, caller_at_most: Option<usize>) -> bool {
@@ -267,7 +377,8 @@ impl Book {
 
     /// The same, as far as it waits for a slot.
     fn until_slot(&self, about: &About, ahead: usize) -> Option<Duration> {
-        if !about.slot {
+        // What other replicas do not use may be had soon.
+        if !about.slot || self.sharer.as_ref().is_some_and(|sharer| sharer.facts.unused) {
             return None;
         }
         let of_batch = about.class == Class::Batch;
@@ -388,6 +499,10 @@ impl Book {
     pub(super) fn now(&self) -> Instant {
         self.now
     }
+}
+
+fn count(of: usize) -> u32 {
+    u32::try_from(of).unwrap_or(u32::MAX)
 }
 
 /// Whether batch has one slot more when this call ends.

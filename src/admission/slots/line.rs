@@ -146,6 +146,18 @@ impl Line {
         self.depth.get(class.index()).copied().unwrap_or_default()
     }
 
+    /// How many of each class wait for a slot, and whether one of class standard is of an unknown kind.
+    pub(super) fn wanting(&self) -> ([u32; CLASSES], bool) {
+        let (mut wanting, mut unknown) = ([0; CLASSES], false);
+        for waiter in self.waiters.values().filter(|waiter| waiter.about.slot) {
+            unknown |= waiter.about.unknown && waiter.about.class == Class::Standard;
+            if let Some(count) = wanting.get_mut(waiter.about.class.index()) {
+                *count += 1;
+            }
+        }
+        (wanting, unknown)
+    }
+
     /// How long the one who has waited longest waits, of one class.
     pub(super) fn longest(&self, class: Class, now: Instant) -> Option<Duration> {
         let of_class = |waiter: &&Waiter| waiter.about.class == class;

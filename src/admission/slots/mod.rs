@@ -13,6 +13,8 @@
 //! | `line` | who is next |
 //! | `turnover` | how fast places in the air come free, where they are bounded |
 //! | `capacity` | how many slots others leave us |
+//! | `share` | how replicas divide the slots between them |
+//! | `shared` | what this replica may use of them |
 //! | `view` | everything there is to see |
 //!
 //! All of it but this file is pure. A call that need not wait takes a short lock when it comes and one when it ends.
@@ -24,6 +26,8 @@ mod estimates;
 mod line;
 mod presume;
 mod settings;
+mod share;
+mod shared;
 pub mod sketch;
 #[cfg(test)]
 mod tests;
@@ -37,7 +41,7 @@ use std::time::Duration;
 
 use ahash::RandomState;
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use crate::admission::settings::Mode;
@@ -49,7 +53,8 @@ use book::{Book, Said};
 pub use book::{Ask, Busy};
 pub use presume::{Presumed, is_weightless, presumed};
 pub use settings::{Hours, MOST_HOURS, QueueSettings, SlotSettings};
-pub use view::{LongCall, SlotsView, WaitingView};
+pub use shared::{Offer, Sight, Unusable};
+pub use view::{LongCall, SharedView, SlotsView, WaitingView};
 
 /// How often a call that waits looks whether time alone has changed anything.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -62,6 +67,8 @@ struct Shared {
     /// Keys the fingerprints of calls.
     key: RandomState,
     state: Mutex<State>,
+    /// Told when there is news for the replicas that share the slots.
+    news: Notify,
 }
 
 struct State {
@@ -79,6 +86,15 @@ pub enum Entered {
     Waits(Ticket),
     /// It may not even wait. How long it is expected to run, and why.
     Busy(Length, Busy),
+}
+
+/// How the sharing of slots stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// Some slots are used or waited for.
+    pub busy: bool,
+    /// The store has lost its data, and nobody gets more until every replica has spoken.
+    pub settling: bool,
 }
 
 /// A call that may be sent.
@@ -120,7 +136,7 @@ impl Slots {
     /// No calls in the air, and nothing known of any.
     pub fn new(settings: SlotSettings, now: Instant) -> Self {
         let state = State { book: Book::new(settings, now), waiting: HashMap::default() };
-        Self(Arc::new(Shared { key: RandomState::new(), state: Mutex::new(state) }))
+        Self(Arc::new(Shared { key: RandomState::new(), state: Mutex::new(state), news: Notify::new() }))
     }
 
     /// What fingerprints of calls are keyed with.
@@ -142,6 +158,9 @@ impl Slots {
             Said::Wait { number, length, position, until } => {
                 let (tell, granted) = oneshot::channel();
                 state.waiting.insert(number, tell);
+                if state.book.sharer.is_some() && length == Length::Long {
+                    self.0.news.notify_one();
+                }
                 Entered::Waits(Ticket { slots: self.clone(), number, granted, until, position, length })
             }
             Said::No(length, busy) => Entered::Busy(length, busy),
@@ -163,7 +182,42 @@ impl Slots {
     /// How many slots others seem to leave, of how many, and from which age a call takes one.
     pub fn extent(&self) -> (u32, u32, Duration) {
         let state = self.0.state.lock();
-        (state.book.capacity.effective(), state.book.settings.slots, state.book.settings.after)
+        (state.book.effective(), state.book.settings.slots, state.book.settings.after)
+    }
+
+    /// From now on it uses only what the store grants to `replica`: at first nothing.
+    pub fn share(&self, replica: &str) {
+        self.with(|book| book.share(replica));
+    }
+
+    /// Resolves when there is something to tell the other replicas.
+    pub async fn news(&self) {
+        self.0.news.notified().await;
+    }
+
+    /// Whether others should soon hear of this process again, and whether it gets no more because others have not spoken.
+    pub fn sharing(&self) -> Sharing {
+        self.with(|book| book.sharing())
+    }
+
+    /// The table that should replace the one of `sight`; `None` if nothing is shared.
+    pub fn offer(&self, sight: &Sight<'_>, now: Instant) -> Option<Result<Offer, Unusable>> {
+        self.with(|book| book.offer(sight, now))
+    }
+
+    /// The same, as this process's last word.
+    pub fn farewell(&self, sight: &Sight<'_>, now: Instant) -> Option<Result<Offer, Unusable>> {
+        self.with(|book| book.farewell(sight, now))
+    }
+
+    /// The store holds what `offer` says, in this version.
+    pub fn confirm(&self, offer: &Offer, version: u64, now: Instant) {
+        self.with(|book| book.confirm(offer, version, now));
+    }
+
+    /// The store was not reached. What was granted holds until its lease ends; with `stop` nothing more is let in.
+    pub fn unshared(&self, stop: bool) {
+        self.with(|book| book.unshared(stop));
     }
 
     /// Everything there is to see at `now`.
@@ -209,6 +263,9 @@ impl Keeper for Shared {
     fn tell(self: Arc<Self>, place: u32, fate: Fate) {
         let mut state = self.state.lock();
         state.book.tell(place, fate);
+        if state.book.can_give() {
+            self.news.notify_one();
+        }
         self.deliver(state);
     }
 }

@@ -419,6 +419,49 @@ async fn a_grant_that_nobody_takes_goes_to_the_next() {
     assert_eq!((view.in_the_air, view.predicted, view.queue[2].waiting), (0, 0, 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn where_slots_are_shared_a_long_call_waits_for_a_grant_and_a_short_one_for_nothing() {
+    let clock = Clock::start();
+    let settings = SlotSettings { slots: 4, batch_at_most: 2, reserve: 0, ..SlotSettings::default() };
+    let slots = Slots::new(settings, clock.now());
+    slots.share("one");
+    let (long, short) = (ask(LONG, Class::Batch), ask(SHORT, Class::Batch));
+    let Entered::Waits(mut waits) = slots.enter(&long, || Presumed::Long, clock.now()) else { panic!("it waits") };
+    assert!(matches!(slots.enter(&short, || Presumed::Quick, clock.now()), Entered::Free(_)));
+    // It is told to the others at once.
+    slots.news().await;
+    let mut store = (None::<Vec<u8>>, 0);
+    let mut exchange = |slots: &Slots| {
+        let sight = Sight {
+            value: store.0.as_deref(),
+            version: store.1,
+            now: clock.wall(clock.now()),
+            run: 1,
+            asked: clock.now(),
+        };
+        let offer = slots.offer(&sight, clock.now()).unwrap().unwrap();
+        store = (Some(offer.value.clone()), store.1 + 1);
+        slots.confirm(&offer, store.1, clock.now());
+    };
+    exchange(&slots);
+    assert!(slots.sharing().settling && slots.sharing().busy);
+    tokio::time::sleep(seconds(11)).await;
+    exchange(&slots);
+    let hold = waits.granted(clock).await.unwrap();
+    let shared = slots.view(clock.now()).shared.unwrap();
+    assert_eq!((shared.granted, shared.granted_batch, shared.elsewhere, shared.replicas), (2, 2, 0, 1));
+    // Without the store it goes on for a while, or not at all.
+    drop(hold);
+    slots.unshared(false);
+    let Entered::Free(_held) = slots.enter(&long, || Presumed::Long, clock.now()) else { panic!("it is granted") };
+    slots.unshared(true);
+    assert!(matches!(slots.enter(&long, || Presumed::Long, clock.now()), Entered::Waits(_)));
+    exchange(&slots);
+    assert!(matches!(slots.enter(&long, || Presumed::Long, clock.now()), Entered::Free(_)));
+    tokio::time::sleep(Duration::from_mins(5)).await;
+    assert_eq!(slots.view(clock.now()).shared.unwrap().granted, 0);
+}
+
 /// What one step of a random day does.
 #[derive(Debug, Clone)]
 enum Step {

@@ -20,6 +20,9 @@ pub struct SlotsView {
     pub slots: u32,
     /// As many of them as others seem to leave us.
     pub effective: u32,
+    /// What this process has of them, if replicas share them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shared: Option<SharedView>,
     /// How many of them class batch may hold now.
     pub batch_at_most: u32,
     /// How many of them are left to class interactive now.
@@ -48,6 +51,25 @@ pub struct SlotsView {
     pub queue_level: Level,
     /// The oldest calls that hold a slot or are old.
     pub calls: Vec<LongCall>,
+}
+
+/// One replica's part of slots that several share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct SharedView {
+    /// Slots this replica may use now.
+    pub granted: u32,
+    /// Of them, for class batch.
+    pub granted_batch: u32,
+    /// Slots other replicas have.
+    pub elsewhere: u32,
+    /// Of them, those that calls take, or may.
+    pub used_elsewhere: u32,
+    /// Slots of replicas that are not heard of: they come back when nothing of theirs can be in the air.
+    pub unheard: u32,
+    /// Replicas that are heard of, this one included.
+    pub replicas: u32,
+    /// The store has lost its data, and not every replica has spoken since: nobody gets more.
+    pub settling: bool,
 }
 
 /// Those of one class that wait.
@@ -111,7 +133,19 @@ impl SlotsView {
         };
         Self {
             slots: book.settings.slots,
-            effective: book.capacity.effective(),
+            effective: book.effective(),
+            shared: book.sharer.as_ref().map(|sharer| {
+                let (limit, facts) = (sharer.limit(now), &sharer.facts);
+                SharedView {
+                    granted: limit.all,
+                    granted_batch: limit.batch,
+                    elsewhere: facts.elsewhere,
+                    used_elsewhere: facts.used,
+                    unheard: facts.gone,
+                    replicas: facts.replicas,
+                    settling: facts.settling,
+                }
+            }),
             batch_at_most: book.parts.0,
             reserve: book.parts.1,
             after_seconds: seconds(book.settings.after),

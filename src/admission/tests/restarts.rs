@@ -385,6 +385,7 @@ fn office(ceiling: u64, on_loss: OnLoss) -> Office {
             log.lock().push(match event {
                 BankEvent::Lost(_) => "lost",
                 BankEvent::Back => "back",
+                BankEvent::Opened => "opened",
                 BankEvent::NotClosed(_) => "not closed",
             });
         };

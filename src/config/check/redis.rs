@@ -85,9 +85,15 @@ impl Check<'_> {
             ca,
             client_certificate,
             prefix: written.prefix.0.0.clone(),
+            name: written.name.as_ref().map(|name| name.0.0.clone()).or_else(|| self.host_name()),
             keys,
             timeout,
         })
+    }
+
+    /// What the machine or the pod is called, if its environment says so.
+    fn host_name(&self) -> Option<SmolStr> {
+        self.outside.variable("HOSTNAME").filter(|name| !name.is_empty()).map(SmolStr::from)
     }
 
     fn sentinel(&mut self, at: &At, written: &SentinelFile) -> Option<Sentinel> {

@@ -23,7 +23,7 @@ use crate::exchange::connect::{Connector, Origin, Protocol};
 const LONGEST_ANSWER: usize = 64 * 1_024;
 /// Name, TCP, proxy and TLS.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Everything together.
+/// Everything together, if nobody else waits for how it ends.
 pub(super) const TOTAL: Duration = Duration::from_secs(20);
 
 /// Where tokens come from.
@@ -45,9 +45,14 @@ pub(super) struct Reply {
     pub(super) body: Zeroizing<Vec<u8>>,
 }
 
-/// Posts `form` to `endpoint`.
-pub(super) async fn post(endpoint: &Endpoint, clock: Clock, form: Zeroizing<Vec<u8>>) -> Result<Reply, Trouble> {
-    match timeout(TOTAL, exchange(endpoint, clock, form)).await {
+/// Posts `form` to `endpoint`; gives up after `total`.
+pub(super) async fn post(
+    endpoint: &Endpoint,
+    clock: Clock,
+    form: Zeroizing<Vec<u8>>,
+    total: Duration,
+) -> Result<Reply, Trouble> {
+    match timeout(total, exchange(endpoint, clock, form)).await {
         Ok(result) => result,
         Err(_) => Err(Trouble::Unreachable),
     }

@@ -51,11 +51,18 @@ closed_list! {
 }
 
 /// A token rejected sooner than this after it was issued counts against the identity.
-const SETTLED: Duration = Duration::from_secs(10);
+pub(super) const SETTLED: Duration = Duration::from_secs(10);
 /// Wait after the first failure; doubled by each further one.
 const FIRST_STEP: Duration = Duration::from_secs(1);
 /// Longest wait between two attempts.
 const LAST_STEP: Duration = Duration::from_mins(1);
+/// How often an identity that was refused is looked up among what replicas share: another one may have a token by now.
+const LOOKS_AGAIN: Duration = Duration::from_secs(10);
+
+/// How long to wait after the `nth` failure in a row.
+pub(super) fn step(nth: u32) -> Duration {
+    FIRST_STEP.saturating_mul(1 << nth.saturating_sub(1).min(6)).min(LAST_STEP)
+}
 
 /// What a call that needs a token has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,8 +85,15 @@ pub(super) enum Want {
 enum Phase {
     Resting,
     LoggingIn,
-    BackOff { until: Instant, why: Trouble },
-    Refused { why: Trouble },
+    BackOff {
+        until: Instant,
+        why: Trouble,
+    },
+    /// With `look_at`, it is looked up then whether another replica has a token.
+    Refused {
+        why: Trouble,
+        look_at: Option<Instant>,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -100,31 +114,48 @@ pub(super) struct Core {
     failures: u32,
     /// Tokens in a row that were rejected before they had settled.
     strikes: u32,
+    /// What was granted last is a look at what replicas share, and no log-in.
+    looks_only: bool,
     logins: Logins,
 }
 
 impl Core {
     /// Nothing known, `per_hour` log-ins allowed.
     pub(super) fn new(per_hour: u32) -> Self {
-        Self { phase: Phase::Resting, held: None, epoch: 0, failures: 0, strikes: 0, logins: Logins::new(per_hour) }
+        Self {
+            phase: Phase::Resting,
+            held: None,
+            epoch: 0,
+            failures: 0,
+            strikes: 0,
+            looks_only: false,
+            logins: Logins::new(per_hour),
+        }
     }
 
-    /// Decides for one call. A grant to log in is given once; [`Self::granted`], [`Self::failed`] or [`Self::refused`]
-    /// must follow it.
+    /// Decides for one call. A grant to log in is given once; one of [`Self::granted`], [`Self::adopted`],
+    /// [`Self::failed`], [`Self::held_back`] and [`Self::refused`] must follow it, and [`Self::begins`] before that if
+    /// the token endpoint is asked.
     pub(super) fn want(&mut self, now: Instant) -> Want {
         let held = self.held.filter(|held| held.ends.is_none_or(|ends| now < ends));
         let otherwise = |want| if held.is_some() { Want::Use } else { want };
         match self.phase {
             Phase::LoggingIn => otherwise(Want::Wait),
-            Phase::Refused { why } => otherwise(Want::Never(why)),
+            Phase::Refused { look_at: Some(at), .. } if held.is_none() && now >= at => {
+                self.phase = Phase::LoggingIn;
+                self.looks_only = true;
+                Want::LogIn
+            }
+            Phase::Refused { why, .. } => otherwise(Want::Never(why)),
             Phase::BackOff { until, why } if now < until => otherwise(Want::NotBefore(until, why)),
             Phase::Resting | Phase::BackOff { .. } => {
                 if held.is_some_and(|held| now < held.renew_at) {
                     return Want::Use;
                 }
-                match self.logins.take(now) {
+                match self.logins.spare(now) {
                     Ok(()) => {
                         self.phase = Phase::LoggingIn;
+                        self.looks_only = false;
                         if held.is_some() { Want::UseAndLogIn } else { Want::LogIn }
                     }
                     Err(again) => otherwise(Want::NotBefore(again, Trouble::LoginBudget)),
@@ -133,16 +164,36 @@ impl Core {
         }
     }
 
+    /// Whether the grant under way is for a look at what replicas share, and for no log-in.
+    pub(super) fn looks_only(&self) -> bool {
+        self.looks_only
+    }
+
+    /// The log-in that was granted begins: it counts.
+    pub(super) fn begins(&mut self, now: Instant) {
+        // There was one to spare when it was granted, and only one log-in is under way.
+        let _ = self.logins.take(now);
+    }
+
     /// A log-in brought a token that lives `certain` (if the answer said so) or about `expected`. Returns
     /// its epoch, and when it is to be renewed.
     pub(super) fn granted(&mut self, now: Instant, certain: Option<Duration>, expected: Duration) -> (u64, Instant) {
-        let life = certain.map_or(expected, |certain| certain.min(expected));
+        let renew_at = now + renewed_after(certain, expected);
+        (self.adopted(now, renew_at, certain.map(|certain| now + certain)), renew_at)
+    }
+
+    /// There is a token issued at `since`. Returns its epoch.
+    pub(super) fn adopted(&mut self, since: Instant, renew_at: Instant, ends: Option<Instant>) -> u64 {
         self.epoch += 1;
         self.failures = 0;
         self.phase = Phase::Resting;
-        let renew_at = now + life * 4 / 5;
-        self.held = Some(Held { epoch: self.epoch, since: now, renew_at, ends: certain.map(|certain| now + certain) });
-        (self.epoch, renew_at)
+        self.held = Some(Held { epoch: self.epoch, since, renew_at, ends });
+        self.epoch
+    }
+
+    /// No log-in is to be made before `until`, as replicas know together.
+    pub(super) fn held_back(&mut self, until: Instant, why: Trouble) {
+        self.phase = Phase::BackOff { until, why };
     }
 
     /// A log-in failed for a reason that may pass. `jitter` (0 to 1) spreads replicas.
@@ -151,9 +202,9 @@ impl Core {
         self.back_off(now, why, self.failures, jitter);
     }
 
-    /// A log-in was refused for good.
-    pub(super) fn refused(&mut self, why: Trouble) {
-        self.phase = Phase::Refused { why };
+    /// A log-in was refused for good. If it is `shared` with other replicas, one of them may have a token later.
+    pub(super) fn refused(&mut self, now: Instant, why: Trouble, shared: bool) {
+        self.phase = Phase::Refused { why, look_at: shared.then(|| now + LOOKS_AGAIN) };
     }
 
     /// Salesforce rejected the token of `epoch`; true if it was the current one, which is then gone.
@@ -186,7 +237,7 @@ impl Core {
         match self.phase {
             Phase::LoggingIn => (State::Refreshing, None, None),
             Phase::BackOff { until, why } if now < until => (State::BackOff, Some(why), Some(until)),
-            Phase::Refused { why } => (State::Refused, Some(why), None),
+            Phase::Refused { why, .. } => (State::Refused, Some(why), None),
             Phase::Resting | Phase::BackOff { .. } if self.held.is_some() => (State::Fresh, None, None),
             Phase::Resting | Phase::BackOff { .. } => (State::Empty, None, None),
         }
@@ -198,10 +249,14 @@ impl Core {
     }
 
     fn back_off(&mut self, now: Instant, why: Trouble, nth: u32, jitter: f64) {
-        let step = FIRST_STEP.saturating_mul(1 << nth.saturating_sub(1).min(6)).min(LAST_STEP);
-        let until = now + step.mul_f64(0.75 + 0.25 * jitter.clamp(0.0, 1.0));
+        let until = now + step(nth).mul_f64(0.75 + 0.25 * jitter.clamp(0.0, 1.0));
         self.phase = Phase::BackOff { until, why };
     }
+}
+
+/// How long after it was issued a token is renewed.
+pub(super) fn renewed_after(certain: Option<Duration>, expected: Duration) -> Duration {
+    certain.map_or(expected, |certain| certain.min(expected)) * 4 / 5
 }
 
 #[cfg(test)]
@@ -291,11 +346,24 @@ mod tests {
     fn a_refusal_is_final_until_the_configuration_is_loaded_again() {
         let (mut core, now) = start();
         core.want(now);
-        core.refused(Trouble::Refused);
+        core.refused(now, Trouble::Refused, false);
         assert_eq!(core.want(now + secs(1_000_000)), Want::Never(Trouble::Refused));
         assert_eq!(core.state(now).0, State::Refused);
         core.reconsider();
         assert_eq!(core.want(now), Want::LogIn);
+    }
+
+    #[test]
+    fn a_refusal_that_replicas_share_is_looked_up_again_and_again_without_a_log_in() {
+        let (mut core, now) = start();
+        core.want(now);
+        assert!(!core.looks_only());
+        core.refused(now, Trouble::Refused, true);
+        assert_eq!(core.want(now + secs(9)), Want::Never(Trouble::Refused));
+        assert_eq!((core.want(now + secs(10)), core.looks_only()), (Want::LogIn, true));
+        assert_eq!(core.want(now + secs(10)), Want::Wait, "one look at a time");
+        core.adopted(now + secs(5), now + secs(100), None);
+        assert_eq!(core.want(now + secs(11)), Want::Use);
     }
 
     #[test]
@@ -329,6 +397,7 @@ mod tests {
                 match what {
                     0 | 1 => if let Want::LogIn | Want::UseAndLogIn = core.want(now) {
                         prop_assert!(!under_way);
+                        core.begins(now);
                         under_way = true;
                         made.push(now);
                     },

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeyPair;
-use aws_lc_rs::signature::RSA_PKCS1_SHA256;
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use rustls::pki_types::PrivateKeyDer;
@@ -57,6 +57,11 @@ impl SigningKey {
         };
         der.zeroize();
         pair.map(Self)
+    }
+
+    /// What tells it from other keys.
+    fn public(&self) -> &[u8] {
+        self.0.public_key().as_ref()
     }
 
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, BadKey> {
@@ -146,6 +151,27 @@ impl Flow {
         Ok(form.0)
     }
 
+    /// What says as whom it logs in, without secrets.
+    pub(super) fn open_parts(&self) -> Vec<&str> {
+        match self {
+            Self::ClientCredentials { client_id, .. } => vec!["client_credentials", client_id],
+            Self::JwtBearer { client_id, username, audience, .. } => vec!["jwt_bearer", client_id, username, audience],
+            Self::RefreshToken { client_id, .. } => vec!["refresh_token", client_id],
+        }
+    }
+
+    /// What proves that, for a fingerprint.
+    pub(super) fn hidden_parts(&self) -> Vec<&[u8]> {
+        match self {
+            Self::ClientCredentials { client_secret, .. } => vec![client_secret.expose().as_bytes()],
+            Self::JwtBearer { key, .. } => vec![key.public()],
+            Self::RefreshToken { client_secret, refresh_token, .. } => {
+                let secret = client_secret.as_ref().map_or("", Hidden::expose);
+                vec![secret.as_bytes(), refresh_token.expose().as_bytes()]
+            }
+        }
+    }
+
     /// Whether the log-in depends on what time it is.
     pub(super) fn tells_time(&self) -> bool {
         matches!(self, Self::JwtBearer { .. })
@@ -197,7 +223,6 @@ mod tests {
     use aws_lc_rs::encoding::AsDer as _;
     use aws_lc_rs::encoding::Pkcs8V1Der;
     use aws_lc_rs::rsa::KeySize;
-    use aws_lc_rs::signature::KeyPair as _;
     use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
     use super::*;

@@ -12,13 +12,13 @@ use serde::Serialize;
 use smol_str::SmolStr;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
-use zeroize::Zeroizing;
 
-use super::answer::{self, Answered, Grant, User};
-use super::ask::{self, Endpoint};
+use super::answer::User;
+use super::ask::Endpoint;
 use super::core::{Core, State, Trouble, Want};
-use super::flow::{Flow, Hidden};
-use crate::body::wiped;
+use super::errand::LogIn;
+use super::flow::Flow;
+use super::sharing::{Bond, Counts, Shares, Sharing};
 use crate::call::Principal;
 use crate::clock::Clock;
 use crate::salesforce::PrincipalKey;
@@ -29,9 +29,7 @@ const MOST_WAITING: usize = 2_000;
 /// How long a caller without a deadline waits: longer than a log-in may take.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 /// Log-ins a user may make in an hour (facts 1.5).
-const LOGINS_PER_HOUR: u32 = 3_600;
-/// Clocks that differ by less are the same: an assertion leaves room for it.
-const SKEW_THAT_MATTERS: i64 = 30;
+pub(super) const LOGINS_PER_HOUR: u32 = 3_600;
 
 /// What makes an identity.
 #[derive(Debug)]
@@ -48,15 +46,17 @@ pub struct Settings {
     pub session: Duration,
     /// Keys the hash of its user.
     pub principal_key: PrincipalKey,
+    /// How it shares its tokens with other replicas, if there may be any.
+    pub sharing: Option<Arc<Sharing>>,
 }
 
 /// An access token in force, ready to be put into requests. It is wiped when nobody holds it any more.
 pub struct Token {
-    epoch: u64,
-    authorization: HeaderValue,
-    session: HeaderValue,
-    renew_at: Instant,
-    jwt: bool,
+    pub(super) epoch: u64,
+    pub(super) authorization: HeaderValue,
+    pub(super) session: HeaderValue,
+    pub(super) renew_at: Instant,
+    pub(super) jwt: bool,
 }
 
 impl Token {
@@ -98,33 +98,34 @@ pub struct NoToken {
 
 /// A Salesforce user whose credentials the gateway holds. Share it by `Arc`.
 pub struct Identity {
-    settings: Settings,
-    clock: Clock,
-    shared: Arc<Shared>,
+    pub(super) settings: Settings,
+    pub(super) clock: Clock,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// What outlives a reload that leaves the identity as it is.
-struct Shared {
-    current: ArcSwapOption<Token>,
-    who: ArcSwap<Who>,
-    core: Mutex<Core>,
+pub(super) struct Shared {
+    pub(super) current: ArcSwapOption<Token>,
+    pub(super) who: ArcSwap<Who>,
+    /// Never locked while `bond` is.
+    pub(super) core: Mutex<Core>,
+    pub(super) bond: Mutex<Bond>,
     /// Everybody who waits looks again.
-    changed: Notify,
+    pub(super) changed: Notify,
     waiting: AtomicUsize,
-    /// The refresh token that replaced the configured one. It is lost with the process.
-    rotated: Mutex<Option<Hidden>>,
     /// Salesforce's clock less ours, in seconds.
-    skew: AtomicI64,
-    ok: AtomicU64,
-    failed: AtomicU64,
-    refused: AtomicU64,
+    pub(super) skew: AtomicI64,
+    pub(super) ok: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) shares: Counts,
 }
 
 /// Whose identity this is, as far as known.
 #[derive(Debug)]
-struct Who {
-    principal: Principal,
-    user: Option<User>,
+pub(super) struct Who {
+    pub(super) principal: Principal,
+    pub(super) user: Option<User>,
 }
 
 /// One identity at one moment.
@@ -152,6 +153,8 @@ pub struct IdentitySnapshot {
     pub failed: u64,
     /// Log-ins that were refused, since the start.
     pub refused: u64,
+    /// What was shared with other replicas; absent if there are none.
+    pub shares: Option<Shares>,
 }
 
 impl fmt::Debug for Identity {
@@ -173,11 +176,12 @@ impl Identity {
             core: Mutex::new(Core::new(LOGINS_PER_HOUR)),
             changed: Notify::new(),
             waiting: AtomicUsize::new(0),
-            rotated: Mutex::default(),
+            bond: Mutex::default(),
             skew: AtomicI64::new(0),
             ok: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            shares: Counts::default(),
         };
         Arc::new(Self { settings, clock, shared: Arc::new(shared) })
     }
@@ -186,6 +190,7 @@ impl Identity {
     /// Only for settings that mean the same; they may name other files, roots or proxies.
     pub fn continued(settings: Settings, earlier: &Self) -> Arc<Self> {
         earlier.shared.core.lock().reconsider();
+        earlier.shared.bond.lock().pardons();
         Arc::new(Self { settings, clock: earlier.clock, shared: Arc::clone(&earlier.shared) })
     }
 
@@ -231,9 +236,9 @@ impl Identity {
             match want {
                 Want::Use | Want::Wait => {}
                 Want::UseAndLogIn | Want::LogIn => {
-                    let (login, identity) =
-                        (LogIn { shared: Arc::clone(shared), clock: self.clock, done: false }, Arc::clone(self));
-                    tasks.spawn(async move { identity.log_in(login).await });
+                    let (login, identity) = (LogIn::new(shared, self.clock), Arc::clone(self));
+                    let later = tasks.clone();
+                    tasks.spawn(async move { identity.log_in(login, &later).await });
                 }
                 Want::NotBefore(again, why) => {
                     return Err(NoToken { why, again: Some(again.saturating_duration_since(now)) });
@@ -264,6 +269,7 @@ impl Identity {
         let mut core = self.shared.core.lock();
         if core.rejected(epoch, now, fastrand::f64()) {
             self.shared.current.store(None);
+            self.shared.bond.lock().rejects(epoch);
         }
     }
 
@@ -287,46 +293,9 @@ impl Identity {
             refreshed: read(&shared.ok),
             failed: read(&shared.failed),
             refused: read(&shared.refused),
+            shares: self.settings.sharing.is_some().then(|| shared.shares.read()),
         }
     }
-
-    /// Makes the log-in that was granted.
-    async fn log_in(&self, login: LogIn) {
-        let (shared, settings) = (&self.shared, &self.settings);
-        let skew = shared.skew.load(Ordering::Relaxed);
-        let wall = shifted(self.clock.wall(self.clock.now()), skew);
-        let rotated = shared.rotated.lock().clone();
-        // Signing takes about a millisecond, once in an hour or so.
-        let Ok(form) = settings.flow.form(wall, rotated.as_ref()) else {
-            return login.refused(Trouble::Refused);
-        };
-        let reply = match ask::post(&settings.endpoint, self.clock, form).await {
-            Ok(reply) => reply,
-            Err(why) => return login.failed(why),
-        };
-        let ours = self.clock.wall(self.clock.now());
-        let measured = reply.date.map(|theirs| theirs.as_secs().cast_signed() - ours.as_secs().cast_signed());
-        if let Some(measured) = measured {
-            shared.skew.store(if measured.abs() > SKEW_THAT_MATTERS { measured } else { 0 }, Ordering::Relaxed);
-        }
-        match answer::read(reply.status, &reply.body, ours) {
-            Answered::Granted(grant) => login.granted(*grant, settings),
-            Answered::Failed(why) => login.failed(why),
-            // An assertion made with a wrong clock: the next is made with Salesforce's.
-            Answered::Refused(why)
-                if settings.flow.tells_time()
-                    && measured.is_some_and(|measured| (measured - skew).abs() > SKEW_THAT_MATTERS) =>
-            {
-                login.failed(why);
-            }
-            Answered::Refused(why) => login.refused(why),
-        }
-    }
-}
-
-fn shifted(wall: Duration, seconds: i64) -> Duration {
-    let by = Duration::from_secs(seconds.unsigned_abs());
-    if seconds < 0 { wall.saturating_sub(by) } else { wall.saturating_add(by) }
 }
 
 /// A place among those who wait; given back on drop.
@@ -345,76 +314,4 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// The one log-in under way. Dropped before its end (its runtime stops, a defect), it counts as failed, so that the next
-/// caller can try.
-struct LogIn {
-    shared: Arc<Shared>,
-    clock: Clock,
-    done: bool,
-}
-
-impl LogIn {
-    fn granted(mut self, grant: Grant, settings: &Settings) {
-        let (shared, now) = (&self.shared, self.clock.now());
-        let Grant { token, user, life, rotated } = grant;
-        let (Some(authorization), Some(session)) = (secret_value("Bearer ", &token), secret_value("", &token)) else {
-            return self.failed(Trouble::Garbage);
-        };
-        if let Some(rotated) = rotated {
-            *shared.rotated.lock() = Some(rotated);
-        }
-        if let Some(user) = user {
-            let principal = settings.principal_key.user(&user.org, &user.user);
-            shared.who.store(Arc::new(Who { principal, user: Some(user) }));
-        }
-        let mut core = shared.core.lock();
-        let (epoch, renew_at) = core.granted(now, life, settings.session);
-        let jwt = answer::is_jwt(token.expose());
-        shared.current.store(Some(Arc::new(Token { epoch, authorization, session, renew_at, jwt })));
-        drop(core);
-        shared.ok.fetch_add(1, Ordering::Relaxed);
-        self.finish();
-    }
-
-    fn failed(mut self, why: Trouble) {
-        self.fail(why);
-        self.finish();
-    }
-
-    fn refused(mut self, why: Trouble) {
-        self.shared.core.lock().refused(why);
-        self.shared.refused.fetch_add(1, Ordering::Relaxed);
-        self.finish();
-    }
-
-    fn fail(&self, why: Trouble) {
-        self.shared.core.lock().failed(self.clock.now(), why, fastrand::f64());
-        self.shared.failed.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn finish(&mut self) {
-        self.done = true;
-        self.shared.changed.notify_waiters();
-    }
-}
-
-impl Drop for LogIn {
-    fn drop(&mut self) {
-        if !self.done {
-            self.fail(Trouble::Interrupted);
-            self.finish();
-        }
-    }
-}
-
-/// A header value whose bytes are wiped with its last clone, and which hyper never shows or indexes.
-fn secret_value(before: &str, secret: &Hidden) -> Option<HeaderValue> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(before.len() + secret.expose().len()));
-    bytes.extend_from_slice(before.as_bytes());
-    bytes.extend_from_slice(secret.expose().as_bytes());
-    let mut value = HeaderValue::from_maybe_shared(wiped(bytes)).ok()?;
-    value.set_sensitive(true);
-    Some(value)
 }

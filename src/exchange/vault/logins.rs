@@ -25,12 +25,15 @@ impl Logins {
         Self { limit, used: 0, counts: [0; MINUTES], began: None, minute: 0 }
     }
 
+    /// Whether one can be had; else when the next can.
+    pub(super) fn spare(&mut self, now: Instant) -> Result<(), Instant> {
+        self.roll(now);
+        if self.used >= self.limit { Err(self.frees_at(now)) } else { Ok(()) }
+    }
+
     /// Takes one; else says when the next can be had.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        self.roll(now);
-        if self.used >= self.limit {
-            return Err(self.frees_at(now));
-        }
+        self.spare(now)?;
         let place = place(self.minute);
         if let Some(count) = self.counts.get_mut(place) {
             *count += 1;

@@ -84,6 +84,7 @@ fn settings(flow: Flow, connector: &Connector) -> Settings {
         },
         session: Duration::from_hours(2),
         principal_key: PrincipalKey::new(b"0123456789abcdef"),
+        sharing: None,
     }
 }
 

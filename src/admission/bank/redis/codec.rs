@@ -23,7 +23,7 @@ impl Args {
         self
     }
 
-    fn number(&mut self, number: impl ToString) -> &mut Self {
+    fn number(&mut self, number: impl ToString + Copy) -> &mut Self {
         self.0.push(number.to_string().into_bytes());
         self
     }
@@ -126,8 +126,8 @@ pub(super) fn told(answer: &Value) -> Option<Told> {
             scarce: said.number()? != 0,
             recovering: said.number()? != 0,
             paused_version: said.number()?,
-            paused: said.paused()?,
-            reading: said.reading()?,
+            paused: said.maybe(|said| read_pauses(said.bytes()?)).ok()?,
+            reading: said.maybe(reading).ok()?,
             allotted: said.list(Said::number)?,
             cells: said.list(|said| Some(Cell { key: read_key(said.text()?)?, calls: said.number()? }))?,
             members: said.list(Said::known)?,
@@ -140,6 +140,14 @@ pub(super) fn told(answer: &Value) -> Option<Told> {
 pub(super) fn remembered(answer: &Value) -> Option<Remembered> {
     let mut said = Said(answer.many()?.iter());
     Some(Remembered { epoch: said.number()?, seq: said.number()?, taken: said.number()? != 0 })
+}
+
+/// It makes no sense.
+struct Garbage;
+
+fn reading(said: &Value) -> Option<ReadAt> {
+    let mut said = Said(said.many()?.iter());
+    Some(ReadAt { used: said.number()?, limit: said.number()?, at: said.number()? })
 }
 
 struct Said<'a>(std::slice::Iter<'a, Value>);
@@ -171,22 +179,11 @@ impl<'a> Said<'a> {
         })
     }
 
-    /// `Some(None)` where nothing was said.
-    fn paused(&mut self) -> Option<Option<Paused>> {
-        match self.0.next()? {
-            Value::Nil => Some(None),
-            said => read_pauses(said.bytes()?).map(Some),
-        }
-    }
-
-    /// `Some(None)` where nothing was said.
-    fn reading(&mut self) -> Option<Option<ReadAt>> {
-        match self.0.next()? {
-            Value::Nil => Some(None),
-            said => {
-                let mut said = Self(said.many()?.iter());
-                Some(Some(ReadAt { used: said.number()?, limit: said.number()?, at: said.number()? }))
-            }
+    /// What `read` makes of it; nothing where nothing was said.
+    fn maybe<T>(&mut self, read: impl FnOnce(&'a Value) -> Option<T>) -> Result<Option<T>, Garbage> {
+        match self.0.next().ok_or(Garbage)? {
+            Value::Nil => Ok(None),
+            said => read(said).map(Some).ok_or(Garbage),
         }
     }
 

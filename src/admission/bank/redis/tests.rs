@@ -179,7 +179,8 @@ impl Dice<'_> {
         let replica = self.replica();
         let member = state.members.get(&replica).cloned().unwrap_or_default();
         let at = (time + self.below(120_000)).saturating_sub(60_000);
-        let deltas = (0..self.below(4)).map(|_| Delta { key: self.key(time), calls: self.below(40) as i64 - 10 });
+        let deltas = (0..self.below(4))
+            .map(|_| Delta { key: self.key(time), calls: i64::try_from(self.below(40)).unwrap() - 10 });
         let deltas = deltas.collect();
         let mut allotted = BTreeMap::new();
         for _ in 0..self.below(3) {
@@ -270,12 +271,12 @@ impl Bench {
         }
         let there = self.books.ask(&self.dump, &codec::Args::default()).await.unwrap();
         let there = String::from_utf8(there.bytes().unwrap().to_vec()).unwrap();
-        pretty_assertions(&there, &dump(state));
+        agree(&there, &dump(state));
     }
 }
 
 /// Says the lines that differ.
-fn pretty_assertions(there: &str, here: &str) {
+fn agree(there: &str, here: &str) {
     let differ = |one: &str, other: &str| {
         one.lines().filter(|line| !other.lines().any(|there| there == *line)).collect::<Vec<_>>().join("\n")
     };
@@ -294,6 +295,7 @@ fn settings(port: u16) -> config::Redis {
         ca: None,
         client_certificate: None,
         prefix: "wk".into(),
+        name: None,
         keys: Vec::new(),
         timeout: Duration::from_secs(5),
     }

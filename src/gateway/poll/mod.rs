@@ -2,9 +2,15 @@
 //!
 //! One poller for each org. It stays silent while callers' answers say what is used, so a busy org is never asked. What it
 //! asks is a call like any other: counted, logged, and refused where nothing is left. After a failure it waits longer and
-//! longer.
+//! longer. Of several replicas that share state one asks for all.
 
-use std::collections::HashSet;
+#[cfg(feature = "redis")]
+mod chair;
+#[cfg(feature = "redis")]
+pub mod seat;
+
+use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +19,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
 use parking_lot::Mutex;
 use smol_str::SmolStr;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tower::Service;
 
@@ -40,30 +47,109 @@ const NOTICE: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_mins(1);
 /// And after many.
 const LAST_WAIT: Duration = Duration::from_hours(1);
+/// How soon one that did not ask so far notices that it shall.
+const TURN: Duration = Duration::from_secs(1);
 
-/// Asks every org that is to be asked, for as long as the process lives.
-pub fn keep(shared: Shared, tasks: &Tasks) {
-    let own = tasks.clone();
+/// What a question is asked under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ticket {
+    /// Nobody else could ask.
+    Alone,
+    /// Of all replicas this one was elected; whoever is elected later has a higher number.
+    Fence(u64),
+}
+
+/// The right to ask one org.
+pub trait Right: fmt::Debug + Send + Sync {
+    /// What may be asked under at `now`, if anything.
+    fn ticket(&self, now: Instant) -> Option<Ticket>;
+
+    /// Whether what was asked under `ticket` may still be taken in at `now`.
+    fn holds(&self, ticket: Ticket, now: Instant) -> bool {
+        match ticket {
+            Ticket::Alone => true,
+            Ticket::Fence(_) => self.ticket(now) == Some(ticket),
+        }
+    }
+}
+
+/// The right of the only replica.
+#[derive(Debug)]
+struct Own;
+
+impl Right for Own {
+    fn ticket(&self, _: Instant) -> Option<Ticket> {
+        Some(Ticket::Alone)
+    }
+}
+
+/// Makes the right to ask an org, which is given up once nobody is at the other end of the second argument.
+pub type Elect = Box<dyn Fn(&SmolStr, watch::Receiver<()>) -> Arc<dyn Right> + Send + Sync>;
+
+/// Whoever asks. Cloning is one reference count.
+#[derive(Clone)]
+pub struct Polls(Arc<Inner>);
+
+struct Inner {
+    shared: Shared,
+    elect: Option<Elect>,
+    /// Every org that is being asked, and the right to ask it.
+    asked: Mutex<HashMap<SmolStr, Arc<dyn Right>>>,
+}
+
+impl fmt::Debug for Polls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Polls").field("asked", &self.0.asked.lock()).finish_non_exhaustive()
+    }
+}
+
+/// Asks every org that is to be asked, for as long as the process lives. Where several replicas share state, the right to do
+/// so comes from `elect`.
+pub fn keep(shared: Shared, elect: Option<Elect>, tasks: &Tasks) -> Polls {
+    let polls = Polls(Arc::new(Inner { shared, elect, asked: Mutex::default() }));
+    let (kept, own) = (polls.clone(), tasks.clone());
     tasks.spawn_background(async move {
-        let asked: Arc<Mutex<HashSet<SmolStr>>> = Arc::default();
         loop {
-            for org in shared.in_force.load().orgs().iter().filter(|org| org.poll.is_some()) {
-                if !asked.lock().insert(org.name.clone()) {
-                    continue;
-                }
-                let (name, shared, asked) = (org.name.clone(), shared.clone(), Arc::clone(&asked));
-                own.spawn_background(async move {
-                    poll(&name, &shared).await;
-                    asked.lock().remove(&name);
-                });
-            }
+            kept.begin(&own);
             tokio::time::sleep(NOTICE).await;
         }
     });
+    polls
+}
+
+impl Polls {
+    /// Whether this replica is the one that asks `org`; `None` if it is not to be asked.
+    pub fn asks(&self, org: &str) -> Option<bool> {
+        let now = self.0.shared.clock.now();
+        self.0.asked.lock().get(org).map(|right| right.ticket(now).is_some())
+    }
+
+    /// Begins with the orgs that are not yet asked.
+    fn begin(&self, tasks: &Tasks) {
+        for org in self.0.shared.in_force.load().orgs().iter().filter(|org| org.poll.is_some()) {
+            let mut asked = self.0.asked.lock();
+            if asked.contains_key(&org.name) {
+                continue;
+            }
+            let (end, ended) = watch::channel(());
+            let right: Arc<dyn Right> = match &self.0.elect {
+                Some(elect) => elect(&org.name, ended),
+                None => Arc::new(Own),
+            };
+            let (name, polls) = (org.name.clone(), self.clone());
+            asked.insert(name.clone(), Arc::clone(&right));
+            tasks.spawn_background(async move {
+                poll(&name, &polls.0.shared, &*right).await;
+                // With this the right is given up.
+                drop(end);
+                polls.0.asked.lock().remove(&name);
+            });
+        }
+    }
 }
 
 /// Asks one org until it is not to be asked any more.
-async fn poll(name: &SmolStr, shared: &Shared) {
+async fn poll(name: &SmolStr, shared: &Shared, right: &dyn Right) {
     let local = Local { tasks: Tasks::new(), drain: Drain::new() };
     let mut road = stack::build_poll(shared, &local, name);
     let (clock, log) = (shared.clock, shared.telemetry.log().clone());
@@ -71,13 +157,17 @@ async fn poll(name: &SmolStr, shared: &Shared) {
     loop {
         let Some((every, ledger)) = asked(name, shared) else { return };
         let now = clock.now();
+        let Some(ticket) = right.ticket(now) else {
+            tokio::time::sleep(TURN).await;
+            continue;
+        };
         let wait = schedule.wait(every, ledger.reading_age(now), now);
         if !wait.is_zero() {
             tokio::time::sleep(wait.min(NOTICE)).await;
             continue;
         }
         let result = match road.call(question(clock)).await {
-            Ok(response) => answer(response, &ledger, clock).await,
+            Ok(response) => answer(response, &ledger, clock, || right.holds(ticket, clock.now())).await,
             Err(never) => match never {},
         };
         shared.telemetry.add_poll(name, result);
@@ -107,8 +197,14 @@ fn question(clock: Clock) -> Arrival {
     Arrival { head, body: Inbound::whole(Bytes::new(), clock), connection: Arc::new(connection) }
 }
 
-/// What came of the question. A figure in the head has been read on the way; what stands in the body is read here.
-async fn answer(response: Response<ObservedBody>, ledger: &Ledger, clock: Clock) -> PollResult {
+/// What came of the question. A figure in the head has been read on the way, as that of any call; what stands in the body is
+/// read here, if the right to ask still `holds`: else somebody else may have asked since, and read what is newer.
+async fn answer(
+    response: Response<ObservedBody>,
+    ledger: &Ledger,
+    clock: Clock,
+    holds: impl Fn() -> bool,
+) -> PollResult {
     let (head, body) = response.into_parts();
     let refused = head.headers.get("weirkeeper-refused").and_then(|reason| Reason::parse(reason.to_str().ok()?));
     let body = Limited::new(body, LONGEST).collect().await;
@@ -125,6 +221,9 @@ async fn answer(response: Response<ObservedBody>, ledger: &Ledger, clock: Clock)
         return PollResult::Read;
     }
     let Ok(body) = body else { return PollResult::Failed };
+    if !holds() {
+        return PollResult::Superseded;
+    }
     let daily = salesforce::daily_requests(&body.to_bytes());
     match daily.and_then(|(max, remaining)| Reading::from_limits(max, remaining)) {
         Some(reading) if ledger.read(reading, clock.now()).is_ok() => PollResult::Read,
@@ -135,7 +234,9 @@ async fn answer(response: Response<ObservedBody>, ledger: &Ledger, clock: Clock)
 fn announce(log: &Log, org: &SmolStr, result: PollResult) {
     let (level, event) = match result {
         PollResult::Read => (Level::Info, "limits_poll_back"),
-        PollResult::Refused | PollResult::Silent | PollResult::Failed => (Level::Warn, "limits_poll_failed"),
+        PollResult::Refused | PollResult::Silent | PollResult::Failed | PollResult::Superseded => {
+            (Level::Warn, "limits_poll_failed")
+        }
     };
     log.event(level, event, &[("org", org.as_str().into()), ("result", result.as_str().into())]);
 }
@@ -169,6 +270,8 @@ impl Schedule {
             PollResult::Failed | PollResult::Silent => self.failures.saturating_add(1),
             // Nothing was sent: to ask again costs nothing.
             PollResult::Refused | PollResult::Read => 0,
+            // That says nothing about Salesforce.
+            PollResult::Superseded => self.failures,
         };
         let in_vain = result != PollResult::Read;
         std::mem::replace(&mut self.in_vain, in_vain) != in_vain

@@ -333,7 +333,7 @@ local function answer(name, known, paused_known)
     recovering = 1
   end
   return {
-    'settled', S.epoch, S.now, S.version, me.granted[1], me.granted[2], me.ends, through, more, others, me.last[3],
+    'settled', S.epoch, S.now, S.version, me.granted[1], me.granted[2], me.ends, through, more, others, me.last[3] + S.hold,
     scarce, recovering, S.paused_version, S.paused_version ~= paused_known and S.paused, S.reading, me.granted[3], cells, known_ones,
   }
 end

@@ -377,7 +377,8 @@ fn answer(state: &State, tell: &Tell) -> Told {
         more,
         others,
         members: members.collect(),
-        half: me.last.half,
+        // What is still in doubt since the last loss is so after the next.
+        half: me.last.half + state.hold.calls,
         recovering: state.now < state.gathering
             || state.hold.calls > 0
             || state.members.values().any(|member| member.awaited),

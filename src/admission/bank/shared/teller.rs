@@ -104,6 +104,8 @@ struct Recalled {
     members: Vec<Known>,
     until: Minute,
     at: Duration,
+    /// Others were still to say what they remembered of a loss before.
+    recovering: bool,
 }
 
 #[derive(Debug)]
@@ -249,6 +251,7 @@ impl Teller {
                 members: answer.members.clone(),
                 until: answer.until,
                 at: sent,
+                recovering: answer.recovering,
             });
         }
         let more = answer.more;
@@ -430,7 +433,7 @@ impl Teller {
         if self.remembers(now) {
             let silent = u64::try_from(now.saturating_sub(recalled.at).as_millis()).unwrap_or(u64::MAX);
             (memory.version, memory.half) = (recalled.version, recalled.half);
-            memory.stale = silent > KNOWN_WITHIN_MS;
+            memory.stale = silent > KNOWN_WITHIN_MS || recalled.recovering;
         }
         if first {
             memory.members.clone_from(&recalled.members);

@@ -408,10 +408,12 @@ async fn a_failure_holds_all_back_together() {
     for none in join_all(replicas.iter().map(Replica::token)).await {
         let none = none.unwrap_err();
         assert_eq!(none.why, Trouble::Unavailable);
-        assert!(none.again.unwrap() <= Duration::from_secs(1));
+        // The same step for all, and what the store's answer took on its way.
+        let again = none.again.unwrap();
+        assert!(again < Duration::from_millis(1_500), "{again:?}");
     }
     assert_eq!(all.lock().logins, 1);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert!(join_all(replicas.iter().map(Replica::token)).await.iter().all(Result::is_ok));
     assert_eq!(all.lock().logins, 2);
 }

@@ -204,6 +204,8 @@ impl Process {
             });
             match attempt {
                 Ok(Ok(answer)) if answer.status == 200 => return Ok(()),
+                // Replicas on an empty store grant nothing before they have heard of each other.
+                Ok(Ok(answer)) if answer.status == 503 => "it answered 503".clone_into(&mut last),
                 Ok(Ok(answer)) => {
                     last = format!("it answered {}: {}", answer.status, String::from_utf8_lossy(&answer.body));
                     break;

@@ -35,6 +35,8 @@ pub struct Sessions {
     last: SessionId,
     /// Nothing that was sent before this counts.
     all_ended: Option<Instant>,
+    /// Some session was ever softened: until then nobody has to look which.
+    any_softened: bool,
 }
 
 impl Sessions {
@@ -97,13 +99,14 @@ impl Sessions {
     /// Makes what was kept for the principals that `matches` names no longer fresh, by the order `number`; returns how many
     /// there are.
     pub fn soften_where(&mut self, matches: impl Fn(Principal) -> bool, number: u64) -> usize {
+        self.any_softened = true;
         let softened = self.known.iter_mut().filter(|(who, session)| session.ended.is_none() && matches(**who));
         softened.map(|(_, session)| session.softened = number).count()
     }
 
     /// The last order to make answers of `who` no longer fresh.
     pub fn softened(&self, who: Principal) -> u64 {
-        self.known.get(&who).map_or(0, |session| session.softened)
+        if self.any_softened { self.known.get(&who).map_or(0, |session| session.softened) } else { 0 }
     }
 
     fn add(&mut self, who: Principal, accepted: Instant, ended: Option<Instant>) -> Option<SessionId> {

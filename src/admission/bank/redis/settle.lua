@@ -145,6 +145,11 @@ if seq > me.seq then
     save()
     return { 'strange', S.epoch }
   end
+  -- Whose lease has ended is forgotten by others, who have to hear of it again as of one that comes.
+  if minute(S.now) > me.ends then
+    S.version = S.version + 1
+    me.born = S.version
+  end
   find(name)
   report()
   note()

@@ -229,6 +229,19 @@ fn a_replica_of_which_others_have_not_heard_is_granted_nothing() {
 }
 
 #[test]
+fn a_replica_whose_lease_has_ended_is_granted_nothing_before_others_hear_of_it_again() {
+    let mut counter = Counter::new();
+    counter.second(1);
+    assert_eq!(counter.ask("b", 1, 0, 10), 10);
+    counter.now += u64::from(LEASE_MINUTES + 1) * 60_000;
+    counter.ask("a", 3, 0, 0);
+    assert_eq!(counter.ask("b", 2, 0, 10), 0, "a may remember nothing of it");
+    counter.ask("a", 4, 0, 0);
+    counter.ask("a", 5, 0, 0);
+    assert_eq!(counter.ask("b", 3, 0, 10), 10);
+}
+
+#[test]
 fn a_store_without_data_waits_for_those_who_remember() {
     let mut counter = Counter { state: State::default(), now: START };
     counter.open("a");

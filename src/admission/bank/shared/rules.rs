@@ -92,6 +92,7 @@ pub fn settle(state: &mut State, time: u64, tell: &Tell) -> Told {
     if !state.members.contains_key(&tell.replica) {
         return Told::Strange { epoch: state.epoch };
     }
+    come_back(state, &tell.replica);
     state.find(&tell.replica);
     report(state, time, tell);
     note(state, tell);
@@ -202,6 +203,15 @@ fn end_hold(state: &mut State) {
         // Somebody may have spent it of whom nobody remembers anything.
         let key = Key { minute: minute(state.now), class: None, caller: LOST_NAMES.into() };
         state.issued -= state.change(&key, hold.calls.cast_signed());
+    }
+}
+
+/// Whose lease has ended is forgotten by others, who have to hear of it again as of one that comes.
+fn come_back(state: &mut State, replica: &Arc<str>) {
+    let now = minute(state.now);
+    if let Some(member) = state.members.get_mut(replica).filter(|member| now > member.until) {
+        state.version += 1;
+        member.born = state.version;
     }
 }
 

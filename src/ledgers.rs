@@ -64,6 +64,30 @@ enum Banks {
     Redis(Arc<RedisBank>, Keeping),
 }
 
+/// Tells how the books stand that replicas share. It keeps no file open.
+#[cfg(feature = "redis")]
+#[derive(Debug, Clone, Default)]
+pub struct Sharers(Option<Arc<RedisBank>>);
+
+/// Tells that no books are shared.
+#[cfg(not(feature = "redis"))]
+#[derive(Debug, Clone, Default)]
+pub struct Sharers {}
+
+impl Sharers {
+    /// How the books of `org` stand; `None` if they are not shared.
+    #[cfg(feature = "redis")]
+    pub fn standing(&self, org: &str) -> Option<Standing> {
+        self.0.as_ref()?.standing(org)
+    }
+
+    /// They are not shared.
+    #[cfg(not(feature = "redis"))]
+    pub fn standing(&self, _: &str) -> Option<Standing> {
+        None
+    }
+}
+
 impl Ledgers {
     /// Ledgers that begin empty and are forgotten with the process.
     pub fn forgetful(clock: Clock, log: Log) -> Self {
@@ -122,13 +146,12 @@ impl Ledgers {
         let _ = tokio::time::timeout(patience, unread.wait_for(|unread| *unread == 0)).await;
     }
 
-    /// How the books of `org` stand that replicas share.
-    #[cfg_attr(not(feature = "redis"), expect(unused_variables, reason = "without a store nothing is shared"))]
-    pub fn standing(&self, org: &str) -> Option<Standing> {
+    /// What tells how the books stand that replicas share.
+    pub fn sharers(&self) -> Sharers {
         match &self.0.bank {
             #[cfg(feature = "redis")]
-            Banks::Redis(bank, _) => bank.standing(org),
-            _ => None,
+            Banks::Redis(bank, _) => Sharers(Some(Arc::clone(bank))),
+            _ => Sharers::default(),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::{Caller, Org};
 use crate::edge::Counts;
 use crate::exchange::retry::Left;
-use crate::ledgers::Ledgers;
+use crate::ledgers::Sharers;
 use crate::live::{InForce, Live, LiveOrg};
 use crate::outcome::FailureKind;
 use crate::refusal::Reason;
@@ -87,8 +87,8 @@ pub struct Parts {
     pub reloads: Arc<Reloads>,
     /// What is kept.
     pub answers: Answers,
-    /// What remembers what was spent.
-    pub ledgers: Ledgers,
+    /// How shared books stand.
+    pub sharers: Sharers,
 }
 
 /// Fills in the figures of `parts` at each look.
@@ -122,7 +122,7 @@ impl Parts {
         snapshot.generations = generations(&live, self.clock.now());
         snapshot.budgets = budgets(&live, self.clock.now());
         for budget in &mut snapshot.budgets {
-            budget.shared = self.ledgers.standing(&budget.org);
+            budget.shared = self.sharers.standing(&budget.org);
         }
         snapshot.slots = slots(&live, self.clock.now());
         snapshot.breakers = breakers(&live, self.clock.now());

@@ -249,7 +249,7 @@ impl Gateway {
                 clock,
                 reloads: Arc::clone(&reloads),
                 answers: lasting.answers.clone(),
-                ledgers: lasting.ledgers.clone(),
+                sharers: lasting.ledgers.sharers(),
             },
         );
         if let Some(sharing) = &sharing {

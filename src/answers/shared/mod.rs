@@ -19,8 +19,10 @@
 //!
 //! **What is presumed.** A replica that is not heard for [`PRESENCE`], while others are, is presumed dead: what it had in
 //! the air is in doubt from then on as after any answer that was lost, and everything that was kept is old. One that takes
-//! its leave finishes its calls first. Who comes new is told by the others whom they hear, and what those have in the air. A replica that lives, makes writes, and cannot reach the channel for longer than
-//! [`PRESENCE`] is taken for dead wrongly; the others hear of its writes when it is back, and make everything old.
+//! its leave finishes its calls first. Who comes new, or is connected anew, is told by the others whom they hear, and what
+//! those have in the air; and because those who could tell may be gone, too, it gives out nothing for the first
+//! [`PRESENCE`]. A replica that lives, makes writes, and cannot reach the channel for longer than [`PRESENCE`] is taken for
+//! dead wrongly; the others hear of its writes when it is back, and make everything old.
 
 mod message;
 mod outbox;

@@ -65,6 +65,8 @@ pub struct Peers {
     echo: Option<Instant>,
     /// Since when own messages come back without long pauses: before, nobody could be heard.
     hears_since: Option<Instant>,
+    /// Nobody who lives can have been silent ever since the channel is listened to.
+    settled: bool,
     others: AHashMap<SmolStr, Peer>,
     /// Somebody said something that nobody here understands, or too many speak.
     unclear_until: Option<Instant>,
@@ -73,7 +75,7 @@ pub struct Peers {
 impl Peers {
     /// The channel is listened to from now on. What was said before was missed.
     pub fn joined(&mut self, now: Instant, generations: &mut Generations) -> Vec<Order> {
-        (self.joined, self.echo, self.hears_since) = (Some(now), None, None);
+        (self.joined, self.echo, self.hears_since, self.settled) = (Some(now), None, None, false);
         for peer in self.others.values_mut() {
             (peer.known, peer.alive) = (Known::Lost, None);
         }
@@ -200,6 +202,8 @@ impl Peers {
         if self.hears(now)
             && let Some(since) = self.hears_since
         {
+            // Who was cut off before is waited for like one that was heard: those who heard it may be gone, too.
+            self.settled |= now >= since + PRESENCE;
             let silent = |peer: &Peer| now.saturating_duration_since(peer.heard.max(since)) >= PRESENCE;
             let dead: Vec<SmolStr> =
                 self.others.iter().filter(|(_, peer)| silent(peer)).map(|(name, _)| name.clone()).collect();
@@ -219,11 +223,13 @@ impl Peers {
     /// Why nothing is certain at `now`; `None` if it is.
     pub fn why_uncertain(&self, now: Instant) -> Option<&'static str> {
         let fresh = |heard: Option<Instant>| heard.is_some_and(|heard| now < heard + SILENCE);
-        let Some(joined) = self.joined else { return Some("not connected") };
+        if self.joined.is_none() {
+            return Some("not connected");
+        }
         if !fresh(self.echo) {
             return Some("own messages do not come back");
         }
-        if now < joined + SILENCE {
+        if !self.settled {
             return Some("just connected");
         }
         if self.unclear_until.is_some_and(|until| now < until) {

@@ -139,7 +139,7 @@ impl Quiet {
 fn nothing_is_certain_until_all_who_live_can_have_been_heard() {
     let mut quiet = Quiet::new(&["a", "b"]);
     assert!(!quiet.certain(0) && quiet.all[0].busy(1, quiet.now));
-    quiet.run(SILENCE.saturating_sub(ms(250)), &[]);
+    quiet.run(PRESENCE, &[]);
     assert!(!quiet.certain(0));
     quiet.run(ms(750), &[]);
     assert!(quiet.certain(0) && quiet.certain(1) && !quiet.all[0].busy(1, quiet.now));
@@ -152,7 +152,7 @@ fn nothing_is_certain_until_all_who_live_can_have_been_heard() {
 #[test]
 fn a_write_is_known_to_all_from_its_begin_to_its_end() {
     let mut quiet = Quiet::new(&["a", "b"]);
-    quiet.run(SILENCE + HEARTBEAT, &[]);
+    quiet.run(PRESENCE + HEARTBEAT, &[]);
     let as_of = quiet.all[1].generations.count();
     let now = quiet.now;
     let call = quiet.all[0].begin(touch(1), now);
@@ -170,7 +170,7 @@ fn a_write_is_known_to_all_from_its_begin_to_its_end() {
 #[test]
 fn a_message_that_was_missed_makes_everything_old_until_its_sender_has_told_all() {
     let mut quiet = Quiet::new(&["a", "b", "c"]);
-    quiet.run(SILENCE + HEARTBEAT, &[]);
+    quiet.run(PRESENCE + HEARTBEAT, &[]);
     let now = quiet.now;
     let gone = quiet.all[0].begin(touch(1), now);
     quiet.pass(0, &[1]);
@@ -209,7 +209,7 @@ fn a_message_that_was_missed_makes_everything_old_until_its_sender_has_told_all(
 #[test]
 fn many_things_are_told_in_parts_and_a_part_that_is_lost_begins_it_anew() {
     let mut quiet = Quiet::new(&["a", "b"]);
-    quiet.run(SILENCE + HEARTBEAT, &[]);
+    quiet.run(PRESENCE + HEARTBEAT, &[]);
     let now = quiet.now;
     let calls: Vec<_> = (0..700).map(|number| quiet.all[0].begin(touch(number), now)).collect();
     quiet.all[0].messages(false, now);
@@ -233,7 +233,7 @@ fn many_things_are_told_in_parts_and_a_part_that_is_lost_begins_it_anew() {
 #[test]
 fn what_there_is_no_room_for_is_a_gap() {
     let mut quiet = Quiet::new(&["a", "b"]);
-    quiet.run(SILENCE + HEARTBEAT, &[]);
+    quiet.run(PRESENCE + HEARTBEAT, &[]);
     for _ in 0..=4_096 {
         quiet.all[0].outbox.post(Event::Again(0));
     }
@@ -246,7 +246,7 @@ fn what_there_is_no_room_for_is_a_gap() {
 #[test]
 fn one_that_is_not_heard_is_waited_for_and_then_presumed_dead() {
     let mut quiet = Quiet::new(&["a", "b"]);
-    quiet.run(SILENCE + HEARTBEAT, &[]);
+    quiet.run(PRESENCE + HEARTBEAT, &[]);
     let now = quiet.now;
     quiet.all[0].begin(touch(1), now);
     quiet.pass(0, &[]);
@@ -267,7 +267,7 @@ fn one_that_is_not_heard_is_waited_for_and_then_presumed_dead() {
 #[test]
 fn who_hears_nobody_presumes_nobody_dead() {
     let mut quiet = Quiet::new(&["a", "b"]);
-    quiet.run(SILENCE + HEARTBEAT, &[]);
+    quiet.run(PRESENCE + HEARTBEAT, &[]);
     // Neither tells nor hears, as while the store is stopped.
     for _ in 0..100 {
         quiet.now += ms(250);
@@ -284,7 +284,7 @@ fn who_hears_nobody_presumes_nobody_dead() {
 #[test]
 fn who_takes_leave_leaves_no_doubt_but_about_what_it_had_in_the_air() {
     let mut quiet = Quiet::new(&["a", "b"]);
-    quiet.run(SILENCE + HEARTBEAT, &[]);
+    quiet.run(PRESENCE + HEARTBEAT, &[]);
     let now = quiet.now;
     quiet.all[0].begin(touch(1), now);
     // The others missed that, and have no time to ask.
@@ -301,7 +301,7 @@ fn who_takes_leave_leaves_no_doubt_but_about_what_it_had_in_the_air() {
 #[test]
 fn a_newcomer_is_told_what_others_were_left_in_doubt_about() {
     let mut quiet = Quiet::new(&["a", "b", "c"]);
-    quiet.run(SILENCE + HEARTBEAT, &[2]);
+    quiet.run(PRESENCE + HEARTBEAT, &[2]);
     let now = quiet.now;
     quiet.all[0].begin(touch(1), now);
     quiet.pass(0, &[2]);
@@ -309,7 +309,7 @@ fn a_newcomer_is_told_what_others_were_left_in_doubt_about() {
     let now = quiet.now;
     quiet.all[2] = Replica::new("c", now);
     quiet.all[2].join(now);
-    quiet.run(SILENCE + HEARTBEAT, &[0]);
+    quiet.run(PRESENCE + HEARTBEAT, &[0]);
     assert!(quiet.certain(1) && quiet.certain(2));
     assert!(quiet.all[2].busy(1, quiet.now), "a write that a dead replica left behind");
 }
@@ -317,7 +317,7 @@ fn a_newcomer_is_told_what_others_were_left_in_doubt_about() {
 #[test]
 fn one_that_takes_the_place_of_a_dead_one_is_told_what_that_had_in_the_air() {
     let mut quiet = Quiet::new(&["a", "b", "c"]);
-    quiet.run(SILENCE + HEARTBEAT, &[2]);
+    quiet.run(PRESENCE + HEARTBEAT, &[2]);
     let now = quiet.now;
     quiet.all[0].begin(touch(1), now);
     quiet.pass(0, &[2]);
@@ -327,7 +327,7 @@ fn one_that_takes_the_place_of_a_dead_one_is_told_what_that_had_in_the_air() {
     quiet.all[2].join(now);
     quiet.run(SILENCE + HEARTBEAT, &[0]);
     assert_eq!(quiet.all[2].peers.count(), 2, "nobody here heard it, but it may live");
-    assert_eq!(quiet.all[2].peers.why_uncertain(quiet.now), Some("a replica is not heard"));
+    assert!(!quiet.certain(2));
     quiet.run(PRESENCE, &[0]);
     assert!(quiet.certain(1) && quiet.certain(2));
     for place in [1, 2] {
@@ -336,16 +336,34 @@ fn one_that_takes_the_place_of_a_dead_one_is_told_what_that_had_in_the_air() {
 }
 
 #[test]
+fn one_that_only_a_dead_one_heard_is_waited_for_by_who_takes_its_place() {
+    let mut quiet = Quiet::new(&["a", "b", "c"]);
+    quiet.run(PRESENCE + HEARTBEAT, &[2]);
+    // All at once `a` is cut off, and goes on writing, and `b` dies.
+    let now = quiet.now;
+    quiet.all[2] = Replica::new("c", now);
+    quiet.all[2].join(now);
+    quiet.run(PRESENCE.saturating_sub(ms(250)), &[0, 1]);
+    assert_eq!(quiet.all[2].peers.why_uncertain(quiet.now), Some("just connected"));
+    // It is back in time: nothing was kept that it made old. It still waits for the dead one, and says so.
+    quiet.all[0].begin(touch(1), now);
+    quiet.run(HEARTBEAT * 3, &[1]);
+    assert_eq!(quiet.all[2].peers.why_uncertain(quiet.now), Some("a replica is not heard"));
+    quiet.run(PRESENCE, &[1]);
+    assert!(quiet.certain(2) && quiet.all[2].busy(1, quiet.now) && !quiet.all[2].busy(2, quiet.now));
+}
+
+#[test]
 fn a_new_connection_is_doubt() {
     let mut quiet = Quiet::new(&["a", "b"]);
-    quiet.run(SILENCE + HEARTBEAT, &[]);
+    quiet.run(PRESENCE + HEARTBEAT, &[]);
     let (now, as_of) = (quiet.now, quiet.all[1].generations.count());
     let b = &mut quiet.all[1];
     b.peers.left(now, &mut b.generations);
     assert!(b.generations.is_uncertain(now));
     b.join(now);
     assert!(b.generations.standing(&row(1), now).moved > as_of);
-    quiet.run(SILENCE.saturating_sub(ms(250)), &[]);
+    quiet.run(PRESENCE, &[]);
     assert!(!quiet.certain(1));
     quiet.run(HEARTBEAT, &[]);
     assert!(quiet.certain(1) && quiet.certain(0));
@@ -354,7 +372,7 @@ fn a_new_connection_is_doubt() {
 #[test]
 fn what_nobody_understands_is_doubt_about_everything() {
     let mut quiet = Quiet::new(&["a", "b"]);
-    quiet.run(SILENCE + HEARTBEAT, &[]);
+    quiet.run(PRESENCE + HEARTBEAT, &[]);
     let (now, b) = (quiet.now, &mut quiet.all[1]);
     assert_eq!(b.peers.unclear(now, &mut b.generations), [Order::SessionsEnded]);
     assert!(b.generations.is_uncertain(now));
@@ -379,6 +397,6 @@ fn what_is_told_in_no_order_that_makes_sense_is_survived() {
         ..Message::default()
     };
     quiet.deliver(&[far], &[]);
-    quiet.run(SILENCE + HEARTBEAT, &[]);
+    quiet.run(PRESENCE + HEARTBEAT, &[]);
     assert!(!quiet.all[0].busy(1, now + JOB + SILENCE) || quiet.all[0].generations.is_uncertain(now + JOB + SILENCE));
 }

@@ -502,6 +502,11 @@ impl Table {
         self.lines.iter().map(|line| line.taken().all).sum()
     }
 
+    /// When it was made, by the store's clock.
+    pub(super) fn made(&self) -> Millis {
+        self.era.made
+    }
+
     /// The ids of all lines.
     pub(super) fn ids(&self) -> Vec<SmolStr> {
         self.lines.iter().map(|line| line.id.clone()).collect()

@@ -2,9 +2,9 @@
 local name = ARGV[1]
 local alive = false
 for _, member in pairs(M) do
-  alive = alive or (not member.awaited and TIME < member.heard_raw + ALIVE_WITHIN_MS)
+  alive = alive or TIME < member.heard_raw + ALIVE_WITHIN_MS
 end
--- Where others are alive, time is what they say.
+-- Where others are alive, time is what they say, also if they only said what they remember.
 if not alive or TIME < S.now + STEP_MS then
   S.now = math.max(S.now, TIME)
 end

@@ -54,9 +54,9 @@ if not me then
   save()
   return { S.epoch, 0, 0 }
 end
+me.heard, me.heard_raw = S.now, TIME
 if last then
   S.gathering = math.min(S.gathering, math.max(S.now, S.born + GATHER_MS))
-  me.heard, me.heard_raw = S.now, TIME
 end
 save()
 return { S.epoch, me.seq, 1 }

@@ -268,6 +268,20 @@ fn a_step_of_the_stores_clock_releases_no_call() {
 }
 
 #[test]
+fn who_only_said_what_it_remembers_is_alive_and_says_what_time_it_is() {
+    for last in [true, false] {
+        let mut counter = Counter::new();
+        let known = counter.settle(&Tell { deltas: spent(counter.now, "app", 40), ..counter.tell("a", 1) });
+        let of_a = Memory { last, ..memory(&counter, "a", &known) };
+        counter.state = State::default();
+        let day = (24 * 60 + 2) * 60_000;
+        rules::remember(&mut counter.state, counter.now + day, &of_a);
+        rules::open(&mut counter.state, counter.now + day, &"b".into(), 8);
+        assert_eq!((counter.state.now, counter.state.sum), (counter.now, 40), "the last page: {last}");
+    }
+}
+
+#[test]
 fn a_callers_ceiling_holds_over_all_replicas() {
     let mut counter = Counter::new();
     counter.second(1);
@@ -352,7 +366,7 @@ impl Desk {
 
     /// Says everything there is to say; `None` if `arrives` says that an answer does not.
     fn run(&mut self, statement: Option<&Statement>, arrives: impl Fn(&Request) -> bool) -> Option<Lease> {
-        loop {
+        for _ in 0..100 {
             let request = self.teller.request(statement, false, self.now);
             let time = START + self.now.as_millis() as u64;
             let reply = match &request {
@@ -370,6 +384,7 @@ impl Desk {
                 Step::Full => panic!("full"),
             }
         }
+        panic!("there is no end of it")
     }
 }
 
@@ -428,6 +443,21 @@ fn a_memory_of_many_pages_is_taken_whole() {
     desk.state = State::default();
     desk.run(Some(&statement(0, 0, 0)), |_| true).unwrap();
     assert_eq!(desk.state.sum, 2_500);
+}
+
+#[test]
+fn a_replica_that_the_store_had_forgotten_says_what_it_remembers_all_the_same() {
+    let mut desk = Desk::new();
+    desk.run(Some(&statement(5, 0, 0)), |_| true).unwrap();
+    desk.run(Some(&statement(6, 0, 0)), |_| false);
+    desk.now += Duration::from_hours(1);
+    rules::open(&mut desk.state, START + desk.now.as_millis() as u64, &"b".into(), 8);
+    // The answer is that of an hour ago, and does not know it any more.
+    assert_eq!(desk.run(None, |_| true).unwrap().shared.unwrap().replicas, 1);
+    desk.state = State::default();
+    desk.run(Some(&statement(9, 0, 0)), |_| true).unwrap();
+    assert_eq!(desk.state.sum, 9);
+    assert!(desk.state.members.contains_key("b"), "and of whom it heard");
 }
 
 #[test]

@@ -49,8 +49,8 @@ pub const MOST_REPLICAS: usize = 64;
 
 /// A replica comes. `time` is the store's raw clock; `fresh` becomes the epoch if there are no data.
 pub fn open(state: &mut State, time: u64, replica: &Arc<str>, fresh: u64) -> Told {
-    // Where others are alive, time is what they say.
-    let alive = state.members.values().any(|member| !member.awaited && time < member.heard_raw + ALIVE_WITHIN_MS);
+    // Where others are alive, time is what they say, also if they only said what they remember.
+    let alive = state.members.values().any(|member| time < member.heard_raw + ALIVE_WITHIN_MS);
     if !alive || time < state.now + STEP_MS {
         state.now = state.now.max(time);
     }
@@ -151,9 +151,9 @@ pub fn remember(state: &mut State, time: u64, memory: &Memory) -> Remembered {
     let Some(member) = state.members.get_mut(&memory.replica) else {
         return Remembered { epoch: state.epoch, seq: 0, taken: false };
     };
+    (member.heard, member.heard_raw) = (state.now, time);
     if memory.last {
         state.gathering = state.gathering.min(state.now.max(state.born + GATHER_MS));
-        (member.heard, member.heard_raw) = (state.now, time);
     }
     Remembered { epoch: state.epoch, seq: member.seq, taken: true }
 }

@@ -437,6 +437,11 @@ impl Teller {
         }
         if first {
             memory.members.clone_from(&recalled.members);
+            if memory.members.iter().all(|known| known.replica != self.replica) {
+                // Its lease had ended, and it held nothing.
+                let (replica, until) = (Arc::clone(&self.replica), recalled.until);
+                memory.members.push(Known { replica, seq: self.seq, out: 0, named: 0, until });
+            }
         }
         memory
     }
@@ -445,8 +450,9 @@ impl Teller {
         let Some(saying) = &mut self.saying else { return };
         if !remembered.taken {
             if remembered.epoch == saying.epoch {
-                // It was taken for nobody: it comes as a new one does.
-                (self.saying, self.stranger) = (None, true);
+                // It was taken for nobody: it comes as a new one does, and tells nothing of the lost data.
+                (self.saying, self.stranger, self.retell) = (None, true, true);
+                (self.pending, self.current, self.read) = (None, false, None);
             } else {
                 *saying = Saying { epoch: remembered.epoch, after: None, last: false, through: None };
             }

@@ -31,6 +31,7 @@
 //! | [`answers`] | which answers may be kept, for whom, and when they are old; which failures are remembered: pure rules, and the store |
 //! | [`admission`], [`ledgers`] | what may be spent, by whom, and what was: pure books, and the bank that remembers them; who may be in the air, and who waits |
 //! | [`exchange`] | how Salesforce is reached: connections, timeouts, what may be sent again, when it is left alone |
+//! | `store`, [`seal`] | what replicas share: Redis, asked in the background only, and how what lies there is sealed; the rules stand with what they share (`admission::bank::shared`, `admission::slots::share`, `answers::shared`, `exchange::vault::common`), the loops in `gateway::sharing` |
 //! | [`telemetry`] | reads outcomes: metrics, access log, events |
 //! | [`admin`] | the second listener, for operators |
 //! | [`config`], [`live`] | what was written, what it means, and what is in force now |
@@ -43,6 +44,8 @@
 //! - A call that was sent is not cancelled because its caller left; it is settled and counted once.
 //! - What Salesforce charges is counted in one place, the [`outcome::Exchange`] of an attempt.
 //! - A kept answer is given only to the principal it was fetched for, and never after a write that may have changed it.
+//! - No request waits for the store that replicas share, but one whose lease ran empty, one that waits for a place for long
+//!   calls, and one that needs a log-in.
 //! - Every queue, buffer and wait has a bound in the configuration.
 //! - Tokens, bodies, SOQL literals and record ids reach no log, metric, error or `Debug`.
 //! - `salesforce` knows only `call`; `exchange` knows neither `edge` nor `telemetry`; `sim` knows nothing of ours. A test
@@ -68,6 +71,7 @@ pub mod outcome;
 pub mod per_thread;
 pub mod refusal;
 pub mod salesforce;
+pub mod seal;
 #[cfg(feature = "demo")]
 pub mod sim;
 pub mod stack;

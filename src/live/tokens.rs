@@ -7,8 +7,9 @@ use zeroize::Zeroizing;
 use super::{Lasting, Unusable};
 use crate::config::{Config, Secret, State};
 use crate::edge::facade::token::Sealer;
-use crate::exchange::vault::{Endpoint, Flow, NoSeal, Sharing, Shelf, drawn};
+use crate::exchange::vault::{Endpoint, Flow, Sharing, Shelf};
 use crate::salesforce::PrincipalKey;
+use crate::seal::{NoSeal, drawn};
 
 /// Gives the place of that name, of that org, in the store that replicas share.
 pub type Shelves = Arc<dyn Fn(&str, &str) -> Box<dyn Shelf> + Send + Sync>;

@@ -7,7 +7,8 @@ use super::testing::{Redis, Wire};
 use super::*;
 use crate::config::Node;
 
-fn settings(port: u16) -> config::Redis {
+/// How to reach a store of a test's own.
+pub fn settings(port: u16) -> config::Redis {
     config::Redis {
         nodes: vec![Node { host: "127.0.0.1".into(), port }],
         tls: false,

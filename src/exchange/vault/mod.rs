@@ -36,5 +36,4 @@ pub use ask::Endpoint;
 pub use core::{State, Trouble};
 pub use flow::{BadKey, Flow, Hidden, SigningKey};
 pub use identity::{Identity, IdentitySnapshot, NoToken, Settings, Token};
-pub use seal::{NoSeal, drawn};
 pub use sharing::{NoAnswer, Seen, Shares, Sharing, Shelf, Swapped};

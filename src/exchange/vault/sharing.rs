@@ -19,8 +19,9 @@ use super::common::{self, Lent, Me, Minted, Record, START, Wish, millis};
 use super::core::Trouble;
 use super::flow::{Flow, Hidden};
 use super::identity::LOGINS_PER_HOUR;
-use super::seal::{NoSeal, Purpose, Seal, fingerprint};
+use super::seal::{Purpose, Seal, fingerprint};
 use crate::clock::Clock;
+use crate::seal::NoSeal;
 
 /// The first and the longest wait between two looks while another replica logs in.
 const WAITS: (Duration, Duration) = (Duration::from_millis(30), Duration::from_millis(500));

@@ -5,8 +5,6 @@
 //! nothing happens. The other hears what is told, its own messages too. What that means for kept answers is decided in
 //! [`crate::answers`]; no request waits for any of it.
 
-mod seal;
-
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,13 +13,13 @@ use parking_lot::Mutex;
 use smol_str::SmolStr;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
+use zeroize::Zeroizing;
 
-pub use self::seal::NoSeal;
-use self::seal::Seal;
 use crate::answers::{Certainty, Heard, OrgAnswers};
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::live::InForce;
+use crate::seal::{NoSeal, Seal};
 use crate::store::{self, Listening, Store};
 use crate::tasks::Tasks;
 use crate::telemetry::{Level, Log};
@@ -32,6 +30,9 @@ const APART: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_millis(250);
 /// How long the last messages may take at the end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Longest message that is looked at.
+const LONGEST: usize = 16 * 1_024 * 1_024;
 
 /// What telling and hearing need.
 #[derive(Debug)]
@@ -64,7 +65,7 @@ struct Inner {
 /// Tells and hears of every org of which answers are kept, for as long as the process lives.
 pub fn keep(parts: Parts, tasks: &Tasks) -> Result<Generations, NoSeal> {
     // What cannot be sealed cannot be told, and that is to stop the start.
-    parts.seal("")?;
+    parts.seal()?;
     let (stop, _) = watch::channel(false);
     let generations = Generations(Arc::new(Inner { parts, known: Mutex::default(), stop, tellers: Tasks::new() }));
     let (kept, own) = (generations.clone(), tasks.clone());
@@ -96,7 +97,7 @@ impl Generations {
                 continue;
             }
             let channel = self.0.parts.store.key(&org.name, "generations");
-            let Ok(seal) = self.0.parts.seal(&channel) else { continue };
+            let Ok(seal) = self.0.parts.seal() else { continue };
             let road = Arc::new(Road { name: org.name.clone(), org: Arc::clone(&org.answers), channel, seal });
             let (end, ended) = watch::channel(false);
             self.0.tellers.spawn(tell(Arc::clone(&road), self.0.parts.store.clone(), self.ended(ended)));
@@ -138,7 +139,7 @@ impl Generations {
                         road.org.left();
                         Vec::new()
                     }
-                    store::Heard::Message(sealed) => road.org.heard(road.seal.open(&sealed).as_deref()),
+                    store::Heard::Message(sealed) => road.org.heard(road.open(&sealed).as_ref().map(|plain| plain.as_slice())),
                 },
                 _ = tick.tick() => {
                     let live = in_force.load();
@@ -165,8 +166,8 @@ impl Generations {
 }
 
 impl Parts {
-    fn seal(&self, channel: &str) -> Result<Seal, NoSeal> {
-        Seal::new(self.secrets.iter().map(|secret| secret.expose().as_bytes()), channel)
+    fn seal(&self) -> Result<Seal, NoSeal> {
+        Seal::new(self.secrets.iter().map(|secret| secret.expose().as_bytes()), b"generations")
     }
 }
 
@@ -180,10 +181,16 @@ struct Road {
 }
 
 impl Road {
+    /// What was said on this channel by who has the secret; nothing of a message longer than any is.
+    fn open(&self, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let sealed = Some(sealed).filter(|sealed| sealed.len() <= LONGEST)?;
+        self.seal.open(self.channel.as_bytes(), sealed)
+    }
+
     /// Publishes what there is to tell. A message that fails is given up: the others see that it is missing.
     async fn publish(&self, store: &Store, bye: bool) {
         for message in self.org.messages(bye) {
-            let Ok(sealed) = self.seal.seal(message) else { return };
+            let Ok(sealed) = self.seal.seal(self.channel.as_bytes(), message.into()) else { return };
             if store.publish(&self.channel, &sealed).await.is_err() {
                 return;
             }
